@@ -1,0 +1,1 @@
+"""Everything an operator does, without a screen."""

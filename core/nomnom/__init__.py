@@ -1,0 +1,6 @@
+"""What every part of nomnom shares: the record grammar, the envelope, streams, tables, settings and telemetry."""
+
+from nomnom.errors import NomnomError
+
+__all__ = ["NomnomError", "__version__"]
+__version__ = "0.1.0"

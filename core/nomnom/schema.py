@@ -1,0 +1,386 @@
+"""Schema files: a deployment's records as data.
+
+A file declares entities (tag, table, fields, key, parent); from it come the parser, the tables, the upserts and what a
+dashboard shows. Nothing else in nomnom knows the entities of a deployment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import msgspec
+import yaml
+
+from nomnom.errors import NomnomError
+from nomnom.fields import FieldType, Value, field_type
+
+UNKNOWN = "unknown"
+"""The entity token of a message whose first line has no known tag."""
+RESERVED_COLUMNS = frozenset({"received_at", "message_id"})
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_TAG = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
+Places: TypeAlias = "Mapping[str, int]"
+
+
+class SchemaError(NomnomError):
+    """A schema file that cannot be used: ``file:line: place: what was expected``."""
+
+    def __init__(self, source: str, line: int | None, place: str, problem: str) -> None:
+        self.source, self.line, self.place, self.problem = source, line, place, problem
+        where = f"{source}:{line}" if line else source
+        super().__init__(f"{where}: {place}: {problem}" if place else f"{where}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of an entity. ``minimum``, ``maximum`` and ``values`` are limits beyond its type."""
+
+    name: str
+    type: FieldType
+    nullable: bool = False
+    minimum: Value = None
+    maximum: Value = None
+    values: frozenset[str] | None = None
+    title: str = ""
+
+    @property
+    def limited(self) -> bool:
+        """Whether a value needs a look beyond its type."""
+        return self.minimum is not None or self.maximum is not None or self.values is not None
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        parts = [self.type.expected]
+        if self.minimum is not None:
+            parts.append(f"not below {self.minimum}")
+        if self.maximum is not None:
+            parts.append(f"not above {self.maximum}")
+        if self.values is not None:
+            parts.append("one of " + ", ".join(sorted(self.values)))
+        return ", ".join(parts) + (", or nothing" if self.nullable else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The entity above this one in a message, and which of its fields fill which of ours (ours: theirs)."""
+
+    entity: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Entity:
+    """A kind of record. ``layouts`` are the orders of fields on the wire, told apart by their number."""
+
+    name: str
+    tag: str
+    table: str
+    fields: tuple[Field, ...]
+    key: tuple[str, ...]
+    layouts: tuple[tuple[str, ...], ...]
+    parent: Parent | None = None
+    title: str = ""
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Position of each field among the columns."""
+        return {each.name: position for position, each in enumerate(self.fields)}
+
+    @cached_property
+    def key_indexes(self) -> tuple[int, ...]:
+        """Positions of the key's fields among the columns."""
+        return tuple(self.index[name] for name in self.key)
+
+    @cached_property
+    def optional_on_wire(self) -> frozenset[str]:
+        """Fields that some layout leaves out: null where no parent gives them."""
+        return frozenset(name for layout in self.layouts for name in self.index if name not in layout)
+
+    @property
+    def keyless_allowed(self) -> bool:
+        """Whether a record may have no key: it is then stored under its message id."""
+        return any(name in self.optional_on_wire for name in self.key)
+
+    def column_nullable(self, each: Field) -> bool:
+        """Whether the table's column takes null."""
+        return each.nullable or each.name in self.optional_on_wire
+
+    def describe(self) -> dict[str, Any]:
+        """The entity as a dashboard or an editor reads it."""
+        return {
+            "name": self.name,
+            "tag": self.tag,
+            "table": self.table,
+            "title": self.title or self.name.replace("_", " ").capitalize(),
+            "key": list(self.key),
+            "parent": self.parent.entity if self.parent else None,
+            "layouts": [list(layout) for layout in self.layouts],
+            "fields": [
+                {
+                    "name": each.name,
+                    "title": each.title or each.name.replace("_", " "),
+                    "type": each.type.name,
+                    "column_type": each.type.column,
+                    "numeric": each.type.numeric,
+                    "nullable": self.column_nullable(each),
+                    "expected": each.expected,
+                }
+                for each in self.fields
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """The entities of a deployment, in the order in which their rows are written."""
+
+    name: str
+    entities: tuple[Entity, ...]
+    title: str = ""
+    source: str = ""
+    _by_tag: dict[str, Entity] = field(init=False, repr=False)
+    _by_name: dict[str, Entity] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_tag", {each.tag: each for each in self.entities})
+        object.__setattr__(self, "_by_name", {each.name: each for each in self.entities})
+
+    def __iter__(self) -> Iterator[Entity]:
+        return iter(self.entities)
+
+    def by_tag(self, tag: str) -> Entity | None:
+        """The entity whose lines begin with ``tag``."""
+        return self._by_tag.get(tag)
+
+    def entity(self, name_or_tag: str) -> Entity:
+        """The entity of that name or tag; raises SchemaError, naming those there are."""
+        if found := self._by_name.get(name_or_tag.lower()) or self._by_tag.get(name_or_tag.upper()):
+            return found
+        known = ", ".join(f"{each.name} ({each.tag})" for each in self.entities)
+        raise SchemaError(self.source or self.name, None, "", f"no entity {name_or_tag!r}; there are {known}")
+
+    def entity_name(self, message: str) -> str:
+        """The entity token of a message, from its first line's tag: what its subject carries."""
+        found = self._by_tag.get(message[: message.find("|")].lstrip("\n\r"))
+        return found.name if found else UNKNOWN
+
+    def describe(self) -> dict[str, Any]:
+        """The whole schema as a dashboard or an editor reads it."""
+        return {"name": self.name, "title": self.title or self.name, "entities": [e.describe() for e in self.entities]}
+
+
+class _FieldFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    type: str
+    nullable: bool = False
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+    values: list[str] | None = None
+    title: str = ""
+
+
+class _ParentFile(msgspec.Struct, forbid_unknown_fields=True):
+    entity: str
+    fields: dict[str, str]
+
+
+class _EntityFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    tag: str
+    fields: list[_FieldFile]
+    key: list[str]
+    table: str = ""
+    layouts: list[list[str]] | None = None
+    parent: _ParentFile | None = None
+    title: str = ""
+
+
+class _SchemaFile(msgspec.Struct, forbid_unknown_fields=True):
+    schema: str
+    entities: list[_EntityFile]
+    title: str = ""
+
+
+def built_in_schemas() -> dict[str, Path]:
+    """The schema files that come with nomnom, by name."""
+    here = Path(__file__).resolve().parent
+    # An installed distribution holds them beside this module; a work tree keeps them at its top.
+    folder = here / "schemas" if (here / "schemas").is_dir() else here.parents[1] / "schemas"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_schema(name_or_path: str | os.PathLike[str]) -> Schema:
+    """Read a schema file, given its path or the name of one that comes with nomnom; raises SchemaError."""
+    built_in = built_in_schemas()
+    path = built_in.get(os.fspath(name_or_path)) or Path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = f"give a path, or one of {', '.join(built_in)}"
+        raise SchemaError(os.fspath(name_or_path), None, "", f"cannot be read ({error}); {hint}") from error
+    return parse_schema(text, str(path))
+
+
+def parse_schema(text: str, source: str = "schema") -> Schema:
+    """Build a schema from the text of a schema file; raises SchemaError, naming the line and the place."""
+    try:
+        root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))
+        data: Any = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise SchemaError(source, line, "", f"not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise SchemaError(source, None, "", f"not YAML: {error}") from error
+    places = dict(_places(root)) if root else {}
+    try:
+        file = msgspec.convert(data, _SchemaFile)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        place = place.rstrip("`").lstrip(".")
+        raise SchemaError(source, _line(places, place), place, problem) from error
+    return _Builder(source, places).schema(file)
+
+
+def _places(node: yaml.Node, place: str = "") -> Iterator[tuple[str, int]]:
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _places(value, f"{place}.{key.value}".lstrip("."))
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            yield from _places(item, f"{place}[{position}]")
+
+
+def _line(places: Places, place: str) -> int | None:
+    while place and place not in places:
+        place = place[: max(place.rfind("."), place.rfind("["), 0)]
+    return places.get(place)
+
+
+class _Builder:
+    """Turns the file's structure into a Schema, checking what structure alone cannot."""
+
+    def __init__(self, source: str, places: Places) -> None:
+        self.source, self.places = source, places
+
+    def fail(self, place: str, problem: str) -> SchemaError:
+        return SchemaError(self.source, _line(self.places, place), place, problem)
+
+    def schema(self, file: _SchemaFile) -> Schema:
+        if not _IDENTIFIER.fullmatch(file.schema):
+            raise self.fail("schema", f"expected a lower-case name, found {file.schema!r}")
+        if not file.entities:
+            raise self.fail("entities", "expected at least one entity")
+        entities = [self.entity(each, f"entities[{at}]") for at, each in enumerate(file.entities)]
+        for attribute in ("name", "tag", "table"):
+            seen: set[str] = set()
+            for at, each in enumerate(entities):
+                value = getattr(each, attribute)
+                if value in seen:
+                    raise self.fail(f"entities[{at}].{attribute}", f"{value!r} is taken by an earlier entity")
+                seen.add(value)
+        by_name = {each.name: each for each in entities}
+        for at, each in enumerate(entities):
+            self.check_parent(each, by_name, f"entities[{at}].parent")
+        return Schema(file.schema, tuple(entities), title=file.title, source=self.source)
+
+    def entity(self, file: _EntityFile, place: str) -> Entity:
+        if not _IDENTIFIER.fullmatch(file.name) or file.name == UNKNOWN:
+            raise self.fail(f"{place}.name", f"expected a lower-case name (not {UNKNOWN!r}), found {file.name!r}")
+        if not _TAG.fullmatch(file.tag):
+            raise self.fail(f"{place}.tag", f"expected capitals and digits, found {file.tag!r}")
+        table = file.table or file.name
+        if not _IDENTIFIER.fullmatch(table) or table.startswith(("nomnom_", "pg_")) or table == "message_status":
+            raise self.fail(f"{place}.table", f"expected a lower-case table name that nomnom does not use: {table!r}")
+        if not file.fields:
+            raise self.fail(f"{place}.fields", "expected at least one field")
+        fields = tuple(self.field(each, f"{place}.fields[{at}]") for at, each in enumerate(file.fields))
+        names = [each.name for each in fields]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise self.fail(f"{place}.fields[{at}].name", f"{name!r} is declared twice")
+        if not file.key or len(set(file.key)) != len(file.key):
+            raise self.fail(f"{place}.key", "expected one or more field names, each once")
+        for at, name in enumerate(file.key):
+            if name not in names:
+                raise self.fail(f"{place}.key[{at}]", f"no field {name!r}; there are {', '.join(names)}")
+            if fields[names.index(name)].nullable:
+                raise self.fail(f"{place}.key[{at}]", f"{name!r} is nullable: a key's field cannot be")
+        parent = Parent(file.parent.entity, file.parent.fields) if file.parent else None
+        layouts = self.layouts(file, names, parent, f"{place}.layouts")
+        return Entity(file.name, file.tag, table, fields, tuple(file.key), layouts, parent, file.title)
+
+    def layouts(
+        self, file: _EntityFile, names: list[str], parent: Parent | None, place: str
+    ) -> tuple[tuple[str, ...], ...]:
+        if file.layouts is None:
+            return (tuple(names),)
+        given = set(parent.fields) if parent else set[str]()
+        for at, layout in enumerate(file.layouts):
+            for position, name in enumerate(layout):
+                if name not in names or name in layout[:position]:
+                    problem = f"expected each of the entity's fields once, found {name!r}"
+                    raise self.fail(f"{place}[{at}][{position}]", problem)
+            if missing := [name for name in names if name not in layout and name not in given]:
+                problem = f"leaves out {', '.join(missing)}: only what the parent gives may be left out"
+                raise self.fail(f"{place}[{at}]", problem)
+        lengths = [len(layout) for layout in file.layouts]
+        if not lengths or len(set(lengths)) != len(lengths):
+            raise self.fail(place, "expected layouts of different lengths: their number of fields tells them apart")
+        return tuple(tuple(layout) for layout in file.layouts)
+
+    def field(self, file: _FieldFile, place: str) -> Field:
+        if not _IDENTIFIER.fullmatch(file.name) or file.name in RESERVED_COLUMNS:
+            reserved = " and ".join(sorted(RESERVED_COLUMNS))
+            problem = f"expected a lower-case name (not {reserved}, which are nomnom's), found {file.name!r}"
+            raise self.fail(f"{place}.name", problem)
+        try:
+            kind = field_type(file.type)
+        except ValueError as error:
+            raise self.fail(f"{place}.type", f"expected {error}, found {file.type!r}") from error
+        if file.values is not None and not kind.textual:
+            raise self.fail(f"{place}.values", f"a list of values is for text, not for {kind.name}")
+        low, high = self.limit(kind, file.min, f"{place}.min"), self.limit(kind, file.max, f"{place}.max")
+        values = frozenset(file.values) if file.values is not None else None
+        return Field(file.name, kind, file.nullable, low, high, values, file.title)
+
+    def limit(self, kind: FieldType, limit: int | float | str | None, place: str) -> Value:
+        if limit is None:
+            return None
+        text = str(limit)
+        if kind.textual or kind.name == "boolean":
+            raise self.fail(place, f"{kind.name} has no limits")
+        if not re.fullmatch(kind.pattern, text):
+            raise self.fail(place, f"expected {kind.expected}, found {text!r}")
+        try:
+            value = kind.convert(text) if kind.convert else text
+        except (ValueError, OverflowError) as error:
+            raise self.fail(place, f"expected {kind.expected}, found {text!r}") from error
+        return cast("Value", kind.measure(value))
+
+    def check_parent(self, entity: Entity, by_name: Mapping[str, Entity], place: str) -> None:
+        if entity.parent is None:
+            return
+        parent = by_name.get(entity.parent.entity)
+        if parent is None or parent is entity:
+            others = ", ".join(name for name in by_name if name != entity.name)
+            raise self.fail(f"{place}.entity", f"no entity {entity.parent.entity!r}; there are {others}")
+        if parent.parent is not None:
+            raise self.fail(
+                f"{place}.entity", f"{parent.name!r} is itself a child: a message has one level of children"
+            )
+        for mine, theirs in entity.parent.fields.items():
+            at = f"{place}.fields.{mine}"
+            if mine not in entity.index:
+                raise self.fail(at, f"no field {mine!r} in {entity.name!r}")
+            if theirs not in parent.index:
+                raise self.fail(at, f"no field {theirs!r} in {parent.name!r}")
+            if entity.fields[entity.index[mine]].type != parent.fields[parent.index[theirs]].type:
+                raise self.fail(at, f"{mine} and {parent.name}.{theirs} are of different types")

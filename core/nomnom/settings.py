@@ -1,0 +1,60 @@
+"""Settings from the environment, one structure for each program. Names are those that operators set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from nomnom.errors import NomnomError
+from nomnom.streams import StreamSettings
+
+
+class SettingsError(NomnomError):
+    """A setting that cannot be used; its value is not repeated, since it may be a secret."""
+
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
+    """What every program needs: where NATS and PostgreSQL are, the streams' names, the schema."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_stream: str = "MESSAGES"
+    nats_consumer: str = "workers"
+    nats_replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    database_url: str = "postgresql://postgres@127.0.0.1:5432/nomnom"
+    nomnom_schema: str = "tpch"
+    log_level: str = "info"
+    log_format: str = "auto"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the environment; raises SettingsError, naming the variable."""
+        given = os.environ if environment is None else environment
+        known = {each.encode_name for each in msgspec.structs.fields(cls)}
+        try:
+            return msgspec.convert({k: v for k, v in given.items() if k in known and v}, cls, strict=False)
+        except msgspec.ValidationError as error:
+            problem, _, name = str(error).partition(" - at `$.")
+            raise SettingsError(f"{name.rstrip('`') or 'settings'}: {problem}") from error
+
+    @property
+    def streams(self) -> StreamSettings:
+        """The streams that these settings name."""
+        return StreamSettings(stream=self.nats_stream, consumer=self.nats_consumer, replicas=self.nats_replicas)
+
+
+def without_secrets(url: str) -> str:
+    """A URL as it may be shown: its user stays, its password does not."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))

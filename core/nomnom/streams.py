@@ -1,0 +1,138 @@
+"""Streams and the consumer: their definitions, and the one function that makes them.
+
+Only ``nomnom setup`` (and the local runtime) calls :func:`ensure_streams`: at zero workers no worker could.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import APIError, NotFoundError
+
+from nomnom.envelope import DEAD, INGEST
+from nomnom.errors import NomnomError
+
+DAY = 24 * 60 * 60.0
+DUPLICATE_WINDOW = 120.0
+MAX_MSG_SIZE = 1024 * 1024 + 64 * 1024
+"""A body of 1 MiB and its headers; nats-server's max_payload has to allow it (see MAX_PAYLOAD)."""
+MAX_PAYLOAD = 2 * 1024 * 1024
+"""What nats-server is configured to take in one message."""
+
+
+class StreamError(NomnomError):
+    """A stream or consumer that cannot be made or brought to its definition."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What a deployment may choose of its streams. Ages and waits in seconds, sizes in bytes."""
+
+    stream: str = "MESSAGES"
+    consumer: str = "workers"
+    replicas: int = 1
+    max_age: float = DAY
+    max_bytes: int = 1024**3
+    dead_max_age: float = 7 * DAY
+    dead_max_bytes: int = 1024**3
+    ack_wait: float = 30.0
+    max_ack_pending: int = 50_000
+
+    @property
+    def dead_stream(self) -> str:
+        """The stream of the dead letters."""
+        return f"{self.stream}DLQ"
+
+
+def message_stream(settings: StreamSettings) -> StreamConfig:
+    """MESSAGES: a work queue that refuses when it is full, so that nothing accepted is dropped."""
+    return StreamConfig(
+        name=settings.stream,
+        description="records on their way to PostgreSQL",
+        subjects=[f"{INGEST}.>"],
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_age=settings.max_age,
+        max_bytes=settings.max_bytes,
+        max_msg_size=MAX_MSG_SIZE,
+        num_replicas=settings.replicas,
+        duplicate_window=DUPLICATE_WINDOW,
+        allow_direct=True,
+    )
+
+
+def dead_stream(settings: StreamSettings) -> StreamConfig:
+    """MESSAGESDLQ: kept by limits and read by sequence. It refuses when full: a worker then keeps the message."""
+    return StreamConfig(
+        name=settings.dead_stream,
+        description="dead letters, waiting for a person",
+        subjects=[f"{DEAD}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_age=settings.dead_max_age,
+        max_bytes=settings.dead_max_bytes,
+        max_msg_size=MAX_PAYLOAD,
+        num_replicas=settings.replicas,
+        duplicate_window=DUPLICATE_WINDOW,
+        allow_direct=True,
+    )
+
+
+def worker_consumer(settings: StreamSettings) -> ConsumerConfig:
+    """The workers' consumer: JetStream never gives up on a message; the workers count and decide."""
+    return ConsumerConfig(
+        durable_name=settings.consumer,
+        description="the workers",
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=settings.ack_wait,
+        max_deliver=-1,
+        max_ack_pending=settings.max_ack_pending,
+        filter_subject=f"{INGEST}.>",
+        num_replicas=settings.replicas,
+    )
+
+
+async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) -> list[str]:
+    """Make or update both streams and the consumer; returns what was done, one line each. Raises StreamError."""
+    done: list[str] = []
+    for config in (message_stream(settings), dead_stream(settings)):
+        try:
+            if await _stream_exists(jetstream, str(config.name)):
+                await jetstream.update_stream(config)
+                done.append(f"stream {config.name}: up to date")
+            else:
+                await jetstream.add_stream(config)
+                done.append(f"stream {config.name}: created")
+        except APIError as error:
+            raise StreamError(
+                f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; change what is in "
+                "its way, or choose another NATS_STREAM"
+            ) from error
+    try:
+        await jetstream.add_consumer(settings.stream, worker_consumer(settings))
+        done.append(f"consumer {settings.consumer}: up to date")
+    except APIError as error:
+        problem = f"consumer {settings.consumer} of {settings.stream}: {error.description}"
+        raise StreamError(f"{problem}; choose another NATS_CONSUMER, or delete it first") from error
+    return done
+
+
+async def _stream_exists(jetstream: JetStreamContext, name: str) -> bool:
+    try:
+        await jetstream.stream_info(name)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""The tables of a schema's entities: their definition and their upsert, as SQL text made from the schema alone.
+
+Names come from the schema file, where they are checked to be plain identifiers; values are always parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from nomnom.schema import Entity, Field
+
+
+@dataclass(frozen=True)
+class Table:
+    """The SQL of one entity."""
+
+    entity: Entity
+
+    @cached_property
+    def create(self) -> str:
+        """The table with its columns, and who wrote each row: (received_at, message_id)."""
+        columns = [f"{quote(each.name)} {self.column_type(each)}" for each in self.entity.fields]
+        columns += ["received_at timestamptz NOT NULL", "message_id uuid NOT NULL"]
+        if not self.entity.keyless_allowed:
+            columns.append(f"PRIMARY KEY ({self.key})")
+        body = ",\n    ".join(columns)
+        return f"CREATE TABLE {self.name} (\n    {body}\n)"
+
+    @cached_property
+    def indexes(self) -> tuple[str, ...]:
+        """Where a record may come without its key: one row a key, and one a message for those without."""
+        if not self.entity.keyless_allowed:
+            return ()
+        table = self.entity.table
+        return (
+            f"CREATE UNIQUE INDEX {quote(f'{table}_key')} ON {self.name} ({self.key})",
+            f"CREATE UNIQUE INDEX {quote(f'{table}_keyless')} ON {self.name} (message_id) WHERE {self._keyless}",
+        )
+
+    @cached_property
+    def upsert(self) -> str:
+        """Write rows with a key: what was received last wins. Takes one array a column; returns message ids written."""
+        others = [each for each in self._columns if each not in self.entity.key]
+        changes = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in others)
+        return (
+            f"{self._insert}\nON CONFLICT ({self.key}) DO UPDATE SET {changes}\n"
+            "WHERE (kept.received_at, kept.message_id) < (excluded.received_at, excluded.message_id)\n"
+            "RETURNING kept.message_id"
+        )
+
+    @cached_property
+    def insert_keyless(self) -> str:
+        """Write rows without a key, each under its message id, once."""
+        return f"{self._insert}\nON CONFLICT (message_id) WHERE {self._keyless} DO NOTHING\nRETURNING kept.message_id"
+
+    @property
+    def name(self) -> str:
+        """The table's name, quoted."""
+        return quote(self.entity.table)
+
+    @property
+    def key(self) -> str:
+        """The key's columns, quoted."""
+        return ", ".join(quote(each) for each in self.entity.key)
+
+    def column_type(self, each: Field) -> str:
+        """A column's type and whether it takes null."""
+        return each.type.column + ("" if self.entity.column_nullable(each) else " NOT NULL")
+
+    @property
+    def _columns(self) -> list[str]:
+        return [*(each.name for each in self.entity.fields), "received_at", "message_id"]
+
+    @cached_property
+    def _insert(self) -> str:
+        parameters = [each.type.parameter for each in self.entity.fields] + ["timestamptz", "uuid"]
+        columns = ", ".join(quote(each) for each in self._columns)
+        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(parameters, start=1))
+        casts = ", ".join(
+            quote(each.name) if each.type.parameter == each.type.column else f"{quote(each.name)}::{each.type.column}"
+            for each in self.entity.fields
+        )
+        return (
+            f"INSERT INTO {self.name} AS kept ({columns})\nSELECT {casts}, received_at, message_id\n"
+            f"FROM unnest({arrays}) AS given ({columns})"
+        )
+
+    @property
+    def _keyless(self) -> str:
+        missing = [each for each in self.entity.key if each in self.entity.optional_on_wire]
+        return " OR ".join(f"{quote(each)} IS NULL" for each in missing)
+
+
+def quote(identifier: str) -> str:
+    """An identifier as SQL takes it, whatever word it is."""
+    return '"' + identifier.replace('"', '""') + '"'

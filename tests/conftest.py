@@ -1,0 +1,113 @@
+"""Real servers for the tests, from their wheels: one pair a run, a fresh deployment a test."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from nomnom.settings import Settings
+from nomnom.setup import set_up
+from nomnom.streams import StreamSettings
+from nomnom_control.local.servers import NatsServer, PostgresServer
+
+ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
+LINE = "OLI|1|789|1|100|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user can enter (pytest's own are closed to others)."""
+    folder = Path(tempfile.mkdtemp(prefix="nomnom-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def open_folder(server_folder: Path) -> Path:
+    """A fresh folder below the servers' one, which PostgreSQL's user can enter."""
+    folder = server_folder / uuid.uuid4().hex[:12]
+    folder.mkdir(mode=0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+async def nats_server(server_folder: Path) -> AsyncIterator[NatsServer]:
+    """The run's nats-server."""
+    server = NatsServer(server_folder / "nats", free_port(), free_port(), server_folder / "nats.log")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(server_folder: Path) -> AsyncIterator[PostgresServer]:
+    """The run's PostgreSQL."""
+    server = PostgresServer(server_folder / "postgres", free_port(), server_folder / "postgres.log")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A fresh set of streams and a fresh database on the run's servers, after ``nomnom setup``."""
+
+    settings: Settings
+    client: Client
+    jetstream: JetStreamContext
+    database: asyncpg.Connection
+
+    @property
+    def streams(self) -> StreamSettings:
+        return self.settings.streams
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a service's process needs to work on this deployment."""
+        return {
+            "NATS_URL": self.settings.nats_url,
+            "DATABASE_URL": self.settings.database_url,
+            "NOMNOM_SCHEMA": self.settings.nomnom_schema,
+        }
+
+
+@pytest.fixture
+async def deployment(nats_server: NatsServer, postgres_server: PostgresServer) -> AsyncIterator[Deployment]:
+    """A fresh deployment of the tpch schema; streams and database are dropped afterwards."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres_server.url)
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    url = postgres_server.url.rpartition("/")[0] + f"/{name}"
+    settings = Settings(nats_url=nats_server.url, database_url=url)
+    await set_up(settings, wait=10)
+    client = await nats.connect(nats_server.url)
+    database = await asyncpg.connect(url)
+    jetstream = client.jetstream(timeout=10)
+    try:
+        yield Deployment(settings, client, jetstream, database)
+    finally:
+        await database.close()
+        for stream in (settings.streams.stream, settings.streams.dead_stream):
+            await jetstream.delete_stream(stream)
+        await client.close()
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
