@@ -152,7 +152,7 @@ class Environment(ABC):
     def logs(
         self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
     ) -> AsyncIterator[LogLine]:
-        """Lines of these components (all if none is named), merged; with ``follow``, on through restarts until closed."""
+        """Lines of these components (all if none is named), merged; with ``follow``, through restarts until closed."""
 
     @abstractmethod
     async def scaling(self) -> Scaling:
