@@ -7,11 +7,16 @@ iterator of :class:`Progress`: closing the iterator (or cancelling its task) can
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nomnom_control.errors import ControlError
+
+if TYPE_CHECKING:
+    from nomnom.schema import Schema
 
 WORKER = "worker"
 """The component that scales with the backlog."""
@@ -134,11 +139,28 @@ class Revision:
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True, slots=True)
+class StartOption:
+    """Something that a person may choose when an environment is started: a directory, a port, a schema."""
+
+    name: str
+    label: str
+    value: str
+    """The present choice; empty where the environment chooses."""
+    hint: str = ""
+    check: Callable[[str], str | None] = field(default=lambda _: None, repr=False)
+    """What is wrong with a value, or None."""
+
+
 class Environment(ABC):
     """A pipeline somewhere. Every method raises ControlError with what failed and what to do."""
 
     kind: str
     name: str
+    selector: tuple[str, ...] = ()
+    """The command line's options that choose this environment; none where it is the one chosen without options."""
+    location: str = ""
+    """Where it is, for people: a directory, a cluster's context."""
 
     @abstractmethod
     async def components(self) -> list[Component]:
@@ -174,6 +196,14 @@ class Environment(ABC):
     async def resume_autoscaling(self) -> None:
         """Let the rule decide again."""
 
+    async def schema(self) -> Schema:
+        """The schema of the records that this pipeline takes."""
+        raise ControlError(f"{self.name} does not tell its schema")
+
+    async def metrics(self, component: str) -> dict[str, str]:
+        """The Prometheus metrics of each instance, as text by instance name; who does not answer is left out."""
+        return {}
+
     @abstractmethod
     def restart(self, component: str) -> AsyncIterator[Progress]:
         """Restart every instance, one after another, without losing or repeating a message."""
@@ -189,6 +219,22 @@ class Environment(ABC):
     @abstractmethod
     def rollback(self, component: str, revision: int | None = None) -> AsyncIterator[Progress]:
         """Roll out an earlier revision's settings (the one before by default): a new revision."""
+
+    def start_options(self) -> Sequence[StartOption]:
+        """What may be chosen when it is started."""
+        return ()
+
+    def with_options(self, values: Mapping[str, str]) -> Environment:
+        """The environment that :meth:`start` will start with these choices, by the options' names."""
+        return self
+
+    def plan(self, operation: str) -> Sequence[str]:
+        """What ``start``, ``stop`` or ``destroy`` would do, step by step, before it is done."""
+        return ()
+
+    def losses(self) -> Sequence[str]:
+        """What :meth:`destroy` would remove for good."""
+        return (f"everything in {self.location or self.name}",)
 
     @abstractmethod
     def start(self) -> AsyncIterator[Progress]:

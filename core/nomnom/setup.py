@@ -33,7 +33,15 @@ async def set_up(settings: Settings, wait: float = 30.0) -> list[str]:
     done: list[str] = []
 
     async def streams() -> None:
-        client = await nats.connect(settings.nats_url, allow_reconnect=False, connect_timeout=5, error_cb=_ignore)
+        client = await nats.connect(
+            settings.nats_url,
+            allow_reconnect=False,
+            # nats-py goes through the servers this often, two seconds apart, even where it may not reconnect.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=5,
+            error_cb=_ignore,
+        )
         try:
             done.extend(await ensure_streams(client.jetstream(timeout=10), settings.streams))
         finally:

@@ -29,11 +29,21 @@ class Table:
 
     @cached_property
     def indexes(self) -> tuple[str, ...]:
-        """Where a record may come without its key: one row a key, and one a message for those without."""
-        if not self.entity.keyless_allowed:
-            return ()
+        """What leads from a message to its rows; where a record may come without its key, one row a key, and one a
+        message for those without.
+
+        Rows come in roughly by ``received_at``, so a block-range index finds those of a moment and costs next to
+        nothing to keep (measured: nothing that stands out from a batch's time).
+        """
         table = self.entity.table
+        received = (
+            f"CREATE INDEX {quote(f'{table}_received')} ON {self.name} USING brin (received_at) "
+            "WITH (pages_per_range = 32, autosummarize = on)"
+        )
+        if not self.entity.keyless_allowed:
+            return (received,)
         return (
+            received,
             f"CREATE UNIQUE INDEX {quote(f'{table}_key')} ON {self.name} ({self.key})",
             f"CREATE UNIQUE INDEX {quote(f'{table}_keyless')} ON {self.name} (message_id) WHERE {self._keyless}",
         )

@@ -89,7 +89,15 @@ class NatsServer:
 
     async def _answers(self) -> bool:
         try:
-            client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=2, error_cb=_ignore)
+            client = await nats.connect(
+                self.url,
+                allow_reconnect=False,
+                # nats-py tries this often, two seconds apart, even where it may not reconnect.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=2,
+                error_cb=_ignore,
+            )
         except (OSError, NatsError):
             return False
         try:

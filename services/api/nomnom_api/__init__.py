@@ -1,0 +1,1 @@
+"""The ingest API: records in over HTTP, acknowledged once they are in JetStream."""

@@ -1,0 +1,291 @@
+"""Many messages a request, one a line: read as they come, published under a bounded window, answered for each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from urllib.parse import parse_qs
+
+from blacksheep import Content, Request, Response, StreamedContent
+
+from nomnom.envelope import headers, idempotent_message_id, ingest_subject, new_message_id
+from nomnom.schema import Schema
+from nomnom_api.access import Access
+from nomnom_api.batch_answers import BatchAnswer
+from nomnom_api.bodies import Bodies, check_type, declared
+from nomnom_api.errors import (
+    ApiError,
+    BusyError,
+    ClientGoneError,
+    InvalidBodyError,
+    InvalidParameterError,
+    NotSentError,
+    StoppingError,
+    TooLargeError,
+    TooManyProblemsError,
+    UnconfirmedError,
+)
+from nomnom_api.identities import Clock, idempotency_key, line_key
+from nomnom_api.publisher import Outcome, Publisher
+from nomnom_api.settings import ApiSettings
+from nomnom_api.telemetry import Metrics
+
+_JSON = b"application/json"
+_YIELD = 64
+_PROBLEMS = 10_000
+_LINE_ENDS = b"\r"
+
+
+class Batches:
+    """Takes batches, a limited number at a time."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        schema: Schema,
+        access: Access,
+        bodies: Bodies,
+        publisher: Publisher,
+        clock: Clock,
+        metrics: Metrics,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.schema, self.publisher, self.clock, self.metrics = schema, publisher, clock, metrics
+        self.line_limit, self.window = settings.nomnom_api_max_body, settings.nomnom_api_batch_window
+        self.stopping = stopping
+        self._access, self._bodies = access, bodies
+        self._limit, self._most = settings.nomnom_api_batch_max_body, settings.nomnom_api_batches
+        self._running = 0
+
+    async def accept(self, request: Request) -> Response:
+        """POST /api/ingest/batch."""
+        given = dict(request.scope["headers"])
+        caller = self._access.caller(given.get(b"authorization"))
+        keep_ids = _wants_ids(request.scope["query_string"])
+        key = given.get(b"idempotency-key")
+        batch = Batch(self, caller, None if key is None else idempotency_key(key), keep_ids=keep_ids)
+        check_type(given)
+        declared(given, self._limit, "a batch")
+        if self._running >= self._most:
+            raise BusyError(f"{self._running} batches are being taken, as many as are at a time: try again")
+        self._running += 1
+        begun = time.perf_counter()
+        try:
+            async with aclosing(self._bodies.parts(given, request.content.receive, self._limit)) as parts:
+                answer = await batch.take(parts)
+        except ClientGoneError:
+            self.metrics.abandoned.inc()
+            raise
+        finally:
+            self._running -= 1
+            self.metrics.batch_seconds.observe(time.perf_counter() - begun)
+        return _respond(answer)
+
+
+class Batch:
+    """One batch being taken."""
+
+    def __init__(self, batches: Batches, caller: str, key: str | None, *, keep_ids: bool) -> None:
+        self._batches, self._publisher = batches, batches.publisher
+        self._caller, self._key, self._keep_ids = caller, key, keep_ids
+        self._number = 0
+        """The line that is being read, or was read last."""
+        self._lines = 0
+        """Lines read that are not blank."""
+        self._open = False
+        """Whether the present line is neither sent nor rejected yet."""
+        self._sent = array("Q")
+        self._ids = bytearray()
+        """Numbers and ids of the lines sent, 24 bytes a line: a batch may have millions."""
+        self._first = self._last = ""
+        self._sent_count = self._accepted = self._duplicates = 0
+        self._failed: dict[int, ApiError] = {}
+        self._stop: ApiError | None = None
+        """Why nothing more is sent."""
+        self._in_flight = 0
+        self._low = -1
+        self._settled_enough = asyncio.Event()
+
+    async def take(self, parts: AsyncIterator[bytes]) -> BatchAnswer:
+        """Publish the lines and await their acks.
+
+        Raises what all lines failed of, InvalidBodyError where there is no line, and ClientGoneError.
+        """
+        unread: int | None = None
+        try:
+            await self._read(parts)
+        except ApiError as error:
+            self._stop, unread = error, self._unsent()
+        finally:
+            await self._wait(0)
+            self._count()
+        if isinstance(self._stop, ClientGoneError):
+            raise self._stop
+        return self._answer(unread)
+
+    async def _read(self, parts: AsyncIterator[bytes]) -> None:
+        """Raises what keeps the rest from being sent."""
+        limit = self._batches.line_limit + len(_LINE_ENDS)
+        begun, skipping = bytearray(), False
+        async for part in parts:
+            self._go_on()
+            first, *others = part.split(b"\n")
+            if not skipping:
+                begun += first
+            if others:
+                if not skipping:
+                    await self._take_line(bytes(begun))
+                for line in others[:-1]:
+                    await self._take_line(line)
+                begun, skipping = bytearray(others[-1]), False
+            if len(begun) > limit and not skipping:
+                # Its end is not waited for, and not kept.
+                self._begin_line()
+                self._reject(self._too_long())
+                begun, skipping = bytearray(), True
+        if begun:
+            await self._take_line(bytes(begun))
+
+    async def _take_line(self, ended: bytes) -> None:
+        line = ended.removesuffix(_LINE_ENDS)
+        if not line or line.isspace():
+            self._number += 1
+            return
+        self._begin_line()
+        batches = self._batches
+        if len(line) > batches.line_limit:
+            self._reject(self._too_long())
+            return
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            self._reject(InvalidBodyError("the line is not UTF-8"))
+            return
+        if self._in_flight >= batches.window:
+            await self._wait(batches.window // 2)
+        elif self._lines % _YIELD == 0:
+            # What is published goes out, and other requests go on.
+            await asyncio.sleep(0)
+            if self._publisher.congested:
+                await self._wait(self._in_flight // 2)
+        self._go_on()
+        number, key = self._number, self._key
+        message_id = (
+            new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
+        )
+        subject = ingest_subject(batches.schema.entity_name(text), message_id)
+        self._in_flight += 1
+        try:
+            await self._publisher.send(
+                subject, line, headers(message_id, batches.clock.now()), self._settle, number
+            )
+        except TooLargeError as error:
+            self._in_flight -= 1
+            self._reject(error)
+            return
+        except ApiError:
+            self._in_flight -= 1
+            raise
+        self._sent_count += 1
+        self._first, self._last = self._first or message_id, message_id
+        if self._keep_ids:
+            self._sent.append(number)
+            self._ids += bytes.fromhex(message_id.replace("-", ""))
+        self._open = False
+
+    def _begin_line(self) -> None:
+        self._number += 1
+        self._lines += 1
+        self._open = True
+
+    def _go_on(self) -> None:
+        if self._batches.stopping():
+            raise StoppingError("the api is stopping: what is left was not sent; post it again")
+        if self._stop is not None:
+            raise self._stop
+
+    def _reject(self, error: ApiError) -> None:
+        self._failed[self._number] = error
+        self._open = False
+        if len(self._failed) > _PROBLEMS:
+            raise TooManyProblemsError(f"more than {_PROBLEMS:,} lines cannot be taken: is this a batch of records?")
+
+    def _too_long(self) -> TooLargeError:
+        return TooLargeError(f"a line has at most {self._batches.line_limit:,} bytes")
+
+    def _unsent(self) -> int:
+        return self._number if self._open else self._number + 1
+
+    def _settle(self, number: int, outcome: Outcome) -> None:
+        if isinstance(outcome, ApiError):
+            self._failed[number] = outcome
+            if not isinstance(outcome, TooLargeError) and self._stop is None:
+                self._stop = (
+                    NotSentError(f"not sent, since an earlier line was not confirmed: {outcome}")
+                    if isinstance(outcome, UnconfirmedError)
+                    else outcome
+                )
+        else:
+            self._accepted += 1
+            if outcome.duplicate:
+                self._duplicates += 1
+        self._in_flight -= 1
+        if self._in_flight <= self._low:
+            self._settled_enough.set()
+
+    async def _wait(self, in_flight: int) -> None:
+        """Until no more than so many messages wait for their acks: at the longest the ack timeout."""
+        if self._in_flight > in_flight:
+            self._low = in_flight
+            self._settled_enough.clear()
+            await self._settled_enough.wait()
+            self._low = -1
+
+    def _count(self) -> None:
+        metrics = self._batches.metrics
+        metrics.lines.inc(self._lines)
+        metrics.accepted_lines.inc(self._accepted)
+        metrics.duplicate_lines.inc(self._duplicates)
+        for error in self._failed.values():
+            metrics.reject(error.code)
+
+    def _answer(self, unread: int | None) -> BatchAnswer:
+        if unread is None and not self._lines:
+            raise InvalidBodyError("the body has no lines: post records, one a line")
+        answer = BatchAnswer(
+            count=self._accepted,
+            duplicates=self._duplicates,
+            first_id=self._first,
+            last_id=self._last,
+            numbers=self._sent if self._keep_ids else None,
+            ids=self._ids,
+            failed=self._failed,
+            unread=None if unread is None or self._stop is None else (unread, self._stop),
+        )
+        if not self._accepted and (common := answer.common_error()) is not None:
+            raise type(common)(f"no line was accepted: {common}")
+        return answer
+
+
+def _wants_ids(query: bytes) -> bool:
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("ids", ["all"])
+    if given not in (["all"], ["none"]):
+        raise InvalidParameterError(f"ids: expected all or none, found {', '.join(given)[:100]!r}")
+    return given == ["all"]
+
+
+def _respond(answer: BatchAnswer) -> Response:
+    status = 207 if answer.partial else 202
+    if not answer.long:
+        return Response(status, answer.headers, Content(_JSON, b"".join(answer.parts())))
+
+    async def stream() -> AsyncIterator[bytes]:
+        for part in answer.parts():
+            yield part
+            await asyncio.sleep(0)
+
+    return Response(status, answer.headers, StreamedContent(_JSON, stream))
+

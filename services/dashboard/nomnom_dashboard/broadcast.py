@@ -1,0 +1,63 @@
+"""Server-sent events: one producer, any number of clients, each event encoded once.
+
+A client that reads slower than events come gets the newest when it is ready: nothing is queued for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment is sent, so that proxies and clients know the connection lives."""
+_RETRY = b"retry: 2000\n\n"
+
+
+class Broadcast:
+    """What is sent to all clients of this process."""
+
+    def __init__(self, heartbeat: float = HEARTBEAT) -> None:
+        self._heartbeat = heartbeat
+        self._clients: set[asyncio.Event] = set()
+        self._newest: bytes | None = None
+        self._closed = False
+
+    @property
+    def clients(self) -> int:
+        """How many are listening."""
+        return len(self._clients)
+
+    def publish(self, name: str, sequence: int, body: object) -> None:
+        """Make this the newest event, and wake every client."""
+        self._newest = b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), sequence, msgspec.json.encode(body))
+        for client in self._clients:
+            client.set()
+
+    def close(self) -> None:
+        """End every stream: the server is stopping."""
+        self._closed = True
+        for client in self._clients:
+            client.set()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The stream of one client: the newest event at once, then each as it comes, or the newest it is ready for."""
+        client = asyncio.Event()
+        if self._newest is not None:
+            client.set()
+        self._clients.add(client)
+        try:
+            yield _RETRY
+            while not self._closed:
+                try:
+                    async with asyncio.timeout(self._heartbeat):
+                        await client.wait()
+                except TimeoutError:
+                    yield b": alive\n\n"
+                    continue
+                client.clear()
+                if self._newest is not None and not self._closed:
+                    yield self._newest
+        finally:
+            self._clients.discard(client)

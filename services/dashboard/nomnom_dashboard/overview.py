@@ -1,0 +1,379 @@
+"""The one producer: it watches PostgreSQL and JetStream at its own pace and keeps the newest snapshot.
+
+Nothing here is done for a client: ten thousand of them, or none, cost the servers the same. Each part of PostgreSQL's
+work is repeated no faster than twenty times its own duration, so a large or slow database is asked less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from nomnom.schema import Schema
+from nomnom.telemetry import logger
+from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
+from nomnom_dashboard.broker import SOURCE as NATS
+from nomnom_dashboard.broker import Broker, ConsumerInfo, StreamInfo
+from nomnom_dashboard.database import SOURCE as POSTGRESQL
+from nomnom_dashboard.database import Database
+from nomnom_dashboard.dead_letters import DeadLetterIndex
+from nomnom_dashboard.entities import estimate
+from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
+from nomnom_dashboard.flow import BUCKET, KEPT, Flow, Latency, Point, moment
+from nomnom_dashboard.message_rows import ARRIVALS, COUNTED, COUNTS, ESTIMATES, FLOW, WORKERS
+from nomnom_dashboard.messages import Messages
+
+WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 * 3600, 300)}
+"""Windows of the series: seconds, and seconds a step."""
+NEWEST = 10
+_LIVE = 300
+_RATE_SECONDS = 5.0
+_DUTY = 20
+_CHUNK = 600
+_UNSETTLED = 30
+"""Seconds for which a bucket is read again: a transaction may commit after the time it wrote."""
+_LATENCY_WINDOW = 300
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """JetStream's counters at one moment: all that was ever accepted, answered and dead-lettered."""
+
+    at: float
+    accepted: int
+    answered: int
+    dead: int
+    lag: int
+
+
+@dataclass(slots=True)
+class _Rhythm:
+    """When a piece of work is due: every ``seconds``, or ``_DUTY`` times as long as it takes."""
+
+    seconds: float
+    due: float = 0.0
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        begun = time.monotonic()
+        if begun < self.due:
+            return
+        try:
+            await work()
+        finally:
+            took = time.monotonic() - begun
+            self.due = begun + max(self.seconds, took * _DUTY)
+
+
+class Overview:
+    """The newest snapshot, and the task that renews it. ``publish`` is called with each."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        schema: Schema,
+        messages: Messages,
+        letters: DeadLetterIndex,
+        *,
+        interval: float,
+        publish: Callable[[Snapshot], None],
+    ) -> None:
+        self._database, self._broker, self._schema = database, broker, schema
+        self._messages, self._letters = messages, letters
+        self._interval, self._publish = interval, publish
+        self._flow = Flow()
+        self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
+        self._counts: dict[str, Count] | None = None
+        self._workers: int | None = None
+        self._newest: list[MessageSummary] | None = None
+        self._stream: StreamInfo | None = None
+        self._consumer: ConsumerInfo | None = None
+        self._dead: StreamInfo | None = None
+        self._sequence = 0
+        self._database_state = SourceState(ok=False, detail=f"{POSTGRESQL}: not asked yet")
+        self._nats_state = SourceState(ok=False, detail=f"{NATS}: not asked yet")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._counting, self._flowing = _Rhythm(2.0), _Rhythm(5.0)
+        self._listing, self._indexing = _Rhythm(interval), _Rhythm(1.0)
+        self.last: Snapshot | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._tasks = [
+            asyncio.create_task(self._repeat(self._watch_nats, self._interval), name="watch nats"),
+            asyncio.create_task(self._repeat(self._watch_database, min(self._interval, 1.0)), name="watch database"),
+            asyncio.create_task(self._repeat(self._read_history, 1.0), name="read history"),
+            asyncio.create_task(self._repeat(self._read_letters, 1.0), name="read letters"),
+            asyncio.create_task(self._repeat(self._renew, self._interval), name="renew snapshot"),
+        ]
+
+    async def close(self) -> None:
+        """Stop watching."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def database_answers(self) -> bool:
+        """Whether PostgreSQL answered when it was last asked."""
+        return self._database_state.ok
+
+    @property
+    def nats_answers(self) -> bool:
+        """Whether JetStream answered when it was last asked."""
+        return self._nats_state.ok
+
+    @property
+    def dead_letters_seen(self) -> tuple[int, int] | None:
+        """The dead-letter stream's last sequence and its number of letters, as last watched."""
+        return (self._dead.state.last_seq, self._dead.state.messages) if self._dead else None
+
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot. Raises UnavailableError while PostgreSQL is away."""
+        snapshot = self.last or self._snapshot()
+        if not self._database_state.ok:
+            raise UnavailableError(POSTGRESQL, self._database_state.detail.removeprefix(f"{POSTGRESQL}: "))
+        return snapshot
+
+    def stats(self, window: str) -> Stats:
+        """The snapshot with the series of a window; raises InvalidQueryError or UnavailableError."""
+        if window not in WINDOWS:
+            raise InvalidQueryError(f"window: expected one of {', '.join(WINDOWS)}", list(WINDOWS))
+        snapshot = self.snapshot()
+        seconds, step = WINDOWS[window]
+        now = time.time()
+        end = int(now // step + 1) * step
+        points = self._flow.points(end - seconds, end, step)
+        if window == "5m":
+            points = self._with_live(points)
+        known = min(self._flow.known, default=None)
+        fields = {name: getattr(snapshot, name) for name in Snapshot.__struct_fields__}
+        return Stats(
+            **fields,
+            window=window,
+            step=step,
+            points=points,
+            complete_from=moment(known) if known is not None else None,
+        )
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            begun = time.monotonic()
+            try:
+                await work()
+            except Exception:  # noqa: BLE001  see below
+                # What is expected to fail has been handled; anything else must not end the watch, nor go unseen.
+                _log.exception("watching failed")
+                await asyncio.sleep(1)
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - begun)))
+
+    async def _watch_nats(self) -> None:
+        streams = self._broker.streams
+        try:
+            stream, consumer, dead = await asyncio.gather(
+                self._broker.stream(streams.stream), self._broker.consumer(), self._broker.stream(streams.dead_stream)
+            )
+        except UnavailableError as error:
+            self._nats_state = SourceState(ok=False, detail=str(error))
+            self._stream = self._consumer = self._dead = None
+            return
+        if self._samples and stream.state.last_seq < self._samples[-1].accepted:
+            self._samples.clear()
+        self._stream, self._consumer, self._dead = stream, consumer, dead
+        lag = consumer.num_pending + consumer.num_ack_pending
+        answered = stream.state.last_seq - stream.state.messages
+        self._samples.append(Sample(time.time(), stream.state.last_seq, answered, dead.state.last_seq, lag))
+        self._nats_state = SourceState(ok=True, detail=self._broker.address)
+
+    async def _watch_database(self) -> None:
+        try:
+            await self._listing.run(self._read_newest)
+            await self._counting.run(self._count)
+        except UnavailableError as error:
+            self._database_state = SourceState(ok=False, detail=str(error))
+            self._counts = self._workers = self._newest = None
+        else:
+            self._database_state = SourceState(ok=True, detail=self._database.address)
+
+    async def _read_newest(self) -> None:
+        self._newest = await self._messages.newest(NEWEST)
+
+    async def _count(self) -> None:
+        rows = await self._database.fetch(COUNTS, COUNTED + 1)
+        counts: dict[str, Count] = {}
+        for row in rows:
+            number = row["rows"]
+            if number > COUNTED:
+                number = max(number, await estimate(self._database, ESTIMATES[row["what"]]))
+            counts[row["what"]] = Count(number, exact=row["rows"] <= COUNTED)
+        workers = await self._database.fetch_row(WORKERS)
+        self._counts, self._workers = counts, workers["workers"] if workers else 0
+
+    async def _read_history(self) -> None:
+        if not self._database_state.ok:
+            return
+        try:
+            await self._flowing.run(self._read_recent)
+            await self._read_older()
+        except UnavailableError as error:
+            _log.warning("history", problem=str(error))
+
+    async def _read_recent(self) -> None:
+        now = time.time()
+        end = int(now // BUCKET + 1) * BUCKET
+        # What came since the last look, and what could still have changed.
+        settled = max((at for at in self._flow.known if at < end - BUCKET), default=end - _CHUNK)
+        await self._read(min(settled, end - _UNSETTLED) - BUCKET, end)
+        self._flow.forget(now - KEPT)
+
+    async def _read_older(self) -> None:
+        """Read the day before this process began, a chunk at a time, the newest first."""
+        oldest = min(self._flow.known, default=None)
+        limit = int((time.time() - KEPT) // BUCKET) * BUCKET
+        while oldest is not None and oldest > limit:
+            begun = time.monotonic()
+            begin = max(oldest - _CHUNK, limit)
+            await self._read(begin, oldest)
+            oldest = begin
+            await asyncio.sleep((time.monotonic() - begun) * 3)
+            if time.monotonic() >= self._flowing.due:
+                return
+
+    async def _read(self, begin: int, end: int) -> None:
+        flow = await self._database.fetch(FLOW, moment(begin), moment(end))
+        arrivals = await self._database.fetch(ARRIVALS, moment(begin), moment(end))
+        self._flow.replace(
+            begin,
+            end,
+            ((row["bucket"], row["status"], row["step"], row["messages"]) for row in flow),
+            ((row["bucket"], row["messages"]) for row in arrivals),
+        )
+
+    async def _read_letters(self) -> None:
+        if self.dead_letters_seen in (None, self._letters.seen):
+            return
+        try:
+            await self._indexing.run(self._letters.refresh)
+        except UnavailableError as error:
+            _log.warning("dead letters", problem=str(error))
+
+    async def _renew(self) -> None:
+        self.last = self._snapshot()
+        self._publish(self.last)
+
+    def _snapshot(self) -> Snapshot:
+        self._sequence += 1
+        lag, rates, latency = self._lag(), self._rates(), self._latency()
+        return Snapshot(
+            sequence=self._sequence,
+            at=datetime.now(UTC),
+            schema=self._schema.name,
+            database=self._database_state,
+            nats=self._nats_state,
+            counts=self._counted(),
+            rates=rates,
+            lag=lag,
+            workers=self._seen_workers(),
+            latency=latency,
+            dead_letters=self._dead.state.messages if self._dead else None,
+            point=Point(
+                time.time(),
+                rates.accepted,
+                rates.completed,
+                rates.dead,
+                lag.total if lag else None,
+                *((latency.p50, latency.p95, latency.p99) if latency else (None, None, None)),
+            ),
+            newest=self._newest,
+        )
+
+    def _counted(self) -> Counts | None:
+        if self._counts is None:
+            return None
+        found, consumer = self._counts, self._consumer
+        unfinished = [found["failed"], found["dlq"], found["processing"]]
+        completed = max(0, found["total"].value - sum(each.value for each in unfinished))
+        exact = found["total"].exact and all(each.exact for each in unfinished)
+        # A failed message waits for its next attempt as one that is not answered: it is counted once, as failed.
+        processing = max(0, consumer.num_ack_pending - found["failed"].value) if consumer else None
+        return Counts(
+            accepted=Count(consumer.num_pending, exact=True) if consumer else None,
+            processing=Count(processing, exact=True) if processing is not None else None,
+            completed=Count(completed, exact=exact),
+            failed=found["failed"],
+            dlq=found["dlq"],
+            total=found["total"],
+        )
+
+    def _rates(self) -> Rates:
+        if not self._nats_state.ok or not self._samples:
+            return Rates(None, None, None)
+        newest = self._samples[-1]
+        before = next(
+            (each for each in reversed(self._samples) if each.at <= newest.at - _RATE_SECONDS), self._samples[0]
+        )
+        return _rate(before, newest)
+
+    def _lag(self) -> Lag | None:
+        if self._stream is None or self._consumer is None:
+            return None
+        stream, consumer = self._stream, self._consumer
+        waits = stream.state.messages > 0
+        age = (datetime.now(UTC) - stream.state.first_ts).total_seconds() if waits else None
+        return Lag(
+            waiting=consumer.num_pending,
+            processing=consumer.num_ack_pending,
+            total=consumer.num_pending + consumer.num_ack_pending,
+            redelivered=consumer.num_redelivered,
+            oldest_seconds=max(0.0, age) if age is not None else None,
+            bytes=stream.state.bytes,
+            max_bytes=stream.config.max_bytes if stream.config.max_bytes > 0 else None,
+            paused=consumer.paused,
+        )
+
+    def _seen_workers(self) -> Workers | None:
+        if self._workers is None:
+            return None
+        return Workers(self._workers, self._consumer.num_waiting if self._consumer else None)
+
+    def _latency(self) -> Latency | None:
+        if not self._flow.known or not self._database_state.ok:
+            return None
+        return self._flow.latency(int(time.time() // BUCKET + 1) * BUCKET, _LATENCY_WINDOW)
+
+    def _with_live(self, points: list[Point]) -> list[Point]:
+        """The points up to the first live sample, then the samples, thinned to one a second."""
+        samples: list[Sample] = []
+        for sample in self._samples:
+            if not samples or sample.at - samples[-1].at >= 0.9:
+                samples.append(sample)
+        if len(samples) < 2:
+            return points
+        latencies = {point.at: point for point in points}
+        live: list[Point] = []
+        for before, after in pairwise(samples):
+            rates = _rate(before, after)
+            bucket = latencies.get(after.at // BUCKET * BUCKET)
+            percentiles = (bucket.p50, bucket.p95, bucket.p99) if bucket else (None, None, None)
+            live.append(Point(after.at, rates.accepted, rates.completed, rates.dead, after.lag, *percentiles))
+        return [point for point in points if point.at + BUCKET <= live[0].at] + live
+
+
+def _rate(before: Sample, after: Sample) -> Rates:
+    seconds = after.at - before.at
+    if seconds <= 0:
+        return Rates(None, None, None)
+    dead = max(0, after.dead - before.dead)
+    # What was dead-lettered was answered too, and not completed. Messages leave a stream by age as well: that is rare,
+    # and worth being seen as movement.
+    return Rates(
+        accepted=max(0, after.accepted - before.accepted) / seconds,
+        completed=max(0, after.answered - before.answered - dead) / seconds,
+        dead=dead / seconds,
+    )

@@ -1,0 +1,212 @@
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useMemo, useState } from "react";
+import { Link } from "wouter";
+import { body, client, type Point, type Snapshot } from "../api/client";
+import { useLive } from "../api/live";
+import { type Line, TimeChart } from "../charts/TimeChart";
+import { count, duration, none, number, rate, short } from "../format";
+import { MessageTable } from "../parts/MessageTable";
+import { Pipeline } from "../parts/Pipeline";
+import { Empty, Loading } from "../parts/states";
+
+const WINDOWS = { "5m": 300, "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 } as const;
+type Window = keyof typeof WINDOWS;
+
+/** The pipeline now, and how it came here. */
+export function Overview() {
+  const snapshot = useLive((now) => now.snapshot);
+  return (
+    <>
+      <h1 className="hidden">Overview</h1>
+      <Pipeline snapshot={snapshot} />
+      <Charts />
+      <div className="columns">
+        <StatusBreakdown snapshot={snapshot} />
+        <LatencyPanel snapshot={snapshot} />
+      </div>
+      <section className="panel">
+        <header className="panel-head">
+          <h2>Newest messages</h2>
+          <Link href="/messages" className="more">
+            All messages
+          </Link>
+        </header>
+        <Newest snapshot={snapshot} />
+      </section>
+    </>
+  );
+}
+
+function Newest({ snapshot }: { snapshot: Snapshot | null }) {
+  if (snapshot === null) return <Loading rows={5} label="Waiting for the newest messages" />;
+  if (snapshot.newest === null) return <p className="quiet">Unknown while PostgreSQL does not answer.</p>;
+  if (snapshot.newest.length === 0) {
+    return (
+      <Empty title="No message yet">
+        Post one, and it shows here within a second:
+        <code>{"curl -H 'Content-Type: text/plain' -d 'O|1|…' http://…/api/ingest/message"}</code>
+      </Empty>
+    );
+  }
+  return <MessageTable messages={snapshot.newest} caption="The messages received last" />;
+}
+
+function Charts() {
+  const [window, setWindow] = useState<Window>("5m");
+  const live = useLive((now) => now.points);
+  const stats = useQuery({
+    queryKey: ["stats", window],
+    queryFn: () => body(client.GET("/api/stats", { params: { query: { window } } })),
+    refetchInterval: window === "5m" ? 30_000 : 10_000,
+    placeholderData: keepPreviousData,
+  });
+  const asked = stats.data?.window === window ? stats.data.points : undefined;
+  const points = useMemo(() => (window === "5m" ? joined(asked ?? [], live) : (asked ?? [])), [window, asked, live]);
+  const times = useMemo(() => points.map((point) => point.at), [points]);
+  const throughput = useMemo(
+    () => [
+      line(points, "accepted", "--accepted", "accepted", true),
+      line(points, "completed", "--completed", "completed"),
+      { ...line(points, "dead", "--bad", "dead"), dash: [4, 3] },
+    ],
+    [points],
+  );
+  const waiting = useMemo(() => [line(points, "lag", "--waiting", "lag", true)], [points]);
+  const latency = useMemo(
+    () => [
+      line(points, "p50", "--p50", "p50"),
+      line(points, "p95", "--p95", "p95"),
+      { ...line(points, "p99", "--p99", "p99"), dash: [4, 3] },
+    ],
+    [points],
+  );
+  const span = WINDOWS[window];
+  const since = stats.data?.complete_from;
+  const partial = since != null && stats.data !== undefined && lacks(since, stats.data.at, span);
+  return (
+    <section className="panel charts">
+      <header className="panel-head">
+        <h2>Flow</h2>
+        <div className="choices" role="group" aria-label="Time window">
+          {(Object.keys(WINDOWS) as Window[]).map((each) => (
+            <button key={each} type="button" aria-pressed={each === window} onClick={() => setWindow(each)}>
+              {each}
+            </button>
+          ))}
+        </div>
+      </header>
+      {partial && <p className="quiet">History is still being read: known since {new Date(since).toLocaleTimeString()}.</p>}
+      <TimeChart title="Messages / s" times={times} lines={throughput} format={rate} height={210} sync="flow" span={span} />
+      <div className="columns">
+        {window === "5m" ? (
+          <TimeChart title="Lag" times={times} lines={waiting} format={short} height={130} sync="flow" span={span} />
+        ) : null}
+        <TimeChart
+          title="Latency"
+          times={times}
+          lines={latency}
+          format={duration}
+          height={130}
+          sync="flow"
+          span={span}
+        />
+      </div>
+    </section>
+  );
+}
+
+/** Whether a series that is known since a moment lacks more than a minute of its span. */
+function lacks(since: string, at: string, span: number): boolean {
+  return new Date(since).getTime() > new Date(at).getTime() - span * 1000 + 60_000;
+}
+
+type Series = "accepted" | "completed" | "dead" | "lag" | "p50" | "p95" | "p99";
+
+function line(points: readonly Point[], series: Series, color: string, label: string, fill = false): Line {
+  return { label, color, fill, values: points.map((point) => point[series]) };
+}
+
+/** The series that was asked for, and the live samples after it. */
+export function joined(asked: readonly Point[], live: readonly Point[]): readonly Point[] {
+  const last = asked.at(-1)?.at ?? 0;
+  const after = live.filter((point) => point.at > last + 0.5);
+  const newest = after.at(-1)?.at ?? last;
+  return [...asked, ...after].filter((point) => point.at > newest - 300);
+}
+
+function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
+  const counts = snapshot?.counts ?? null;
+  const parts = [
+    { name: "accepted", label: "accepted", value: counts?.accepted ?? null },
+    { name: "processing", label: "processing", value: counts?.processing ?? null },
+    { name: "completed", label: "completed", value: counts?.completed ?? null },
+    { name: "failed", label: "failed, will retry", value: counts?.failed ?? null },
+    { name: "dlq", label: "dead", value: counts?.dlq ?? null },
+  ];
+  const total = parts.reduce((sum, part) => sum + (part.value?.value ?? 0), 0);
+  return (
+    <section className="panel">
+      <header className="panel-head">
+        <h2>By status</h2>
+        <span className="quiet">{counts === null ? none : `${count({ value: total, exact: counts.total.exact })} messages`}</span>
+      </header>
+      <div className="bar" aria-hidden="true">
+        {parts.map((part) =>
+          part.value !== null && part.value.value > 0 ? (
+            <span key={part.name} className={`bar-${part.name}`} style={{ flexGrow: part.value.value / total }} />
+          ) : null,
+        )}
+      </div>
+      <dl className="breakdown">
+        {parts.map((part) => (
+          <div key={part.name}>
+            <dt>
+              <span className={`dot bar-${part.name}`} aria-hidden="true" /> {part.label}
+            </dt>
+            <dd>
+              {count(part.value)} <small>{share(part.value?.value, total)}</small>
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}
+
+function share(value: number | undefined, total: number): string {
+  if (value === undefined || total === 0 || value === 0) return "";
+  const percent = (value / total) * 100;
+  return percent < 0.1 ? "< 0.1 %" : `${percent.toFixed(percent < 10 ? 1 : 0)} %`;
+}
+
+function LatencyPanel({ snapshot }: { snapshot: Snapshot | null }) {
+  const latency = snapshot?.latency ?? null;
+  const worst = latency?.p99 ?? 0;
+  return (
+    <section className="panel">
+      <header className="panel-head">
+        <h2>Accepted to completed</h2>
+        <span className="quiet">{latency === null ? none : `${number(latency.messages)} in the last 5 min`}</span>
+      </header>
+      {latency?.p50 === null ? (
+        <p className="quiet">Nothing was completed in the last five minutes.</p>
+      ) : (
+        <dl className="percentiles">
+          {(["p50", "p95", "p99"] as const).map((each) => (
+            <div key={each}>
+              <dt>{each}</dt>
+              <dd>
+                <span
+                  className="percentile-bar"
+                  aria-hidden="true"
+                  style={{ width: `${worst > 0 ? Math.max(2, ((latency?.[each] ?? 0) / worst) * 100) : 0}%`, background: `var(--${each})` }}
+                />
+                <b>{duration(latency?.[each])}</b>
+              </dd>
+            </div>
+          ))}
+        </dl>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,27 @@
+"""``nomnom-worker``."""
+
+from __future__ import annotations
+
+import sys
+
+import uvloop
+
+from nomnom.errors import NomnomError
+from nomnom.telemetry import configure_logging
+from nomnom_worker.service import run
+from nomnom_worker.settings import WorkerSettings
+
+
+def main() -> None:
+    """Run one worker with the settings of the environment."""
+    try:
+        settings = WorkerSettings.from_environment()
+        configure_logging("worker", settings)
+        uvloop.run(run(settings))
+    except NomnomError as error:
+        print(f"nomnom-worker: {error}", file=sys.stderr)  # noqa: T201 (there may be no log yet)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

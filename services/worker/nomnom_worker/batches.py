@@ -1,0 +1,137 @@
+"""Batches: the rows that messages write, arranged so that each table takes one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from operator import attrgetter, itemgetter
+from typing import Any, TypeVar
+
+from nomnom.fields import Value
+from nomnom.schema import Entity, Schema
+from nomnom.tables import Table
+from nomnom_worker.deliveries import Delivery
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+"""A record's values, then received_at and message_id: the parameters of Table's statements."""
+
+
+class Writes:
+    """How one entity's rows are written."""
+
+    def __init__(self, entity: Entity) -> None:
+        self.table = Table(entity)
+        self._key = _key_of(entity)
+        self._optional = entity.keyless_allowed
+
+    def arrange(self, rows: list[Row]) -> Iterable[tuple[str, list[Row]]]:
+        """Statements and their rows: those with a key sorted by it, each key once, as received last; then the others.
+
+        The order by key is every worker's, so that they wait for each other's rows and never in a circle; and one
+        statement must not meet a key twice.
+        """
+        keyed: dict[Any, Row] = {}
+        keyless: list[Row] = []
+        key = self._key
+        for row in rows:
+            name = key(row)
+            if self._optional and (name is None or (isinstance(name, tuple) and None in name)):
+                keyless.append(row)
+            elif (other := keyed.get(name)) is None or row[-2:] >= other[-2:]:
+                keyed[name] = row
+        if keyed:
+            yield self.table.upsert, [keyed[name] for name in sorted(keyed)]
+        if keyless:
+            yield self.table.insert_keyless, sorted(keyless, key=itemgetter(-1))
+
+
+class Statement:
+    """One statement of a batch: its text and its arrays."""
+
+    __slots__ = ("columns", "keyed", "sql", "table")
+
+    def __init__(self, table: Table, sql: str, rows: list[Row]) -> None:
+        self.table, self.sql = table, sql
+        self.keyed = sql is table.upsert
+        self.columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
+
+
+class Batch:
+    """Messages with distinct ids, in the order of their ids, and the statements that write them."""
+
+    __slots__ = ("deliveries", "offered", "statements")
+
+    def __init__(self, deliveries: Iterable[Delivery], writes: dict[Entity, Writes]) -> None:
+        self.deliveries = sorted(deliveries, key=_ID)
+        rows: dict[Entity, list[Row]] = {}
+        offered = 0
+        for delivery in self.deliveries:
+            envelope = delivery.envelope
+            source = (envelope.received_at, envelope.message_id)
+            for record in delivery.records:
+                row = (*record.values, *source)
+                offered += 1
+                if (others := rows.get(record.entity)) is None:
+                    rows[record.entity] = [row]
+                else:
+                    others.append(row)
+        self.offered = offered
+        """How many rows the messages hold, before those of one key became one."""
+        self.statements = [
+            Statement(write.table, sql, arranged)
+            for entity, write in writes.items()
+            if entity in rows
+            for sql, arranged in write.arrange(rows[entity])
+        ]
+
+    @property
+    def claims(self) -> tuple[list[str], list[str], list[Any], list[int]]:
+        """The parameters of CLAIM: ids, entities, received_at, replays."""
+        envelopes = [each.envelope for each in self.deliveries]
+        return (
+            [each.message_id for each in envelopes],
+            [each.entity for each in envelopes],
+            [each.received_at for each in envelopes],
+            [each.replays for each in envelopes],
+        )
+
+
+_ID = attrgetter("message_id")
+
+
+def writes_of(schema: Schema) -> dict[Entity, Writes]:
+    """How each entity's rows are written, in the schema's order."""
+    return {entity: Writes(entity) for entity in schema}
+
+
+def distinct(items: Sequence[T], name: Callable[[T], str]) -> tuple[Sequence[T], Sequence[T]]:
+    """The first of each name, and those left: a message can be delivered again while it is held."""
+    names = {name(each) for each in items}
+    if len(names) == len(items):
+        return items, ()
+    first: list[T] = []
+    left: list[T] = []
+    for each in items:
+        if name(each) in names:
+            names.remove(name(each))
+            first.append(each)
+        else:
+            left.append(each)
+    return first, left
+
+
+def _key_of(entity: Entity) -> Callable[[Row], Any]:
+    """What tells rows apart as PostgreSQL does: the key's values, decimals as numbers (1.0 is 1.00)."""
+    indexes = entity.key_indexes
+    exact = [entity.fields[at].type.name == "decimal" for at in indexes]
+    if not any(exact):
+        return itemgetter(*indexes)
+
+    def number(value: Value) -> Any:
+        return Decimal(value) if isinstance(value, str) else value
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(number(row[at]) if decimal else row[at] for at, decimal in zip(indexes, exact, strict=True))
+
+    return key

@@ -1,0 +1,136 @@
+"""Deliveries: messages as JetStream hands them over, and what reading them yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from nats.aio.msg import Msg
+
+from nomnom.envelope import (
+    Envelope,
+    EnvelopeError,
+    Reason,
+    from_microseconds,
+    idempotent_message_id,
+    parse_message_id,
+    read_envelope,
+)
+from nomnom.grammar import Grammar, Record, RecordError
+from nomnom.schema import UNKNOWN
+
+_TOKENS = 9
+"""Tokens of an ack subject: $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>. A longer
+one has two more, domain and account, before the stream (JetStream's ADR-15)."""
+
+
+class Delivery(msgspec.Struct, gc=False):
+    """One delivery of a message. ``number`` counts this message's deliveries from 1."""
+
+    message: Msg
+    number: int
+    envelope: Envelope
+    records: list[Record]
+
+    @property
+    def reply(self) -> str:
+        """Where its answer goes."""
+        return self.message.reply
+
+    @property
+    def message_id(self) -> str:
+        """The message's id, in canonical form."""
+        return self.envelope.message_id
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A delivery that could not be processed, and why."""
+
+    delivery: Delivery
+    reason: Reason
+    error: str
+
+
+@dataclass(slots=True)
+class Readings:
+    """What a batch of messages turned out to be."""
+
+    sound: list[Delivery]
+    failures: list[Failure]
+    strangers: list[Failure]
+    """Messages whose envelope cannot be read and that have no id: no status row can name them."""
+    frequent: list[Delivery]
+    """Messages delivered so often that they may be what ends workers: not parsed."""
+    repeats: int = 0
+    """How many were not delivered for the first time."""
+    pending: int = 0
+    """Messages that the stream still had for the workers when it delivered the last of these."""
+
+
+class Reader:
+    """Reads messages: envelope first, then records, unless delivered ``cautious_from`` times or more."""
+
+    def __init__(self, grammar: Grammar, cautious_from: int) -> None:
+        self._grammar, self._cautious_from = grammar, cautious_from
+
+    def read(self, messages: Iterable[Msg]) -> Readings:
+        """Sort messages by what they turn out to be; never raises for what a message holds."""
+        readings = Readings([], [], [], [])
+        sound, parse = readings.sound, self._grammar.parse
+        tokens: list[str] = []
+        for message in messages:
+            tokens = message.reply.split(".")
+            number = int(tokens[4] if len(tokens) == _TOKENS else tokens[6])
+            if number > 1:
+                readings.repeats += 1
+            try:
+                envelope = read_envelope(message.subject, message.headers)
+            except EnvelopeError as error:
+                _take_unreadable(message, number, tokens, error, readings)
+                continue
+            delivery = Delivery(message, number, envelope, [])
+            if number >= self._cautious_from:
+                readings.frequent.append(delivery)
+                continue
+            try:
+                delivery.records = parse(message.data.decode())
+            except Exception as error:  # noqa: BLE001 (whatever one message causes, its neighbours go on)
+                readings.failures.append(_failure(delivery, error))
+            else:
+                sound.append(delivery)
+        if tokens:
+            readings.pending = int(tokens[8] if len(tokens) == _TOKENS else tokens[10])
+        return readings
+
+    def parse(self, delivery: Delivery) -> Failure | None:
+        """Parse a delivery that was left unparsed; returns why not, where it cannot be."""
+        try:
+            delivery.records = self._grammar.parse(delivery.message.data.decode())
+        except Exception as error:  # noqa: BLE001 (whatever one message causes, its neighbours go on)
+            return _failure(delivery, error)
+        return None
+
+
+def _failure(delivery: Delivery, error: Exception) -> Failure:
+    if isinstance(error, RecordError):
+        return Failure(delivery, Reason.RECORD, str(error))
+    if isinstance(error, UnicodeDecodeError):
+        found = f"byte {error.object[error.start]:#04x} at offset {error.start}"
+        return Failure(delivery, Reason.RECORD, f"expected UTF-8, found {found}")
+    return Failure(delivery, Reason.RECORD, f"cannot be parsed: {type(error).__name__}: {error}")
+
+
+def _take_unreadable(message: Msg, number: int, tokens: list[str], error: EnvelopeError, readings: Readings) -> None:
+    """Give a message without a readable envelope one of its own, the same at each delivery."""
+    at = 5 if len(tokens) == _TOKENS else 7
+    received_at = from_microseconds(int(tokens[at + 2]) // 1000)  # when the stream stored it
+    subject = message.subject.split(".")
+    entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN
+    named = parse_message_id(subject[3]) if len(subject) == 4 else None
+    message_id = named or idempotent_message_id("stream", f"{tokens[at - 3]} {tokens[at]}")
+    failure = Failure(
+        Delivery(message, number, Envelope(message_id, entity, received_at), []), Reason.ENVELOPE, str(error)
+    )
+    (readings.failures if named else readings.strangers).append(failure)

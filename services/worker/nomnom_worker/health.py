@@ -1,0 +1,84 @@
+"""The health port: is the worker alive, can it work, and what it has done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from typing import Any
+
+import msgspec
+import uvicorn
+from blacksheep import Application, Content, Response, Router
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from nomnom_worker.errors import WorkerError
+
+State = dict[str, Any]
+_GRACE = 1
+
+
+class _Server(uvicorn.Server):
+    """A server whose end is the worker's to decide."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The health port's socket; raises WorkerError where it cannot be had."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64, reuse_port=False
+        )
+    except OSError as error:
+        problem = f"WORKER_HEALTH_PORT: cannot listen on {host} port {port}: {error.strerror or error}"
+        raise WorkerError(f"{problem}; choose another port, or end what uses it") from error
+
+
+async def serve(
+    listener: socket.socket, alive: Callable[[], State], ready: Callable[[], State], registry: CollectorRegistry
+) -> None:
+    """Serve /health, /ready and /metrics until cancelled. A state that holds a reason is answered with 503."""
+    # Without a router of its own an application shares one with all others of the process.
+    app = Application(router=Router())
+
+    def answer(state: State) -> Response:
+        body = Content(b"application/json", msgspec.json.encode(state))
+        return Response(200 if state["status"] in ("alive", "ready") else 503, content=body)
+
+    @app.router.get("/health")
+    async def health() -> Response:
+        return answer(alive())
+
+    @app.router.get("/ready")
+    async def readiness() -> Response:
+        return answer(ready())
+
+    @app.router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(200, content=Content(CONTENT_TYPE_LATEST.encode(), generate_latest(registry)))
+
+    # uvicorn would end the process where the application does not start; here that is an error like any other.
+    await app.start()
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await serving
+        await app.stop()
+        raise

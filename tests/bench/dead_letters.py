@@ -1,0 +1,125 @@
+"""Dead letters by the hundred thousand: how long an operator waits, and how long the screen stands still meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from statistics import median, quantiles
+from time import perf_counter
+
+from nomnom.envelope import Envelope, Reason, dead_headers, dead_subject, new_message_id
+from nomnom.schema import load_schema
+from nomnom_control.dead_letters import Filter, GroupBy
+from nomnom_control.environment import Endpoints
+from nomnom_control.pipeline import Pipeline
+from tests.bench.figures import Report
+from tests.bench.stage import Stage, orders
+
+_LETTERS = 100_000
+_REPLAYED = 20_000
+_WINDOW = 2000
+_TICK = 0.005
+
+
+async def measure(stage: Stage, report: Report, _: argparse.Namespace) -> None:
+    """A hundred thousand letters: first page, scan, pages, filters, groups, dry run, replay, undo, deletion."""
+    report.title(f"dead letters: {_LETTERS:,} of them")
+    await _fill(stage)
+    endpoints = Endpoints("http://127.0.0.1:9", stage.nats.url, stage.nats.monitor_url, stage.postgres.url)
+    async with Pipeline(endpoints, load_schema("tpch"), journal=stage.folder / "audit") as pipeline:
+        await pipeline.overview()
+        letters = pipeline.dead_letters
+        await _time(report, "first page, nothing scanned", letters.page)
+        before = _memory()
+        await _time(report, "first scan", letters.scan, per=_LETTERS)
+        report.line("memory of the scan", _memory() - before, f"{(_memory() - before) / 1024:,.0f} MiB")
+        await _time(report, "scan again, nothing new", letters.scan)
+        await _pages(report, pipeline)
+        await _time(report, "filter by error", lambda: letters.matching(Filter.parse("entity:orders expected 17")))
+        await _time(report, "filter by payload", lambda: letters.matching(Filter.parse("payload:Clerk#000000017")))
+        pattern = Filter.parse(r"regex:yes 'error:found .*-13-1[0-9]'")
+        await _time(report, "filter by expression", lambda: letters.matching(pattern))
+        await _time(report, "group by reason", letters.groups)
+        await _time(report, "group by kind of error", lambda: letters.groups(GroupBy.ERROR))
+
+        part = list(letters.index.sequences[:_REPLAYED])
+
+        async def dry_run() -> None:
+            async for _ in letters.dry_run(part):
+                pass
+
+        await _time(report, "dry run", dry_run, per=_REPLAYED)
+        replay = await letters.replay(part)
+        await _time(report, "replay", replay.finish, per=_REPLAYED)
+        await _time(report, "undo", lambda: letters.undo(run=replay.run), per=_REPLAYED)
+        part = list(letters.index.sequences[:_REPLAYED])
+        await _time(report, "delete", lambda: letters.delete(part, expected_count=len(part)), per=_REPLAYED)
+        await _time(report, "scan after a deletion", letters.scan)
+
+
+async def _pages(report: Report, pipeline: Pipeline) -> None:
+    times: list[float] = []
+    page = await pipeline.dead_letters.page(limit=50)
+    for _ in range(300):
+        started = perf_counter()
+        page = await pipeline.dead_letters.page(before=page.letters[-1].sequence, limit=50)
+        times.append(perf_counter() - started)
+    p99 = quantiles(times, n=100)[98]
+    report.line("page of 50", times, f"{median(times) * 1000:.1f} ms (99th percentile {p99 * 1000:.1f} ms)")
+
+
+async def _time(report: Report, name: str, work: Callable[[], Awaitable[object]], per: int = 0) -> None:
+    async with _ticking() as gaps:
+        started = perf_counter()
+        await work()
+        seconds = perf_counter() - started
+    rate = f", {per / seconds:,.0f} letters/s" if per else ""
+    worst, late = max(gaps, default=0.0), quantiles(gaps, n=100)[98] if len(gaps) > 10 else max(gaps, default=0.0)
+    still = f"event loop late by at most {worst * 1000:.0f} ms, {late * 1000:.0f} ms at the 99th percentile"
+    report.line(name, [seconds, late], f"{seconds * 1000:,.0f} ms{rate}; {still}")
+
+
+@asynccontextmanager
+async def _ticking() -> AsyncIterator[list[float]]:
+    """How much later than asked the event loop answered, again and again."""
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            started = perf_counter()
+            await asyncio.sleep(_TICK)
+            gaps.append(perf_counter() - started - _TICK)
+
+    task = asyncio.create_task(tick())
+    await asyncio.sleep(2 * _TICK)
+    gaps.clear()
+    try:
+        yield gaps
+        await asyncio.sleep(2 * _TICK)  # the tick that is late by now counts too
+    finally:
+        task.cancel()
+
+
+def _memory() -> int:
+    """The most KiB that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+async def _fill(stage: Stage) -> None:
+    now = datetime.now(UTC)
+    waiting: list[Awaitable[object]] = []
+    for number, payload in enumerate(orders(_LETTERS)):
+        bad = payload.replace("-", "-13-", 1)
+        error = f"line 1, field o_orderdate (5): expected a date as YYYY-MM-DD, found '{bad.split('|')[5]}'"
+        envelope = Envelope(new_message_id(), "customer" if number % 10 == 0 else "orders", now)
+        headers = dead_headers(envelope, Reason.DATA if number % 7 == 0 else Reason.RECORD, error, 3, now)
+        subject = dead_subject(envelope.entity, envelope.message_id)
+        waiting.append(await stage.jetstream.publish_async(subject, bad.encode(), headers=headers))
+        if len(waiting) == _WINDOW:
+            await asyncio.gather(*waiting)
+            waiting.clear()
+    await asyncio.gather(*waiting)

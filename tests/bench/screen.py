@@ -1,0 +1,198 @@
+"""Measures the terminal app in a real pseudo-terminal: ``python -m tests.bench.screen``.
+
+First paint: from starting the interpreter to the first view's text, with nothing reachable. Key latency: from writing a
+key to the first byte of the answer, with a table of 10,000 rows of which all change each second. Idle: processor time
+with the overview open on a pipeline that stands still.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import random
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+HERE = Path(__file__).resolve()
+ROWS = 10_000
+
+
+class Terminal:
+    """A program in a pseudo-terminal of its own."""
+
+    def __init__(self, *command: str, columns: int = 120, lines: int = 40) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.started = time.perf_counter()
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+
+    def read_until(self, text: bytes, limit: float) -> float:
+        """Seconds from the start until this text came; raises TimeoutError."""
+        seen = b""
+        while time.perf_counter() - self.started < limit:
+            if select.select([self.master], [], [], 0.05)[0]:
+                seen += os.read(self.master, 65536)
+                if text in seen:
+                    return time.perf_counter() - self.started
+        raise TimeoutError(f"{text!r} did not come within {limit} s; the last was {seen[-2000:]!r}")
+
+    def drain(self, seconds: float) -> None:
+        """Read what comes for this long, and what has come by then."""
+        ends = time.perf_counter() + seconds
+        while select.select([self.master], [], [], max(0.0, ends - time.perf_counter()))[0]:
+            os.read(self.master, 65536)
+            if seconds and time.perf_counter() > ends:
+                return
+
+    def press(self, key: bytes, limit: float = 2.0) -> float:
+        """Seconds from writing a key to the first byte of the answer."""
+        self.drain(0.0)
+        before = time.perf_counter()
+        os.write(self.master, key)
+        if not select.select([self.master], [], [], limit)[0]:
+            raise TimeoutError(f"no answer to {key!r} within {limit} s")
+        return time.perf_counter() - before
+
+
+def measure_first_paint(rounds: int) -> list[float]:
+    """First paint with nothing reachable, in seconds; the first round, which compiles, is left out."""
+    times: list[float] = []
+    for _ in range(rounds + 1):
+        with Terminal(sys.executable, str(HERE), "--child", "unreachable") as terminal:
+            times.append(terminal.read_until(b"Overview", 10))
+    return sorted(times[1:])
+
+
+def measure_keys(presses: int) -> list[float]:
+    """Latency of keys, in seconds, over 10,000 rows that all change each second."""
+    times: list[float] = []
+    chance = random.Random(1)
+    with Terminal(sys.executable, str(HERE), "--child", "rows") as terminal:
+        terminal.read_until(b"row 12", 10)
+        time.sleep(2)
+        for at in range(presses):
+            times.append(terminal.press(b"j" if at % 100 < 90 else b"k"))
+            time.sleep(chance.uniform(0.01, 0.06))
+    return sorted(times)
+
+
+def measure_idle(seconds: float) -> float:
+    """Share of a core that the app takes while nothing happens."""
+    with Terminal(sys.executable, str(HERE), "--child", "still") as terminal:
+        terminal.read_until(b"Overview", 10)
+        terminal.drain(3)
+        process = psutil.Process(terminal.process.pid)
+        before = process.cpu_times()
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            terminal.drain(0.2)
+        after = process.cpu_times()
+    return (after.user + after.system - before.user - before.system) / seconds
+
+
+def child(what: str) -> None:
+    """Run the app as one of the measurements needs it."""
+    if what == "unreachable":
+        from nomnom_tui.application import run
+
+        run(None)
+        return
+    sys.path.insert(0, str(HERE.parents[1]))
+    from nomnom_tui.application import NomnomApp
+    from nomnom_tui.session import Session
+    from tui.still import StillEnvironment
+
+    app = NomnomApp(Session(StillEnvironment()))
+    if what == "rows":
+        _push_rows(app)
+    app.run()
+
+
+def _push_rows(app: object) -> None:
+    from nomnom_tui.application import NomnomApp
+    from nomnom_tui.panel import Panel
+    from nomnom_tui.table import Column, LiveTable
+    from nomnom_tui.view import View
+
+    assert isinstance(app, NomnomApp)
+
+    class RowsView(View):
+        CRUMB = "Rows"
+
+        def content(self):
+            self.table = LiveTable(
+                [
+                    Column("Name", lambda row: row[0], 12),
+                    Column("Value", lambda row: str(row[1]), 10, right=True),
+                    Column("Text", lambda row: row[2], 20, share=1),
+                ],
+                key=lambda row: row[0],
+            )
+            yield Panel("Rows", self.table)
+
+        def begin(self) -> None:
+            self.table.focus()
+            self.subscribe("rows", 1.0, self.load, self.table.show)
+
+        async def load(self) -> list[tuple[str, int, str]]:
+            now = time.time_ns()
+            return [(f"row {at}", now + at, f"text of {at} at {now}") for at in range(ROWS)]
+
+    app.call_later(lambda: app.push_screen(RowsView()))
+
+
+def main() -> None:
+    """Measure, print, and write the figures where asked."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.screen", description=__doc__)
+    parser.add_argument("--child", choices=["unreachable", "rows", "still"], help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--presses", type=int, default=400)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child)
+        return
+    paints = measure_first_paint(options.rounds)
+    keys = measure_keys(options.presses)
+    idle = measure_idle(options.seconds)
+    p99 = keys[int(len(keys) * 0.99) - 1]
+    print(f"first paint   median {statistics.median(paints):.3f} s   worst {paints[-1]:.3f} s   (goal: under 0.5 s)")
+    print(f"key latency   median {statistics.median(keys) * 1e3:.1f} ms   p99 {p99 * 1e3:.1f} ms   (goal: 50 ms)")
+    print(f"idle          {idle * 100:.1f} % of a core   (goal: under 3 %)")
+    if options.json:
+        figures = {"first_paint": paints, "key_p99": p99, "key_median": statistics.median(keys), "idle": idle}
+        options.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

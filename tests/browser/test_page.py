@@ -1,0 +1,286 @@
+"""The page on a running pipeline: what arrives is seen, what breaks is said, and everyone can use it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from browser_stage import DESK, PHONE, WEB, build, chromium, window
+from conftest import ORDER, Deployment, free_port
+from dashboard_process import Dashboard, running
+from nomnom.envelope import headers, ingest_subject, new_message_id
+from nomnom.settings import Settings
+from nomnom.setup import set_up
+from nomnom_control.local.processes import ChildProcess
+from nomnom_control.local.servers import NatsServer, PostgresServer
+
+PLACES = ("/", "/messages", "/records", "/records/orders", "/dead-letters", "/system")
+FIRST_LOAD = 200_000
+BROKEN = ORDER.replace("123.45", "12,50")
+
+
+@pytest.fixture(scope="session")
+def page_folder() -> Path:
+    return build()
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as started:
+        yield started
+
+
+@asynccontextmanager
+async def worker(deployment: Deployment, folder: Path) -> AsyncIterator[None]:
+    """One worker, which gives up on a record at its first failure."""
+    process = ChildProcess(
+        "worker",
+        [sys.executable, "-m", "nomnom_worker"],
+        folder / "worker.log",
+        {
+            **deployment.environment,
+            "MAX_DELIVER": "1",
+            "LOG_FORMAT": "json",
+            "WORKER_HEALTH_HOST": "127.0.0.1",
+            "WORKER_HEALTH_PORT": str(free_port()),
+        },
+    )
+    await process.start()
+    try:
+        yield
+    finally:
+        await process.stop(15)
+
+
+@pytest.fixture
+async def dashboard(deployment: Deployment, tmp_path: Path, page_folder: Path) -> AsyncIterator[Dashboard]:
+    async with running(deployment.environment, tmp_path, NOMNOM_DASHBOARD_PAGE=str(page_folder)) as started:
+        yield started
+
+
+async def post(deployment: Deployment, record: str) -> str:
+    """A message as the api publishes it."""
+    message_id = new_message_id()
+    await deployment.jetstream.publish(
+        ingest_subject("orders", message_id), record.encode(), headers=headers(message_id, time.time_ns() // 1000)
+    )
+    return message_id
+
+
+async def axe(page: Page) -> list[dict[str, Any]]:
+    """What axe finds on the page that is serious or critical."""
+    # Not as a script of the page: its content security policy would rightly refuse that.
+    await page.evaluate((WEB / "node_modules" / "axe-core" / "axe.min.js").read_text())
+    found = await page.evaluate("axe.run()")
+    return [
+        {"rule": each["id"], "nodes": [node["html"][:200] for node in each["nodes"]]}
+        for each in found["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+async def test_a_message_arrives_and_a_dead_letter_appears(
+    deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
+) -> None:
+    async with window(browser, **DESK) as page, worker(deployment, tmp_path):
+        await page.goto(str(dashboard.client.base_url))
+        await expect(page.get_by_text("No message yet")).to_be_visible()
+        await expect(page.locator(".stage", has_text="Workers")).to_contain_text("1 connected")
+
+        good = await post(deployment, ORDER)
+        row = page.get_by_role("row").filter(has_text=good[-6:])
+        await expect(row).to_contain_text("completed")
+        await row.get_by_role("link").click()
+        await expect(page.get_by_role("heading", name=good)).to_be_visible()
+        await expect(page.get_by_text("Wrote to orders")).to_be_visible()
+        await expect(page.locator(".record")).to_contain_text("123.45")
+
+        bad = await post(deployment, BROKEN)
+        letters = page.get_by_role("navigation").get_by_role("link", name="Dead letters")
+        await expect(letters).to_contain_text("1 letters")
+        await letters.click()
+        await expect(page.get_by_role("button", name="Not a record")).to_contain_text("o_totalprice")
+        await page.get_by_role("row").filter(has_text="o_totalprice").get_by_role("link").click()
+        await expect(page.locator("mark")).to_have_text("12,50")
+        await page.get_by_role("link", name=bad).click()
+        await expect(page.locator(".status")).to_contain_text("dead letter")
+
+        await page.goto(f"{dashboard.client.base_url}/messages")
+        await page.get_by_role("searchbox").fill(good)
+        await page.get_by_role("searchbox").press("Enter")
+        await expect(page.get_by_role("heading", name=good)).to_be_visible()
+
+        await page.goto(f"{dashboard.client.base_url}/records/orders")
+        await expect(page.get_by_role("cell", name="123.45", exact=True)).to_be_visible()
+        await page.get_by_label("Column").select_option("o_totalprice")
+        await page.get_by_label("Operator").select_option("gt")
+        await page.get_by_role("textbox", name="Value").fill("500")
+        await page.get_by_role("button", name="Add filter").click()
+        await expect(page.get_by_text("No row matches so far")).to_be_visible()
+        await page.get_by_role("button", name="Remove the filter o_totalprice > 500").click()
+        await expect(page.get_by_role("cell", name="123.45", exact=True)).to_be_visible()
+
+
+async def test_a_database_that_is_away_is_said_and_comes_back(
+    open_folder: Path, page_folder: Path, browser: Browser
+) -> None:
+    nats_server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
+    postgres = PostgresServer(open_folder / "postgres", free_port(), open_folder / "postgres.log")
+    await asyncio.gather(nats_server.start(), postgres.start())
+    environment = {"NATS_URL": nats_server.url, "DATABASE_URL": postgres.url}
+    page_settings = {"NOMNOM_DASHBOARD_PAGE": str(page_folder), "NOMNOM_DASHBOARD_PORT": str(free_port())}
+    try:
+        await set_up(Settings(nats_url=nats_server.url, database_url=postgres.url), wait=10)
+        async with window(browser, **DESK) as page:
+            async with running(environment, open_folder, **page_settings) as dashboard:
+                await page.goto(str(dashboard.client.base_url))
+                await expect(page.get_by_text("No message yet")).to_be_visible()
+                alerts = page.get_by_role("alert")
+                await expect(alerts).to_have_count(0)
+
+                await postgres.stop()
+                await expect(alerts).to_contain_text("PostgreSQL does not answer")
+                await expect(page.locator(".stage", has_text="PostgreSQL")).to_contain_text("does not answer")
+                await page.get_by_role("link", name="Messages", exact=True).click()
+                await expect(page.get_by_text("Not available now")).to_be_visible()
+                await page.get_by_role("link", name="Health").click()
+                await expect(page.get_by_text("A server is away")).to_be_visible()
+                assert await axe(page) == []
+                await postgres.start()
+                await expect(alerts).to_have_count(0)
+                await expect(page.get_by_text("All is well")).to_be_visible()
+
+                await nats_server.stop()
+                await expect(alerts).to_contain_text("NATS does not answer")
+                await nats_server.start()
+                await expect(alerts).to_have_count(0, timeout=20_000)
+            # The dashboard itself has stopped now.
+            await expect(alerts).to_contain_text("Disconnected.")
+            await expect(page.locator(".connection")).to_contain_text("disconnected")
+            async with running(environment, open_folder, **page_settings):
+                await page.get_by_role("button", name="Connect now").click()
+                await expect(page.locator(".connection")).to_contain_text("live")
+                await expect(alerts).to_have_count(0)
+    finally:
+        await asyncio.gather(nats_server.stop(), postgres.stop())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_serious(
+    deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path, scheme: str
+) -> None:
+    async with window(browser, **{**DESK, "color_scheme": scheme}) as page, worker(deployment, tmp_path):
+        message_id = await post(deployment, ORDER)
+        await post(deployment, BROKEN)
+        await dashboard.until("/api/dlq", lambda found: found["total"] == 1)
+        for place in (*PLACES, f"/messages/{message_id}", "/dead-letters/1", "/nowhere"):
+            await page.goto(f"{dashboard.client.base_url}{place}")
+            await expect(page.locator(".connection")).to_contain_text("live")
+            await expect(page.get_by_role("status", name="Loading")).to_have_count(0)
+            assert await axe(page) == [], place
+
+
+async def test_everything_can_be_done_with_the_keyboard(
+    deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
+) -> None:
+    async with window(browser, **DESK) as page, worker(deployment, tmp_path):
+        await page.goto(str(dashboard.client.base_url))
+        await expect(page.locator(".connection")).to_contain_text("live")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("main")).to_be_focused()
+        for key, heading in (("2", "Messages"), ("3", "Records"), ("4", "Dead letters"), ("5", "Health")):
+            await page.keyboard.press(key)
+            await expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+        await page.keyboard.press("2")
+        await page.keyboard.press("/")
+        await expect(page.get_by_role("searchbox")).to_be_focused()
+        message_id = await post(deployment, ORDER)
+        await dashboard.until("/api/messages", lambda found: len(found["messages"]) == 1)
+        await page.keyboard.type(message_id)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name=message_id)).to_be_visible()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        before = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        await page.keyboard.press("t")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+        await page.reload()
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+async def test_nothing_is_cut_off_on_a_phone(
+    deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
+) -> None:
+    async with window(browser, **PHONE) as page, worker(deployment, tmp_path):
+        message_id = await post(deployment, ORDER)
+        await post(deployment, BROKEN)
+        await dashboard.until("/api/dlq", lambda found: found["total"] == 1)
+        for place in (*PLACES, f"/messages/{message_id}", "/dead-letters/1"):
+            await page.goto(f"{dashboard.client.base_url}{place}")
+            await expect(page.locator(".connection")).to_contain_text("live")
+            await expect(page.get_by_role("status", name="Loading")).to_have_count(0)
+            widths = await page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+            assert widths[0] <= widths[1], place
+            assert await axe(page) == [], place
+        await page.get_by_role("navigation").get_by_role("link", name="Messages").tap()
+        await expect(page.get_by_role("heading", level=1, name="Messages")).to_be_visible()
+
+
+async def test_a_token_is_asked_for(
+    deployment: Deployment, browser: Browser, tmp_path: Path, page_folder: Path
+) -> None:
+    settings = {"NOMNOM_DASHBOARD_PAGE": str(page_folder), "NOMNOM_DASHBOARD_TOKENS": "right-token"}
+    async with (
+        running(deployment.environment, tmp_path, **settings) as dashboard,
+        window(browser, **DESK) as page,
+    ):
+        await page.goto(f"{dashboard.client.base_url}/records")
+        await page.get_by_label("Token").fill("wrong-token")
+        await page.get_by_role("button", name="Open the dashboard").click()
+        await expect(page.get_by_role("alert")).to_contain_text("not accepted")
+        await page.get_by_label("Token").fill("right-token")
+        await page.get_by_role("button", name="Open the dashboard").click()
+        await expect(page.get_by_role("link", name="Orders orders")).to_be_visible()
+        await expect(page.locator(".connection")).to_contain_text("live")
+
+
+async def test_the_first_load_is_small_and_all_from_one_server(
+    deployment: Deployment, dashboard: Dashboard, browser: Browser
+) -> None:
+    sizes: dict[str, int] = {}
+    async with window(browser, **DESK) as page:
+        page.on("request", lambda request: sizes.setdefault(request.url, 0))
+        await page.goto(str(dashboard.client.base_url))
+        await expect(page.locator(".connection")).to_contain_text("live")
+    base = str(dashboard.client.base_url)
+    assert sizes
+    assert all(url.startswith(base) for url in sizes), sizes
+    for url in sizes:
+        if "/api/" not in url:
+            sizes[url] = len(gzip.compress((await dashboard.client.get(url)).content))
+    assert sum(sizes.values()) < FIRST_LOAD, sizes
+
+
+def test_the_components_pass_their_own_tests() -> None:
+    """vitest, eslint and the compiler over the page's sources."""
+    import subprocess
+
+    from browser_stage import install, npm
+
+    install()
+    for script in ("check", "test"):
+        done = subprocess.run([npm(), "run", script], cwd=WEB, capture_output=True, text=True, timeout=170, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,391 @@
+"""Replaying dead letters: order, crashes, limits, edits; nothing is lost and nothing comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from nats.js.api import RawStreamMsg
+
+from conftest import ORDER, Deployment, free_port
+from nomnom.envelope import (
+    MSG_ID,
+    RECEIVED_AT,
+    Envelope,
+    dead_subject,
+    ingest_subject,
+    new_message_id,
+    replay_headers,
+    to_microseconds,
+)
+from nomnom.message_status import CLAIM
+from nomnom_control.audit import Action, AuditWaits
+from nomnom_control.connections import DatabaseAway, NatsAway, NotSetUp
+from nomnom_control.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
+from nomnom_control.errors import ControlError
+from nomnom_control.jetstream import StreamFull
+from nomnom_control.pipeline import Pipeline
+from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
+
+ALL = Filter()
+
+
+@pytest.fixture
+async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipeline]:
+    async with open_session(deployment, tmp_path) as pipeline:
+        yield pipeline
+
+
+async def live(deployment: Deployment) -> list[RawStreamMsg]:
+    return await stored(deployment, deployment.streams.stream)
+
+
+async def dead(deployment: Deployment) -> list[RawStreamMsg]:
+    return await stored(deployment, deployment.streams.dead_stream)
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Journals with entries that PostgreSQL does not have."""
+    return list(folder.rglob("*.jsonl"))
+
+
+def message_id(message: RawStreamMsg) -> str:
+    return str(message.subject).rpartition(".")[2]
+
+
+async def test_a_replay_carries_the_message_on(deployment: Deployment, session: Pipeline) -> None:
+    sequence, identity = await bury(deployment, replays=1)
+    progress = await (await session.dead_letters.replay([sequence])).finish()
+    (message,) = await live(deployment)
+    assert (message.subject, message.data) == (ingest_subject("orders", identity), BROKEN.encode())
+    expected = replay_headers(Envelope(identity, "orders", RECEIVED, 1), BROKEN.encode())
+    assert message.headers == expected
+    assert expected[RECEIVED_AT] == str(to_microseconds(RECEIVED))
+    assert await dead(deployment) == []
+    assert (progress.counts, progress.done) == ({Result.REPLAYED: 1}, 1)
+    (entry,) = await session.audit.read(message_id=identity)
+    assert (entry.actor, entry.action, entry.result) == ("tester@here", Action.REPLAY, "replayed")
+    assert (entry.sequence, entry.run) == (sequence, progress.run)
+    assert entry.detail["stream_sequence"] == message.seq
+    assert entry.detail["edited"] is False
+
+
+async def test_letters_that_arrive_meanwhile_stay(deployment: Deployment, session: Pipeline) -> None:
+    await bury_many(deployment, [BROKEN] * 100)
+    replay = await session.dead_letters.replay(ALL, concurrency=10)
+    parts = 0
+    async for progress in replay:
+        parts += 1
+        assert len(progress.last) == 10
+        assert progress.done == parts * 10
+        await bury(deployment, ORDER)
+    assert replay.progress.counts == {Result.REPLAYED: 100}
+    assert len(await live(deployment)) == 100
+    left = await dead(deployment)
+    assert len(left) == 10
+    assert [each.text for each in (await session.dead_letters.page(limit=99)).letters] == [ORDER] * 10
+
+
+async def test_only_what_matches_is_replayed(deployment: Deployment, session: Pipeline) -> None:
+    await bury(deployment)
+    _, wanted = await bury(deployment, "C|1", entity="customer")
+    replay = await session.dead_letters.replay(Filter(entities=("customer",)))
+    assert (await replay.finish()).counts == {Result.REPLAYED: 1}
+    assert [message_id(each) for each in await live(deployment)] == [wanted]
+    assert len(await dead(deployment)) == 1
+
+
+async def test_what_is_gone_is_told(deployment: Deployment, session: Pipeline) -> None:
+    sequence, _ = await bury(deployment)
+    await bury(deployment)
+    assert await session.dead_letters.scan()
+    await deployment.jetstream.delete_msg(session.streams.dead_stream, sequence)
+    progress = await (await session.dead_letters.replay([sequence, sequence + 1, 77])).finish()
+    assert progress.counts == {Result.GONE: 2, Result.REPLAYED: 1}
+    assert len(await live(deployment)) == 1
+
+
+async def test_an_edited_letter(deployment: Deployment, session: Pipeline) -> None:
+    sequence, identity = await bury(deployment, BROKEN.replace("comment", r"a\|b"))
+    edit = Edit(fields={"O.o_orderdate": "2024-12-31", "o_clerk": "x|y"}, replacements=((r"\burgent\b", "5-LOW"),))
+    progress = await (await session.dead_letters.replay([sequence], edit)).finish()
+    assert progress.counts == {Result.REPLAYED: 1}
+    (message,) = await live(deployment)
+    assert message.data == rb"O|123|456|F|123.45|2024-12-31|5-LOW|x\|y|1|a\|b"
+    (entry,) = await session.audit.read(message_id=identity)
+    assert entry.detail["edited"] is True
+    assert "o_orderdate: '2024-13-01' → '2024-12-31'" in entry.detail["changes"]
+
+
+async def test_an_edit_may_change_the_entity(deployment: Deployment, session: Pipeline) -> None:
+    sequence, identity = await bury(deployment, "X|1|AFRICA|hot", entity="unknown")
+    await (await session.dead_letters.replay([sequence], Edit(payload=b"R|1|AFRICA|hot"))).finish()
+    (message,) = await live(deployment)
+    assert message.subject == ingest_subject("region", identity)
+
+
+async def test_an_edit_that_does_not_apply_leaves_the_letter(deployment: Deployment, session: Pipeline) -> None:
+    await bury(deployment)
+    await bury(deployment, "C|1", entity="customer")
+    replay = await session.dead_letters.replay(ALL, Edit(fields={"o_orderdate": "2024-12-31"}))
+    assert (await replay.finish()).counts == {Result.REPLAYED: 1, Result.FAILED: 1}
+    assert [each.detail for each in replay.failures] == ["no line of the payload has the field o_orderdate"]
+    assert [each.data for each in await dead(deployment)] == [b"C|1"]
+    with pytest.raises(ControlError, match="one edited payload for 2 letters"):
+        await session.dead_letters.replay([1, 2], Edit(payload=b"O|1"))
+    with pytest.raises(EditError, match="invalid group reference"):
+        Edit(replacements=(("a", r"\9"),))
+
+
+async def test_the_rate_is_kept(deployment: Deployment, session: Pipeline) -> None:
+    await bury_many(deployment, [BROKEN] * 30)
+    replay = await session.dead_letters.replay(ALL, rate=40)
+    progress = await replay.finish()
+    # 30 letters in parts of 8: the last part may begin 24 letters after the start, no sooner.
+    assert progress.seconds >= 24 / 40
+    assert progress.done == 30
+    with pytest.raises(ControlError, match="expected more than 0"):
+        await session.dead_letters.replay(ALL, rate=0)
+
+
+async def test_cancelling_leaves_an_exact_state_and_a_new_run_goes_on(
+    deployment: Deployment, session: Pipeline
+) -> None:
+    buried = await bury_many(deployment, [BROKEN] * 400)
+    replay = await session.dead_letters.replay(ALL, concurrency=20)
+    seen: list[ReplayProgress] = []
+    enough = asyncio.Event()
+
+    async def run() -> None:
+        async for progress in replay:
+            seen.append(progress)
+            if len(seen) == 3:
+                enough.set()
+
+    task = asyncio.create_task(run())
+    await enough.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    done = replay.progress.done
+    assert 60 <= done < 400
+    published, left = await live(deployment), await dead(deployment)
+    assert (len(published), len(left)) == (done, 400 - done)
+    assert {message_id(each) for each in published}.isdisjoint(message_id(each) for each in left)
+    entries = await session.audit.read(run=replay.run, limit=1000)
+    assert sum(each.result == "replayed" for each in entries) == done
+    assert [each.result for each in entries if each.message_id is None] == [f"stopped: {done} of 400"]
+
+    again = await (await session.dead_letters.replay(ALL)).finish()
+    assert again.counts == {Result.REPLAYED: 400 - done}
+    assert Counter(message_id(each) for each in await live(deployment)) == Counter(each for _, each in buried)
+
+
+@pytest.mark.parametrize("inside_window", [True, False])
+async def test_a_run_that_broke_before_deleting_is_finished_by_the_next(
+    deployment: Deployment, session: Pipeline, *, inside_window: bool
+) -> None:
+    sequence, identity = await bury(deployment)
+    headers = replay_headers(Envelope(identity, "orders", RECEIVED), BROKEN.encode())
+    if not inside_window:
+        headers[MSG_ID] += ".another"  # what JetStream remembers no longer
+    await deployment.jetstream.publish(ingest_subject("orders", identity), BROKEN.encode(), headers=headers)
+    progress = await (await session.dead_letters.replay([sequence])).finish()
+    assert progress.counts == {Result.REPLAYED: 1}
+    assert progress.last[0].detail == "published by an earlier run"
+    assert len(await live(deployment)) == 1
+    assert await dead(deployment) == []
+    assert len(await session.audit.read(message_id=identity)) == 1
+
+
+async def test_another_payload_does_not_join_one_that_waits(deployment: Deployment, session: Pipeline) -> None:
+    sequence, identity = await bury(deployment)
+    headers = replay_headers(Envelope(identity, "orders", RECEIVED), BROKEN.encode())
+    await deployment.jetstream.publish(ingest_subject("orders", identity), BROKEN.encode(), headers=headers)
+    replay = await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))
+    assert (await replay.finish()).counts == {Result.FAILED: 1}
+    assert "an earlier replay with another payload waits" in replay.failures[0].detail
+    assert (len(await live(deployment)), len(await dead(deployment))) == (1, 1)
+
+
+async def test_what_a_worker_has_answered_is_not_published_again(deployment: Deployment, session: Pipeline) -> None:
+    """A run broke before it deleted the letter, and the worker was faster than the next run."""
+    sequence, identity = await bury(deployment)
+    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1])
+    edited = await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))
+    assert (await edited.finish()).counts == {Result.FAILED: 1}
+    assert "would not be applied" in edited.failures[0].detail
+    progress = await (await session.dead_letters.replay([sequence])).finish()
+    assert progress.counts == {Result.ALREADY: 1}
+    assert (await live(deployment), await dead(deployment)) == ([], [])
+    (entry,) = await session.audit.read(message_id=identity)
+    assert entry.result == "already replayed"
+
+
+_RUN = """
+import asyncio, sys, msgspec
+from pathlib import Path
+from nomnom.schema import load_schema
+from nomnom_control.dead_letters import Filter
+from nomnom_control.environment import Endpoints
+from nomnom_control.pipeline import Pipeline
+
+async def main():
+    given = msgspec.json.decode(sys.stdin.buffer.readline())
+    endpoints = Endpoints("http://127.0.0.1:9", given["nats"], "", given["database"])
+    async with Pipeline(endpoints, load_schema("tpch"), journal=Path(given["journal"])) as pipeline:
+        async for progress in await pipeline.dead_letters.replay(Filter(), concurrency=16):
+            print(progress.done, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_runs_lose_nothing_and_repeat_nothing(deployment: Deployment, tmp_path: Path) -> None:
+    buried = Counter(each for _, each in await bury_many(deployment, [BROKEN] * 600))
+    given = {
+        "nats": deployment.settings.nats_url,
+        "database": deployment.settings.database_url,
+        "journal": str(tmp_path),
+    }
+    kills = 0
+    for pause in (0.0, 0.001, 0.004, 0.009, 0.016):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _RUN, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(given) + b"\n")
+        await process.stdin.drain()
+        assert await asyncio.wait_for(process.stdout.readline(), 30)
+        await asyncio.sleep(pause)  # into the next part: a different place each time
+        process.kill()
+        await process.wait()
+        kills += 1
+        everywhere = {message_id(each) for each in [*await live(deployment), *await dead(deployment)]}
+        assert everywhere == set(buried)
+    assert kills == 5
+    assert len(await dead(deployment)) > 0
+    async with open_session(deployment, tmp_path) as session:
+        progress = await (await session.dead_letters.replay(ALL)).finish()
+        assert Result.FAILED not in progress.counts
+        assert Counter(message_id(each) for each in await live(deployment)) == buried
+        assert await dead(deployment) == []
+        entries = await session.audit.read(action=Action.REPLAY, limit=5000)
+        replayed = {each.message_id for each in entries if each.result == "replayed"}
+        assert replayed == set(buried)
+    assert left_behind(tmp_path) == []
+
+
+async def test_a_full_stream_stops_the_run(deployment: Deployment, session: Pipeline) -> None:
+    buried = await bury_many(deployment, ["O|" + "x" * 2000] * 100)
+    config = (await deployment.jetstream.stream_info(session.streams.stream)).config
+    await deployment.jetstream.update_stream(config.evolve(max_bytes=60_000))
+    replay = await session.dead_letters.replay(ALL, concurrency=10)
+    with pytest.raises(StreamFull, match="make room"):
+        await replay.finish()
+    published, left = await live(deployment), await dead(deployment)
+    assert len(published) + len(left) == 100
+    assert 0 < len(published) < 60
+    assert replay.progress.counts[Result.REPLAYED] == len(published)
+    assert {message_id(each) for each in [*published, *left]} == {each for _, each in buried}
+    await deployment.jetstream.update_stream(config)
+    progress = await (await session.dead_letters.replay(ALL)).finish()
+    assert progress.counts == {Result.REPLAYED: len(left)}
+    assert len(await live(deployment)) == 100
+
+
+async def test_without_an_audit_nothing_begins(deployment: Deployment, tmp_path: Path) -> None:
+    await bury(deployment)
+    nowhere = f"postgresql://someone:secret@127.0.0.1:{free_port()}/nomnom"
+    async with open_session(deployment, tmp_path, database=nowhere) as session:
+        with pytest.raises(DatabaseAway, match="check that it runs") as caught:
+            await (await session.dead_letters.replay(ALL)).finish()
+        assert "secret" not in str(caught.value)
+    await deployment.database.execute("DROP TABLE nomnom_audit")
+    async with open_session(deployment, tmp_path) as session:
+        with pytest.raises(NotSetUp, match="nomnom setup"):
+            await (await session.dead_letters.replay(ALL)).finish()
+    assert (len(await live(deployment)), len(await dead(deployment))) == (0, 1)
+
+
+async def test_an_audit_that_breaks_in_the_middle_is_made_good(
+    deployment: Deployment, session: Pipeline, tmp_path: Path
+) -> None:
+    await bury_many(deployment, [BROKEN] * 60)
+    replay = await session.dead_letters.replay(ALL, concurrency=20)
+
+    async def run() -> None:
+        async for progress in replay:
+            if progress.done == 20:
+                await deployment.database.execute("ALTER TABLE nomnom_audit RENAME TO away")
+
+    with pytest.raises(AuditWaits, match="20 audit entries"):
+        await run()
+    assert len(left_behind(tmp_path)) == 1
+    assert (replay.progress.done, len(replay.unaudited)) == (40, 20)
+    assert (len(await live(deployment)), len(await dead(deployment))) == (40, 20)
+    await deployment.database.execute("ALTER TABLE away RENAME TO nomnom_audit")
+    entries = await session.audit.read(run=replay.run)
+    assert {each.sequence for each in entries} == set(range(1, 41))
+    assert {each.result for each in entries} == {"replayed"}
+    assert len(entries) == 40
+    assert left_behind(tmp_path) == []
+
+
+async def test_nats_away_is_told_and_nothing_is_done(deployment: Deployment, tmp_path: Path) -> None:
+    await bury(deployment)
+    async with open_session(deployment, tmp_path, nats=f"nats://127.0.0.1:{free_port()}") as session:
+        with pytest.raises(NatsAway, match="check that it runs"):
+            await session.dead_letters.page()
+        with pytest.raises(NatsAway):
+            await Replay(session, [1]).finish()
+    assert len(await dead(deployment)) == 1
+
+
+async def test_two_runs_at_once_replay_each_letter_once(deployment: Deployment, session: Pipeline) -> None:
+    buried = await bury_many(deployment, [BROKEN] * 300)
+    first, second = [await session.dead_letters.replay(ALL) for _ in range(2)]
+    results = await asyncio.gather(first.finish(), second.finish())
+    assert sum(each.counts.get(Result.FAILED, 0) for each in results) == 0
+    assert [each.done for each in results] == [300, 300]
+    assert Counter(message_id(each) for each in await live(deployment)) == Counter(each for _, each in buried)
+    assert await dead(deployment) == []
+
+
+async def test_the_audit_is_read_by_pages_and_filters(deployment: Deployment, session: Pipeline) -> None:
+    started = datetime.now(UTC)
+    await bury_many(deployment, [BROKEN] * 25)
+    _, customer = await bury(deployment, "C|1", entity="customer")
+    run = await (await session.dead_letters.replay([*range(1, 26)])).finish()
+    deletion = await session.dead_letters.delete([26], expected_count=1)
+    page = await session.audit.read(limit=10)
+    pages = [page]
+    while page := await session.audit.read(limit=10, before=page[-1].id):
+        pages.append(page)
+    everything = [each for part in pages for each in part]
+    assert [len(each) for each in pages] == [10, 10, 7]
+    assert [each.id for each in everything] == sorted((each.id for each in everything), reverse=True)
+    assert len(await session.audit.read(run=run.run)) == 26
+    assert [each.message_id for each in await session.audit.read(entity="customer")] == [customer]
+    assert [each.run for each in await session.audit.read(action=Action.DELETE)] == [deletion.run]
+    assert await session.audit.read(actor="nobody") == []
+    assert len(await session.audit.read(since=started)) == 27
+    assert await session.audit.read(until=started) == []
+
+
+async def test_a_letter_whose_payload_is_no_text_is_replayed_as_it_is(
+    deployment: Deployment, session: Pipeline
+) -> None:
+    identity = new_message_id()
+    sequence, _ = await bury(deployment, b"\xff\x00\xfe", entity="unknown", message_id=identity)
+    assert (await (await session.dead_letters.replay([sequence])).finish()).counts == {Result.REPLAYED: 1}
+    (message,) = await live(deployment)
+    assert (message.subject, message.data) == (ingest_subject("unknown", identity), b"\xff\x00\xfe")
+    assert dead_subject("unknown", identity) not in {each.subject for each in await dead(deployment)}

@@ -1,0 +1,316 @@
+"""The worker's work on real servers: rows, statuses, order, repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import date
+from decimal import Decimal
+from itertools import permutations
+
+import asyncpg
+import pytest
+from worker_stage import (
+    START,
+    account,
+    count_writes,
+    order,
+    publish,
+    publish_again,
+    publish_orders,
+    status,
+    until,
+    until_drained,
+    until_status,
+    worker,
+)
+
+from conftest import LINE, ORDER, Deployment
+from nomnom.envelope import Envelope, from_microseconds, replay_headers
+from nomnom.setup import set_up
+
+LINE_KEYED = "OLI|123|789|1|100|2|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
+
+
+async def test_a_record_becomes_a_row_and_a_completed_status(deployment: Deployment) -> None:
+    async with worker(deployment.settings):
+        message_id = await publish(deployment, ORDER)
+        row = await until_status(deployment, message_id, "completed")
+    assert row["entity_type"] == "orders"
+    assert row["received_at"] == from_microseconds(START)
+    assert row["processed_at"] is not None
+    assert (row["retry_count"], row["error_message"], row["superseded"], row["replays"]) == (0, None, False, 0)
+    stored = await deployment.database.fetchrow("SELECT * FROM orders")
+    assert stored is not None
+    assert stored["o_orderkey"] == 123
+    assert stored["o_totalprice"] == Decimal("123.45")
+    assert stored["o_orderdate"] == date(2024, 1, 1)
+    assert str(stored["message_id"]) == message_id
+    assert stored["received_at"] == from_microseconds(START)
+    await until_drained(deployment)
+
+
+async def test_a_parent_and_its_children_are_written_together(deployment: Deployment) -> None:
+    async with worker(deployment.settings):
+        message_id = await publish(deployment, f"{ORDER}\n{LINE}\n{LINE_KEYED}")
+        await until_status(deployment, message_id, "completed")
+    lines = await deployment.database.fetch("SELECT l_orderkey, l_linenumber, message_id FROM lineitem ORDER BY 2")
+    assert [(row["l_orderkey"], row["l_linenumber"], str(row["message_id"])) for row in lines] == [
+        (123, 1, message_id),
+        (123, 100, message_id),
+    ]
+
+
+async def test_a_line_item_alone_is_stored_under_its_message_id(deployment: Deployment) -> None:
+    async with worker(deployment.settings):
+        first, second = await publish(deployment, LINE), await publish(deployment, LINE)
+        await until_status(deployment, first, "completed")
+        row = await until_status(deployment, second, "completed")
+    rows = await deployment.database.fetch("SELECT l_orderkey, message_id FROM lineitem")
+    assert {str(row["message_id"]) for row in rows} == {first, second}
+    assert {row["l_orderkey"] for row in rows} == {None}
+    assert not row["superseded"]
+
+
+async def test_what_was_received_last_wins_in_any_order(deployment: Deployment) -> None:
+    async with worker(deployment.settings):
+        for key, turn in enumerate(permutations(range(3))):
+            last = ""
+            for age in turn:
+                message_id = await publish(deployment, order(key, f"number {age}"), received_at=START + age)
+                last = message_id if age == 2 else last
+                if key % 2:  # every other key one message a batch, the others as they come
+                    await until_status(deployment, message_id, "completed")
+            await until_drained(deployment)
+            row = await deployment.database.fetchrow(
+                "SELECT o_comment, message_id FROM orders WHERE o_orderkey=$1", key
+            )
+            assert row is not None
+            assert (row["o_comment"], str(row["message_id"])) == ("number 2", last), turn
+
+
+async def test_of_messages_received_at_once_the_greater_id_wins(deployment: Deployment) -> None:
+    ids = ["00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"]
+    async with worker(deployment.settings):
+        for message_id in reversed(ids):
+            await publish(deployment, order(1, message_id[-1]), message_id)
+            await until_status(deployment, message_id, "completed")
+    assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "b"
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_an_outdated_message_completes_as_superseded(deployment: Deployment, together: bool) -> None:
+    new, old = order(1, "new"), order(1, "old")
+    if together:
+        newer, older = await publish(deployment, new, received_at=START + 1), await publish(deployment, old)
+    async with worker(deployment.settings):
+        if not together:
+            newer = await publish(deployment, new, received_at=START + 1)
+            await until_status(deployment, newer, "completed")
+            older = await publish(deployment, old)
+        row = await until_status(deployment, older, "completed")
+        assert row["superseded"]
+        assert "received later" in row["error_message"]
+        kept = await until_status(deployment, newer, "completed")
+        assert not kept["superseded"]
+    assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "new"
+
+
+async def test_a_message_of_which_one_row_still_counts_is_not_superseded(deployment: Deployment) -> None:
+    async with worker(deployment.settings):
+        newer = await publish(deployment, ORDER, received_at=START + 1)
+        await until_status(deployment, newer, "completed")
+        older = await publish(deployment, f"{ORDER}\n{LINE}")
+        row = await until_status(deployment, older, "completed")
+    assert not row["superseded"]
+    assert await deployment.database.fetchval("SELECT count(*) FROM lineitem") == 1
+
+
+async def test_a_completed_message_is_not_applied_twice(deployment: Deployment) -> None:
+    await count_writes(deployment.database)
+    async with worker(deployment.settings) as running:
+        message_id = await publish(deployment, ORDER)
+        first = await until_status(deployment, message_id, "completed")
+        for _ in range(3):
+            await publish_again(deployment, order(123, "changed"), message_id)
+        await until_drained(deployment)
+        assert await running.metric("repeated_total") == 3
+    assert await status(deployment, message_id) == first
+    await account(deployment, {123: message_id})
+
+
+async def test_a_message_twice_in_a_batch_is_applied_once(deployment: Deployment) -> None:
+    await count_writes(deployment.database)
+    ids = await publish_orders(deployment, range(20))
+    for key, message_id in ids.items():
+        await publish_again(deployment, order(key), message_id)
+    async with worker(deployment.settings):
+        await account(deployment, ids)
+
+
+async def test_workers_racing_on_the_same_messages_apply_each_once(deployment: Deployment) -> None:
+    await count_writes(deployment.database)
+    ids = await publish_orders(deployment, range(400))
+    again = list(ids.items())
+    random.Random(1).shuffle(again)
+    for key, message_id in again:
+        await publish_again(deployment, order(key), message_id)
+    async with (
+        worker(deployment.settings, batch_size=20),
+        worker(deployment.settings, batch_size=20),
+        worker(deployment.settings, batch_size=20),
+    ):
+        await account(deployment, ids)
+
+
+async def test_workers_on_the_same_rows_end_with_the_last_received(deployment: Deployment) -> None:
+    rounds = [(key, age) for age in range(40) for key in range(25)]
+    random.Random(2).shuffle(rounds)
+    for key, age in rounds:
+        text = "\n".join([order(key, f"{age}"), LINE.replace("OLI|1|", f"OLI|{key}|")])
+        await publish(deployment, text, received_at=START + age)
+    async with worker(deployment.settings, batch_size=30) as one, worker(deployment.settings, batch_size=30) as two:
+        await until_drained(deployment)
+        assert await one.metric('failed_total{reason="data"}') == await two.metric('failed_total{reason="data"}') == 0
+    rows = await deployment.database.fetch("SELECT o_orderkey, o_comment FROM orders")
+    assert {row["o_orderkey"]: row["o_comment"] for row in rows} == dict.fromkeys(range(25), "39")
+    states = await deployment.database.fetch("SELECT status, count(*) FROM message_status GROUP BY 1")
+    assert [tuple(row) for row in states] == [("completed", 1000)]
+
+
+async def test_a_late_delivery_of_an_earlier_life_changes_nothing(deployment: Deployment) -> None:
+    async with worker(deployment.settings, max_deliver=1):
+        message_id = await publish(deployment, "O|not an order")
+        await until_status(deployment, message_id, "dlq")
+        envelope = Envelope(message_id, "orders", from_microseconds(START))
+        fixed = order(5, "fixed").encode()
+        await publish(deployment, fixed, message_id, extra=replay_headers(envelope, fixed))
+        row = await until_status(deployment, message_id, "completed")
+        assert (row["replays"], row["retry_count"], row["error_message"]) == (1, 0, None)
+        await publish_again(deployment, "O|not an order", message_id)
+        await until_drained(deployment)
+    assert await status(deployment, message_id) == row
+
+
+async def test_it_waits_for_streams_and_tables_and_never_makes_them(deployment: Deployment) -> None:
+    await deployment.jetstream.delete_stream("MESSAGES")
+    await deployment.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    async with worker(deployment.settings) as running:
+        told = await until(lambda: _reason(running, "consumer", "nomnom setup"))
+        assert told["status"] == "not ready"
+        names = [each.config.name for each in await deployment.jetstream.streams_info()]
+        assert names == ["MESSAGESDLQ"]
+        await set_up(deployment.settings, wait=5)
+        await until(running.ready)
+        message_id = await publish(deployment, ORDER)
+        await until_status(deployment, message_id, "completed")
+
+
+async def test_tables_that_are_not_there_are_nobodys_fault(deployment: Deployment) -> None:
+    await deployment.database.execute("DROP TABLE orders")
+    message_id = await publish(deployment, ORDER)
+    async with worker(deployment.settings) as running:
+        await until(lambda: _reason(running, "database", "nomnom setup"))
+        await deployment.database.execute("DELETE FROM nomnom_migrations WHERE name LIKE 'orders%'")
+        await set_up(deployment.settings, wait=5)
+        row = await until_status(deployment, message_id, "completed")
+    assert row["retry_count"] == 0
+
+
+async def _reason(running, part: str, text: str):
+    answer = await running.get("/ready")
+    state = answer.json()
+    told = state[part]["reason"] or ""
+    return state if answer.status_code == 503 and text in told else None
+
+
+async def test_the_consumer_deleted_and_made_again(deployment: Deployment) -> None:
+    async with worker(deployment.settings) as running:
+        await until(running.ready)
+        await deployment.jetstream.delete_consumer("MESSAGES", "workers")
+        await until(lambda: _reason(running, "consumer", "there is no consumer workers"))
+        await set_up(deployment.settings, wait=5)
+        message_id = await publish(deployment, ORDER)
+        await until_status(deployment, message_id, "completed")
+
+
+async def test_the_health_port(deployment: Deployment) -> None:
+    await publish_orders(deployment, range(30))
+    async with worker(deployment.settings) as running:
+        await until_drained(deployment)
+        alive, ready = await running.get("/health"), await running.get("/ready")
+        assert (alive.status_code, alive.json()["status"]) == (200, "alive")
+        assert ready.status_code == 200
+        assert ready.json() == {
+            "status": "ready",
+            **{part: {"ready": True, "reason": None} for part in ("nats", "consumer", "database")},
+        }
+        assert await running.metric("received_total") == 30
+        assert await running.metric("completed_total") == 30
+        assert await running.metric('rows_total{table="orders"}') == 30
+        assert await running.metric("batch_messages_sum") == 30
+        assert await running.metric("held_messages") == 0
+        assert await running.metric("pending_messages") == 0
+        assert await running.metric('outage{server="nats"}') == 0
+        assert await running.metric("last_batch_timestamp_seconds") > 0
+        assert (await running.get("/nothing")).status_code == 404
+
+
+async def test_messages_larger_than_what_a_batch_may_hold_go_through(deployment: Deployment) -> None:
+    lines = "\n".join([ORDER, *(LINE.replace("OLI|1|", f"OLI|{at}|") for at in range(9000))])
+    assert 700_000 < len(lines) < 1_048_576
+    ids = [await publish(deployment, lines.replace("O|123|", f"O|{at}|")) for at in range(12)]
+    async with worker(deployment.settings):
+        for message_id in ids:
+            await until_status(deployment, message_id, "completed", wait=60)
+    assert await deployment.database.fetchval("SELECT count(*) FROM lineitem") == 12 * 9000
+
+
+async def test_a_connection_that_postgresql_ends_is_replaced(deployment: Deployment) -> None:
+    await count_writes(deployment.database)
+    ids = await publish_orders(deployment, range(1500))
+    async with worker(deployment.settings, batch_size=10):
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            await deployment.database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'nomnom-worker' AND datname = current_database()"
+            )
+        await account(deployment, ids)
+
+
+async def test_a_deadlock_is_tried_again(deployment: Deployment) -> None:
+    """Another program that locks rows in another order: PostgreSQL ends one of the two, and no attempt is used."""
+    ids = await publish_orders(deployment, range(2))
+    other = await asyncpg.connect(deployment.settings.database_url)
+    for key in ids:
+        values = f"{key}, 1, 'F', 1, '2024-01-01', '', '', 1, '', 'epoch', gen_random_uuid()"
+        await other.execute(f"INSERT INTO orders VALUES ({values})")
+    await other.execute("SET deadlock_timeout = '10s'")
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("UPDATE orders SET o_clerk = 'other' WHERE o_orderkey = 1")
+    async with worker(deployment.settings):
+
+        async def waiting() -> bool:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1"
+            return bool(await deployment.database.fetchval(query, "nomnom-worker"))
+
+        await until(waiting)
+        locking = asyncio.create_task(other.execute("UPDATE orders SET o_clerk = 'other' WHERE o_orderkey = 0"))
+        await locking  # the worker's session waits longer by then: PostgreSQL ends its transaction
+        await transaction.commit()
+        await account(deployment, ids)
+    await other.close()
+
+
+async def test_a_message_larger_than_any_pull_request_is_fetched_alone(deployment: Deployment) -> None:
+    """The setting's lower bound keeps this from happening to messages that the stream's own limit lets in."""
+    large = "\n".join([ORDER, *(LINE.replace("OLI|1|", f"OLI|{at}|") for at in range(100))])
+    before = await publish_orders(deployment, range(5))
+    message_id = await publish(deployment, large)
+    after = await publish_orders(deployment, range(5, 10))
+    async with worker(deployment.settings, batch_bytes=1000):
+        await until_status(deployment, message_id, "completed")
+        await until_drained(deployment)
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(before) + len(after) + 1

@@ -1,0 +1,331 @@
+"""What the worker does with messages that fail: attempts, dead letters, and the ones that end their worker."""
+
+from __future__ import annotations
+
+import uuid
+
+import nats
+import pytest
+from worker_stage import (
+    START,
+    dead_letters,
+    order,
+    publish,
+    publish_orders,
+    set_ack_wait,
+    status,
+    until,
+    until_drained,
+    until_status,
+    worker,
+    worker_process,
+)
+
+from conftest import ORDER, Deployment
+from nomnom.envelope import Envelope, from_microseconds, header_text, new_message_id, replay_headers
+
+BAD = "O|123|456|F|much|2024-01-01|urgent|clerk1|1|comment"
+
+
+async def test_a_bad_record_is_tried_max_deliver_times_and_becomes_a_dead_letter(deployment: Deployment) -> None:
+    async with worker(deployment.settings) as running:
+        message_id = await publish(deployment, BAD)
+        row = await until_status(deployment, message_id, "dlq")
+        await until_drained(deployment)
+        assert await running.metric('failed_total{reason="record"}') == 3
+        assert await running.metric('dead_letters_total{reason="record"}') == 1
+    assert row["retry_count"] == 3
+    assert "line 1, field o_totalprice (4): expected a decimal number" in row["error_message"]
+    (letter,) = await dead_letters(deployment)
+    assert letter.subject == f"messages.dlq.orders.{message_id}"
+    assert letter.data == BAD.encode()
+    assert letter.headers["Nomnom-Reason"] == "record"
+    assert letter.headers["Nomnom-Error"] == row["error_message"]
+    assert letter.headers["Nomnom-Attempts"] == "3"
+    assert letter.headers["Nomnom-Received-At"] == str(START)
+    assert letter.headers["Nomnom-Replays"] == "0"
+    assert int(letter.headers["Nomnom-Failed-At"]) > START
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 0
+
+
+async def test_between_attempts_it_is_failed_and_says_why(deployment: Deployment) -> None:
+    async with worker(deployment.settings, retry_backoff=30.0, retry_backoff_max=30.0):
+        message_id = await publish(deployment, BAD)
+        row = await until_status(deployment, message_id, "failed")
+        assert (row["retry_count"], row["processed_at"] is not None) == (1, True)
+        assert "o_totalprice" in row["error_message"]
+        assert await dead_letters(deployment) == []
+
+
+async def test_with_one_attempt_it_is_dead_at_once(deployment: Deployment) -> None:
+    async with worker(deployment.settings, max_deliver=1):
+        message_id = await publish(deployment, BAD)
+        row = await until_status(deployment, message_id, "dlq")
+    assert row["retry_count"] == 1
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff\xfe", b"O|1\x00", b"nonsense", b"OLI|1|2", b"O|\xc3", "O|1|2\n\u2028".encode()]
+)
+async def test_any_payload_ends_as_a_dead_letter_beside_untouched_neighbours(
+    deployment: Deployment, payload: bytes
+) -> None:
+    sound = await publish_orders(deployment, range(5))
+    message_id = await publish(deployment, payload)
+    async with worker(deployment.settings):
+        await until_drained(deployment)
+    row = await status(deployment, message_id)
+    assert row is not None
+    assert (row["status"], bool(row["error_message"])) == ("dlq", True)
+    (letter,) = await dead_letters(deployment)
+    assert (letter.data or b"") == payload
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
+
+
+async def test_one_refused_row_among_many_takes_no_neighbour_along(deployment: Deployment) -> None:
+    await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT no_thirteens CHECK (o_orderkey % 100 <> 13)")
+    ids = await publish_orders(deployment, range(300))
+    refused = {ids[key] for key in (13, 113, 213)}
+    async with worker(deployment.settings) as running:
+        await until_drained(deployment)
+        assert await running.metric('failed_total{reason="data"}') == 9
+    rows = await deployment.database.fetch("SELECT * FROM message_status")
+    assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == refused
+    assert {row["status"] for row in rows if str(row["message_id"]) not in refused} == {"completed"}
+    assert {row["retry_count"] for row in rows if str(row["message_id"]) in refused} == {3}
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 297
+    letters = await dead_letters(deployment)
+    assert {letter.headers["Nomnom-Reason"] for letter in letters} == {"data"}
+    assert all("no_thirteens" in letter.headers["Nomnom-Error"] for letter in letters)
+
+
+async def test_a_trigger_that_refuses_a_row_is_the_rows_fault(deployment: Deployment) -> None:
+    await deployment.database.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF new.o_orderkey = 7 THEN RAISE EXCEPTION 'sevens are closed'; END IF; RETURN new; END $$;"
+        "CREATE TRIGGER refusing BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    ids = await publish_orders(deployment, range(10))
+    async with worker(deployment.settings):
+        row = await until_status(deployment, ids[7], "dlq")
+        await until_drained(deployment)
+    assert "sevens are closed" in row["error_message"]
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 9
+
+
+async def test_what_was_refused_and_is_mended_completes(deployment: Deployment) -> None:
+    await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT closed CHECK (false) NOT VALID")
+    async with worker(deployment.settings, max_deliver=100):
+        message_id = await publish(deployment, ORDER)
+        await until_status(deployment, message_id, "failed")
+        await deployment.database.execute("ALTER TABLE orders DROP CONSTRAINT closed")
+        row = await until_status(deployment, message_id, "completed")
+    assert row["retry_count"] >= 1
+    assert row["error_message"] is None
+
+
+async def test_a_flood_of_bad_records_is_settled_whole(deployment: Deployment) -> None:
+    for at in range(3000):
+        await publish(deployment, f"O|{at}|broken")
+    sound = await publish_orders(deployment, range(50))
+    async with worker(deployment.settings):
+        await until_drained(deployment, wait=60)
+    states = await deployment.database.fetch("SELECT status, retry_count, count(*) FROM message_status GROUP BY 1, 2")
+    assert {tuple(row) for row in states} == {("completed", 0, len(sound)), ("dlq", 3, 3000)}
+    assert (await deployment.jetstream.stream_info("MESSAGESDLQ")).state.messages == 3000
+
+
+async def test_a_replay_is_a_new_life(deployment: Deployment) -> None:
+    async with worker(deployment.settings) as running:
+        message_id = await publish(deployment, BAD)
+        await until_status(deployment, message_id, "dlq")
+        envelope = Envelope(message_id, "orders", from_microseconds(START))
+        await publish(deployment, BAD, message_id, extra=replay_headers(envelope, BAD.encode()))
+        await until_drained(deployment)
+        row = await until_status(deployment, message_id, "dlq")
+        assert (row["replays"], row["retry_count"]) == (1, 3)
+        assert await running.metric('failed_total{reason="record"}') == 6
+    first, second = await dead_letters(deployment)
+    assert (first.headers["Nomnom-Replays"], second.headers["Nomnom-Replays"]) == ("0", "1")
+
+
+async def test_a_replay_older_than_the_row_completes_as_superseded(deployment: Deployment) -> None:
+    async with worker(deployment.settings, max_deliver=1):
+        message_id = await publish(deployment, BAD)
+        await until_status(deployment, message_id, "dlq")
+        await until_status(deployment, await publish(deployment, ORDER, received_at=START + 5), "completed")
+        fixed = order(123, "too late").encode()
+        envelope = Envelope(message_id, "orders", from_microseconds(START))
+        await publish(deployment, fixed, message_id, extra=replay_headers(envelope, fixed))
+        row = await until_status(deployment, message_id, "completed")
+    assert row["superseded"]
+    assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "comment"
+
+
+async def test_a_message_whose_headers_are_not_ours_is_a_dead_letter_at_once(deployment: Deployment) -> None:
+    message_id = new_message_id()
+    await deployment.jetstream.publish(f"messages.ingest.orders.{message_id}", ORDER.encode())
+    async with worker(deployment.settings) as running:
+        row = await until_status(deployment, message_id, "dlq")
+        assert await running.metric('dead_letters_total{reason="envelope"}') == 1
+    assert "Nomnom-Received-At" in row["error_message"]
+    (letter,) = await dead_letters(deployment)
+    assert letter.subject == f"messages.dlq.orders.{message_id}"
+    assert letter.headers["Nomnom-Reason"] == "envelope"
+
+
+async def test_a_message_without_an_id_is_a_dead_letter_under_a_made_one(deployment: Deployment) -> None:
+    await deployment.jetstream.publish("messages.ingest.orders", ORDER.encode())
+    await deployment.jetstream.publish("messages.ingest.a.b.c", ORDER.encode())
+    async with worker(deployment.settings):
+        await until_drained(deployment)
+    one, two = await dead_letters(deployment)
+    for letter in (one, two):
+        assert letter.subject.startswith("messages.dlq.unknown.")
+        assert uuid.UUID(letter.subject.rpartition(".")[2])
+        assert letter.data == ORDER.encode()
+    assert one.subject != two.subject
+    assert await deployment.database.fetchval("SELECT count(*) FROM message_status") == 0
+
+
+async def test_a_full_dead_letter_stream_keeps_the_message(deployment: Deployment) -> None:
+    config = (await deployment.jetstream.stream_info("MESSAGESDLQ")).config
+    await deployment.jetstream.update_stream(config.evolve(max_msgs=1))
+    await deployment.jetstream.publish("messages.dlq.orders.other", b"x")
+    sound = await publish_orders(deployment, range(20))
+    bad = [await publish(deployment, BAD) for _ in range(3)]
+    async with worker(deployment.settings) as running:
+
+        async def refused() -> bool:
+            return await running.metric("dead_letters_refused_total") >= 6
+
+        await until(refused)
+        rows = [await status(deployment, message_id) for message_id in bad]
+        assert [(row["status"], row["retry_count"]) for row in rows if row] == [("failed", 3)] * 3
+        assert (await deployment.jetstream.stream_info("MESSAGES")).state.messages == 3
+        await deployment.jetstream.update_stream(config)
+        await until_drained(deployment)
+    for message_id in bad:
+        row = await status(deployment, message_id)
+        assert row is not None
+        assert (row["status"], row["retry_count"]) == ("dlq", 3)
+    letters = (await dead_letters(deployment))[1:]
+    assert sorted(letter.subject.rpartition(".")[2] for letter in letters) == sorted(bad)
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
+
+
+async def test_without_a_dead_letter_stream_the_message_is_kept(deployment: Deployment) -> None:
+    config = (await deployment.jetstream.stream_info("MESSAGESDLQ")).config
+    await deployment.jetstream.delete_stream("MESSAGESDLQ")
+    async with worker(deployment.settings) as running:
+        message_id = await publish(deployment, BAD)
+
+        async def refused() -> bool:
+            return await running.metric("dead_letters_refused_total") >= 1
+
+        await until(refused)
+        await deployment.jetstream.add_stream(config)
+        await until_status(deployment, message_id, "dlq")
+
+
+async def redeliver(deployment: Deployment, count: int) -> None:
+    """Have all messages delivered ``count`` times without an answer that anybody recorded."""
+    client = await nats.connect(deployment.settings.nats_url)
+    subscription = await client.jetstream().pull_subscribe_bind("workers", "MESSAGES")
+    total = (await deployment.jetstream.stream_info("MESSAGES")).state.messages
+    for _ in range(count):
+        taken = 0
+        while taken < total:
+            messages = await subscription.fetch(total - taken, timeout=5)
+            taken += len(messages)
+            for message in messages:
+                await message.nak()
+    await client.flush()
+    await client.close()
+
+
+async def test_messages_that_saw_workers_die_come_through(deployment: Deployment) -> None:
+    """Deliveries alone dead-letter nobody: each message gets an attempt of its own."""
+    ids = await publish_orders(deployment, range(40))
+    bad = await publish(deployment, BAD)
+    await redeliver(deployment, 5)
+    async with worker(deployment.settings):
+        await until_drained(deployment)
+    rows = await deployment.database.fetch("SELECT status, retry_count, count(*) FROM message_status GROUP BY 1, 2")
+    assert {tuple(row) for row in rows} == {("completed", 0, len(ids)), ("dlq", 3, 1)}
+    assert (await until_status(deployment, bad, "dlq"))["retry_count"] == 3
+
+
+async def test_an_attempt_alone_that_never_answered_makes_a_dead_letter(deployment: Deployment) -> None:
+    message_id = await publish(deployment, ORDER)
+    explained = await publish(deployment, order(2))
+    await redeliver(deployment, 3)
+    insert = (
+        "INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at)"
+        " VALUES ($1, 'orders', 'processing', $2, $3)"
+    )
+    now = await deployment.database.fetchval("SELECT now()")
+    await deployment.database.execute(insert, message_id, from_microseconds(START), now)
+    # PostgreSQL has started since: its outage explains the silence.
+    await deployment.database.execute(insert, explained, from_microseconds(START), from_microseconds(START))
+    async with worker(deployment.settings):
+        row = await until_status(deployment, message_id, "dlq")
+        await until_status(deployment, explained, "completed")
+    assert "it seems to end the workers that take it" in row["error_message"]
+    (letter,) = await dead_letters(deployment)
+    assert letter.headers["Nomnom-Reason"] == "unanswered"
+    assert letter.headers["Nomnom-Attempts"] == "3"
+    assert letter.data == ORDER.encode()
+
+
+KILLER = """
+import os
+from nomnom.grammar import Grammar
+parse = Grammar.parse
+def deadly(self, message):
+    if "deadly" in message:
+        os._exit(7)
+    return parse(self, message)
+Grammar.parse = deadly
+"""
+
+
+@pytest.mark.slow
+async def test_messages_that_end_their_workers_become_dead_letters_and_nobody_else(
+    deployment: Deployment, tmp_path
+) -> None:
+    await set_ack_wait(deployment, 1.0)
+    ids = await publish_orders(deployment, range(30))
+    deadly = [await publish(deployment, order(1000 + at, "deadly")) for at in range(2)]
+    ids |= await publish_orders(deployment, range(30, 60))
+    starts = 0
+
+    async def settled() -> bool:
+        return (await deployment.jetstream.stream_info("MESSAGES")).state.messages == 0
+
+    while not await settled():
+        starts += 1
+        assert starts < 12
+        async with worker_process(deployment.settings, tmp_path / "log", KILLER) as running:
+            assert running.process is not None
+
+            async def over(running=running) -> bool:
+                return running.process.exit_code is not None or await settled()
+
+            await until(over, 30)
+    assert starts >= 4
+    rows = await deployment.database.fetch("SELECT message_id, status, retry_count FROM message_status")
+    assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == set(deadly)
+    done = {str(row["message_id"]) for row in rows if (row["status"], row["retry_count"]) == ("completed", 0)}
+    assert done == set(ids.values())
+    letters = await dead_letters(deployment)
+    assert {letter.headers["Nomnom-Reason"] for letter in letters} == {"unanswered"}
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 60
+
+
+async def test_an_error_is_stored_on_one_line_and_bounded(deployment: Deployment) -> None:
+    message_id = await publish(deployment, "\n".join(["O|x"] * 500))
+    async with worker(deployment.settings, max_deliver=1):
+        row = await until_status(deployment, message_id, "dlq")
+    assert row["error_message"] == header_text(row["error_message"])
+    assert len(row["error_message"]) <= 2000

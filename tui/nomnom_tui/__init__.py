@@ -1,0 +1,1 @@
+"""nomnom's terminal app: draws what control says, asks control to act."""

@@ -1,0 +1,439 @@
+"""The app: its screens, keys, command line and palette; the one place where changes are made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.signal import Signal
+from textual.theme import Theme
+
+from nomnom.errors import NomnomError
+from nomnom_control.environment import Environment
+from nomnom_tui.changes import Change
+from nomnom_tui.commands import Command, find
+from nomnom_tui.operations import Operation, Outcome
+from nomnom_tui.preferences import Preferences, log_file, read_preferences
+from nomnom_tui.pulse import Pulse, Sample, new_history, take_pulse
+from nomnom_tui.refresh import Feed, Trouble
+from nomnom_tui.screens import PLACES, Place
+from nomnom_tui.session import Session
+from nomnom_tui.theme import DARK, LIGHT, THEMES, variables_for
+from nomnom_tui.view import View
+
+PULSE = 2.0
+"""Seconds between two looks at components and scaling."""
+_TOAST = 5.0
+_MOST_FAULTS = 20
+"""Faults after which the app ends after all: it may be the drawing itself that fails."""
+
+FindEnvironments = Callable[[], Awaitable[list[Environment]]]
+"""Finds the environments that can be chosen."""
+
+logger = logging.getLogger(__name__)
+
+
+class NomnomApp(App[int]):
+    """The terminal app over one session."""
+
+    TITLE = "nomnom"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    DEFAULT_MODE = "overview"
+    MODES: ClassVar[dict[str, Any]] = {place.name: place.open for place in PLACES}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(place.key, f"go('{place.name}')", place.title, show=False, id=f"go.{place.name}")
+            for place in PLACES
+        ),
+        Binding("escape", "back", "Back", show=False, id="app.back"),
+        Binding("colon", "prompt", "Command line", show=False, id="app.command"),
+        Binding("question_mark,f1", "help", "Help", show=False, id="app.help"),
+        Binding("ctrl+t", "toggle_theme", "Light or dark", show=False, id="app.theme"),
+        Binding("ctrl+o", "operations", "The last operation's steps", show=False, id="app.operations"),
+        Binding("q,ctrl+q", "leave", "Quit", show=False, id="app.quit"),
+    ]
+    CSS = """
+    Toast { background: $panel; border-left: outer $accent; padding: 0 1; width: 70; }
+    Toast.-warning { border-left: outer $warning; }
+    Toast.-error { border-left: outer $error; }
+    ToastRack { margin-bottom: 1; }
+    """
+
+    def __init__(
+        self, session: Session, preferences: Preferences | None = None, known: FindEnvironments | None = None
+    ) -> None:
+        super().__init__()
+        self.session = session
+        self._find = known
+        self._offered = False
+        self._faults = 0
+        self.preferences = preferences or read_preferences()
+        self.places: tuple[Place, ...] = PLACES
+        self.pulse = Pulse()
+        self.pulse_signal: Signal[Pulse] = Signal(self, "pulse")
+        self.history = new_history()
+        self.operations: list[Operation] = []
+        self._visited: list[str] = []
+        self._feed: Feed[Pulse] | None = None
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self._chosen_theme()
+        self.set_keymap(self.preferences.keys)
+
+    # Life
+
+    def on_mount(self) -> None:
+        """Say what is wrong with the settings; everything else waits until the first paint is out."""
+        if self.preferences.problem:
+            self.notify(self.preferences.problem, severity="warning", title="Settings", timeout=10, markup=False)
+        self.call_after_refresh(self._connect)
+
+    async def on_unmount(self) -> None:
+        """Close what the session opened, while its event loop still runs."""
+        await self.session.close()
+
+    def _connect(self) -> None:
+        self._feed = Feed("pulse", PULSE, self._take_pulse, self._beat, self._no_pulse)
+        self.run_worker(self._feed.run(), name="pulse", group="pulse")
+
+    async def _take_pulse(self) -> Pulse:
+        return await take_pulse(self.session.environment)
+
+    async def known_environments(self) -> list[Environment]:
+        """Every environment that can be chosen; the one that is, first."""
+        chosen = [self.session.environment] if self.session.chosen else []
+        found = [] if self._find is None else await self._find()
+        names = {(each.kind, each.name) for each in chosen}
+        return [*chosen, *(each for each in found if (each.kind, each.name) not in names)]
+
+    def _beat(self, pulse: Pulse) -> None:
+        restarted = self.pulse.stopped and not pulse.stopped
+        self.pulse = pulse
+        if restarted:
+            # It may answer elsewhere than before.
+            self.run_worker(self.session.close(), name="reconnect")
+        if not self._offered:
+            self._offered = True
+            if pulse.stopped and not self.session.readonly and len(self.screen_stack) == 1:
+                self._offer_start()
+        if pulse.scaling is not None and pulse.at is not None:
+            scaling = pulse.scaling
+            self.history.append(Sample(pulse.at, scaling.lag, scaling.desired, scaling.actual, scaling.ready))
+        self.pulse_signal.publish(pulse)
+
+    def _offer_start(self) -> None:
+        """Nothing runs: the first thing a person wants is to start it."""
+        from nomnom_tui.screens.environments import EnvironmentsView
+
+        self.action_go("environments")
+
+        def offer() -> None:
+            if isinstance(self.screen, EnvironmentsView):
+                self.screen.offer(self.session.environment)
+
+        self.call_after_refresh(offer)
+
+    def _no_pulse(self, trouble: Trouble | None) -> None:
+        if trouble is not None:
+            self.pulse = replace(self.pulse, trouble=trouble)
+            self.pulse_signal.publish(self.pulse)
+
+    async def choose(self, environment: Environment) -> None:
+        """Turn to another environment: every view starts anew on it."""
+        await self.session.choose(environment)
+        self.pulse = Pulse()
+        self.history.clear()
+        self.pulse_signal.publish(self.pulse)
+        self.refresh_pulse()
+        for stack in self._screen_stacks.values():
+            for screen in stack:
+                if isinstance(screen, View):
+                    screen.restart_feeds()
+
+    def refresh_pulse(self) -> None:
+        """Look at the components now."""
+        if self._feed is not None:
+            self._feed.refresh()
+
+    def _handle_exception(self, error: Exception) -> None:
+        """What nobody expected, in a handler: written to the log and told; the app goes on.
+
+        Textual's own ends the app and prints a traceback over the person's terminal. Without a terminal (in a test) it
+        does so here too, or faults would go unseen.
+        """
+        if self.is_headless or not self.is_running or self._faults >= _MOST_FAULTS:
+            super()._handle_exception(error)
+            return
+        self._faults += 1
+        logger.error("unexpected", exc_info=error)
+        self.tell_problem(f"Unexpected {type(error).__name__}", f"{error}\nwritten to {log_file()}")
+
+    # Themes
+
+    def _chosen_theme(self) -> str:
+        wanted = self.preferences.theme
+        if wanted is None:
+            return DARK.name
+        names = {"dark": DARK.name, "light": LIGHT.name}
+        name = names.get(wanted, wanted)
+        if name in self.available_themes:
+            return name
+        self.preferences = replace(self.preferences, problem=f"{self.preferences.path}: there is no theme {wanted!r}")
+        return DARK.name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our variables, for themes that do not have them."""
+        theme: Theme = self.current_theme
+        return variables_for(theme)
+
+    def action_toggle_theme(self) -> None:
+        """From dark to light and back."""
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    # Ways
+
+    @property
+    def breadcrumbs(self) -> list[str]:
+        """The environment, the screen, and the details upon it."""
+        name = self.session.environment.name if self.session.chosen else "no environment"
+        return [name, *(screen.crumb for screen in self.screen_stack if isinstance(screen, View))]
+
+    def action_go(self, name: str) -> None:
+        """Go to a numbered screen; it is as it was left."""
+        if name != self.current_mode:
+            self._visited = [*self._visited[-50:], self.current_mode]
+            self.switch_mode(name)
+
+    async def action_back(self) -> None:
+        """From a detail to what it is a detail of; from a screen to the one before."""
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+        elif self._visited:
+            self.switch_mode(self._visited.pop())
+
+    def action_help(self) -> None:
+        """Every key that works here."""
+        from nomnom_tui.help import HelpDialog, describe_keys
+
+        crumb = self.screen.crumb if isinstance(self.screen, View) else "this dialog"
+        self.push_screen(HelpDialog(f"Keys in {crumb}", describe_keys(self)))
+
+    def action_operations(self) -> None:
+        """The steps of the last operation, under way or not."""
+        from nomnom_tui.screens.operation import OperationView
+
+        if not self.operations:
+            self.notify("nothing has been started, stopped or restarted yet", timeout=_TOAST)
+        elif not isinstance(self.screen, OperationView):
+            self.push_screen(OperationView(self.operations[-1]))
+
+    def action_help_quit(self) -> None:
+        """ctrl+c quits, as it does everywhere else."""
+        self.action_leave()
+
+    def action_leave(self) -> None:
+        """Quit; asks while an operation is under way, since it ends with the app."""
+        running = tuple(each.title for each in self.operations if each.running)
+        if not running:
+            self.exit(0)
+            return
+        from nomnom_tui.dialogs import AskDialog
+
+        question = Change("Quit", "nomnom", loses=tuple(f"{each}: it is cancelled" for each in running))
+        self.push_screen(AskDialog(question), lambda yes: self.exit(0) if yes else None)
+
+    # Commands
+
+    def action_prompt(self) -> None:
+        """Ask for a command."""
+        from nomnom_tui.prompt import Prompt
+
+        commands = self.all_commands()
+        self.push_screen(Prompt(commands), lambda line: self.run_command(line) if line else None)
+
+    def all_commands(self) -> list[Command]:
+        """What can be typed now: screens, what the present view offers, the keys' actions here, and the app's own."""
+        commands = [
+            Command(place.name, place.summary, lambda _, name=place.name: self.action_go(name), aliases=place.aliases)
+            for place in self.places
+        ]
+        if isinstance(self.screen, View):
+            commands += self.screen.commands()
+            commands += self._key_commands(self.screen, {each.name for each in commands})
+        return [
+            *commands,
+            Command("theme", "choose a theme", self._set_theme, "NAME", lambda _: sorted(self.available_themes)),
+            Command("operations", "the last operation's steps", lambda _: self.action_operations()),
+            Command("help", "every key of this screen", lambda _: self.action_help()),
+            Command("log", "where the app writes what it did not expect", lambda _: self._tell_log()),
+            Command("quit", "leave the app", lambda _: self.action_leave(), aliases=("q", "exit")),
+        ]
+
+    def _key_commands(self, view: View, taken: set[str]) -> Iterable[Command]:
+        """The actions behind the view's keys, by the last part of their ids."""
+        for active in view.active_bindings.values():
+            binding = active.binding
+            group, _, name = (binding.id or "").partition(".")
+            if not name or group in ("table", "app", "go") or not active.enabled or name in taken:
+                continue
+            taken.add(name)
+            run: Callable[[str], None] = self._action_runner(binding.action, active.node)
+            yield Command(name, f"{binding.description} ({self.get_key_display(binding)})", run)
+
+    def _action_runner(self, action: str, node: Any) -> Callable[[str], None]:
+        return lambda _: self.call_next(self.run_action, action, node)
+
+    def run_command(self, line: str) -> None:
+        """Run one line of the command line."""
+        name, _, argument = line.strip().partition(" ")
+        command = find(name, self.all_commands())
+        if command is None:
+            self.notify(f"there is no command {name!r} here; : lists them", severity="warning", markup=False)
+            return
+        self.run_worker(self._run_command(command, argument.strip()), name=f"command {name}", group="commands")
+
+    async def _run_command(self, command: Command, argument: str) -> None:
+        try:
+            waiting = command.run(argument)
+            if waiting is not None:
+                await waiting
+        except (NomnomError, OSError) as error:
+            self.tell_problem(command.name, error)
+
+    def _set_theme(self, name: str) -> None:
+        name = {"dark": DARK.name, "light": LIGHT.name}.get(name, name)
+        if name in self.available_themes:
+            self.theme = name
+        else:
+            self.notify(f"there is no theme {name!r}; :theme and tab list them", severity="warning", markup=False)
+
+    def _tell_log(self) -> None:
+        self.notify(str(log_file()), title="Log of this app", timeout=10, markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: exactly what applies now."""
+        for command in self.all_commands():
+            if not command.argument:
+                yield SystemCommand(command.name, command.summary, lambda name=command.name: self.run_command(name))
+
+    # Changes
+
+    def perform(self, change: Change, after: Callable[[bool], None] | None = None) -> None:
+        """Make a change: refuse it in a read-only session, ask where it loses something, do it, tell how it went."""
+
+        async def work() -> None:
+            done = await self.carry_out(change)
+            if after is not None:
+                after(done)
+
+        self.run_worker(work(), name=change.title, group="changes")
+
+    async def carry_out(self, change: Change) -> bool:
+        """As :meth:`perform`, in a worker that waits; true where it was done."""
+        if self.session.readonly:
+            self.notify(
+                f"{change.title}: refused, the app was started with --readonly",
+                title="Read-only",
+                severity="warning",
+                timeout=_TOAST,
+                markup=False,
+            )
+            return False
+        if change.asks:
+            from nomnom_tui.dialogs import AskDialog
+
+            if not await self.push_screen_wait(AskDialog(change)):
+                return False
+        logger.info("%s: %s", change.title, change.command)
+        if change.begin is not None:
+            return await self._begin(change)
+        return change.act is None or await self._act(change)
+
+    async def _act(self, change: Change) -> bool:
+        assert change.act is not None
+        try:
+            async with asyncio.timeout(change.timeout):
+                await change.act()
+        except TimeoutError:
+            self.tell_problem(change.title, f"no answer within {change.timeout:g} s; it may still happen")
+            return False
+        except (NomnomError, OSError) as error:
+            self.tell_problem(change.title, error)
+            return False
+        self.notify(f"{change.told or change.title}\n$ {change.command}", timeout=_TOAST, markup=False)
+        self._refresh_all()
+        return True
+
+    async def _begin(self, change: Change) -> bool:
+        from nomnom_tui.screens.operation import OperationView
+
+        assert change.begin is not None
+        operation = Operation(change.title, change.command, change.begin)
+        self.operations = [*self.operations[-9:], operation]
+        self.push_screen(OperationView(operation))
+        return await self._watch(operation)
+
+    def run_operation(self, operation: Operation) -> None:
+        """Run an operation again."""
+        self.run_worker(self._watch(operation), name=operation.title, group="changes")
+
+    async def _watch(self, operation: Operation) -> bool:
+        outcome = await operation.run()
+        if outcome is Outcome.DONE:
+            self.notify(f"{operation.title}: done\n$ {operation.command}", timeout=_TOAST, markup=False)
+        elif outcome is Outcome.FAILED:
+            self.tell_problem(operation.title, operation.problem)
+        else:
+            self.notify(f"{operation.title}: cancelled", severity="warning", timeout=_TOAST, markup=False)
+        self._refresh_all()
+        return outcome is Outcome.DONE
+
+    def tell_problem(self, title: str, problem: object) -> None:
+        """Tell what went wrong."""
+        logger.warning("%s: %s", title, problem)
+        self.notify(str(problem), title=title, severity="error", timeout=12, markup=False)
+
+    def _refresh_all(self) -> None:
+        self.refresh_pulse()
+        for screen in self.screen_stack:
+            if isinstance(screen, View):
+                screen.action_refresh()
+
+
+def run(
+    environment: Environment | None = None, *, readonly: bool = False, known: FindEnvironments | None = None
+) -> int:
+    """Run the app on an environment until the person leaves; returns the exit code.
+
+    ``known`` finds the other environments that can be chosen; ``readonly`` refuses every change.
+    """
+    _log_to_file()
+    app = NomnomApp(Session(environment, readonly=readonly), known=known)
+    app.run()
+    return app.return_code or 0
+
+
+def _log_to_file() -> None:
+    """Nothing may be written to the terminal while the app owns it: logs go to a file of bounded size."""
+    from logging.handlers import RotatingFileHandler
+
+    path = log_file()
+    root = logging.getLogger()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = RotatingFileHandler(path, maxBytes=1024 * 1024, backupCount=2, delay=True)
+    except OSError:
+        handler = logging.NullHandler()
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)

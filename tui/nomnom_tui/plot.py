@@ -1,0 +1,127 @@
+"""A plot of figures over the last minutes. Imports plotext: import this module where it is used, not at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log10
+
+from textual.app import RenderResult
+from textual.color import Color
+from textual.content import Content
+from textual.geometry import Size
+from textual_plotext import PlotextPlot
+
+from nomnom_tui import figures
+from nomnom_tui.tones import Line, Tone, content
+
+BRAILLE = "braille"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a plot: its name, its points as (seconds ago, value), its look, and the axis it belongs to."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    tone: Tone
+    marker: str = BRAILLE
+    """``braille`` for a fine line, or the character to draw with: lines differ in shape and not only in colour."""
+    right: bool = False
+
+    @property
+    def sign(self) -> str:
+        """The line's look, for the legend."""
+        return "⣀⡠⠔" if self.marker == BRAILLE else self.marker * 3
+
+
+SPANS = (60.0, 120.0, 300.0, 600.0)
+"""Seconds that a plot may cover; it takes the shortest that holds all points."""
+
+
+class TimePlot(PlotextPlot):
+    """Lines over the last minutes, now at the right edge, both axes from zero."""
+
+    DEFAULT_CSS = """
+    TimePlot { height: 1fr; min-height: 5; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.span = SPANS[0]
+        self._series: Sequence[Series] = ()
+        self._plotted_for: Size | None = None
+
+    def show(self, series: Sequence[Series]) -> None:
+        """Show these lines from now on."""
+        self._series = series
+        longest = max((ago for each in series for ago, _ in each.points), default=0.0)
+        self.span = next((span for span in SPANS if span >= longest), SPANS[-1])
+        self._plot_series()
+        self.refresh()
+
+    def render(self) -> RenderResult:
+        """The plot; its ticks depend on the room."""
+        if self._plotted_for != self.size:
+            self._plot_series()
+        return super().render()
+
+    def legend(self) -> Line:
+        """Names and looks of the lines, for a line above the plot."""
+        line: list[tuple[str, Tone]] = []
+        for each in self._series:
+            line += [
+                (f"{each.sign} ", each.tone),
+                (each.name, Tone.PLAIN),
+                (" (right)   " if each.right else "   ", Tone.MUTED),
+            ]
+        return line
+
+    def legend_content(self) -> Content:
+        """The legend as what a Static shows."""
+        return content(self.legend())
+
+    def _plot_series(self) -> None:
+        self._plotted_for = self.size
+        plot = self.plt
+        plot.clear_figure()
+        plot.xaxes(True, False)
+        plot.yaxes(True, any(each.right for each in self._series))
+        for side in ("left", "right"):
+            lines = [each for each in self._series if each.right == (side == "right")]
+            if not lines:
+                continue
+            highest = max((value for each in lines for _, value in each.points), default=0.0)
+            top, ticks = _scale(highest, max(1, self.size.height // 4))
+            # plotext's annotations know neither axis' name.
+            plot.ylim(0, top, yside=side)  # pyright: ignore[reportArgumentType]
+            plot.yticks(ticks, [figures.short_count(tick) for tick in ticks], yside=side)  # pyright: ignore[reportArgumentType]
+            for each in lines:
+                points = [(-ago, value) for ago, value in each.points if ago <= self.span]
+                if points:
+                    xs, ys = zip(*points, strict=True)
+                    # A fine line joins its points; a character's keeps to them, or its steps would be bars.
+                    draw = plot.plot if each.marker == BRAILLE else plot.scatter
+                    draw(list(xs), list(ys), marker=each.marker, color=self._colour(each.tone), yside=side)
+        plot.xlim(-self.span, 0)
+        count = next(steps for steps in (10, 5, 2) if steps * 14 <= self.size.width or steps == 2)
+        steps = [-self.span * at / count for at in range(count, -1, -1)]
+        plot.xticks(steps, [_ago(-step) for step in steps])
+
+    def _colour(self, tone: Tone) -> tuple[int, int, int]:
+        return Color.parse(self.app.theme_variables[tone.rpartition("$")[2]]).rgb
+
+
+def _ago(seconds: float) -> str:
+    return "now" if seconds < 1 else f"-{figures.duration(seconds)}"
+
+
+def _scale(highest: float, wanted: int) -> tuple[float, list[float]]:
+    """The axis' top and its ticks: whole steps of 1, 2 or 5 times a power of ten."""
+    highest = max(highest, 1.0)
+    rough = highest / max(1, wanted)
+    power = 10.0 ** ceil(log10(rough) - 1)
+    step = next((factor * power for factor in (1, 2, 5, 10) if factor * power >= rough), 10 * power)
+    step = max(1.0, step)
+    count = ceil(highest / step)
+    return count * step, [at * step for at in range(count + 1)]

@@ -1,0 +1,253 @@
+"""Environments: where pipelines run; start, stop, choose, destroy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from nomnom_control.environment import Component, Endpoints, Environment, Health
+from nomnom_control.errors import ControlError
+from nomnom_tui import figures
+from nomnom_tui.changes import Change
+from nomnom_tui.dialogs import Field, FormDialog
+from nomnom_tui.panel import Panel
+from nomnom_tui.pulse import Pulse
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import MARKS, Line, Tone, content
+from nomnom_tui.view import View
+
+_EVERY = 3.0
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An environment as last looked at: its components and endpoints, or why they are not known."""
+
+    environment: Environment
+    components: tuple[Component, ...] = ()
+    endpoints: Endpoints | None = field(default=None, repr=False)
+    problem: str = ""
+
+    @property
+    def health(self) -> Health | None:
+        """How it is as a whole."""
+        return Pulse(self.components).health
+
+    @property
+    def versions(self) -> str:
+        """The components' versions in short."""
+        return "  ".join(f"{each.name} {each.version}" for each in self.components if each.version)
+
+
+class EnvironmentsView(View):
+    """All known environments; below the table, what is known of the one under the cursor."""
+
+    CRUMB = "Environments"
+    CHANGES = frozenset({"start", "stop", "destroy"})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "start", "Start", id="environments.start"),
+        Binding("S", "stop", "Stop", id="environments.stop"),
+        Binding("D", "destroy", "Destroy", id="environments.destroy"),
+    ]
+    DEFAULT_CSS = """
+    EnvironmentsView #environments { height: 1fr; min-height: 5; }
+    EnvironmentsView #details { height: 3fr; }
+    EnvironmentsView #told { padding: 0 1; height: auto; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table: LiveTable[Seen] = LiveTable(
+            [
+                Column("Name", self._named, 16, share=1),
+                Column("Kind", lambda each: (each.environment.kind, Tone.MUTED), 6),
+                Column("State", _state, 11),
+                Column("Where", lambda each: (each.environment.location, Tone.MUTED), 20, share=2, rank=1),
+                Column("Versions", lambda each: (each.versions, Tone.MUTED), 34, share=1, rank=2),
+            ],
+            key=lambda each: (each.environment.kind, each.environment.name),
+            empty="no environment is known",
+            opens="Use it",
+        )
+        self._offered = False
+
+    def content(self) -> ComposeResult:
+        """The table, and the details."""
+        yield Panel("Environments", self._table, id="environments", awaits="looking for environments")
+        with VerticalScroll(id="details", can_focus=False):
+            yield Panel("Details", Static(id="told"), id="details-panel")
+
+    def begin(self) -> None:
+        """Look at all of them every few seconds."""
+        self._table.focus()
+        self.subscribe("environments", _EVERY, self._load, self._show, self.query_one("#environments", Panel))
+
+    def _named(self, seen: Seen) -> Line:
+        used = self.session.chosen and seen.environment is self.session.environment
+        return [("▸ " if used else "  ", Tone.ACCENT), (seen.environment.name, Tone.STRONG if used else Tone.PLAIN)]
+
+    async def _load(self) -> list[Seen]:
+        known = await self.nomnom.known_environments()
+        return list(await asyncio.gather(*(_look(each) for each in known)))
+
+    def _show(self, seen: list[Seen]) -> None:
+        self._table.show(seen)
+        self._tell()
+
+    @on(LiveTable.Highlighted)
+    def _tell(self) -> None:
+        seen = self._table.current
+        panel = self.query_one("#details-panel", Panel)
+        if seen is None:
+            panel.retitle("Details")
+            self.query_one("#told", Static).update("")
+            return
+        panel.retitle(seen.environment.name, seen.environment.location)
+        self.query_one("#told", Static).update(content(*_details(seen)))
+
+    # Changes
+
+    @property
+    def _current(self) -> Environment | None:
+        return None if self._table.current is None else self._table.current.environment
+
+    @on(LiveTable.Chosen)
+    async def _use(self) -> None:
+        """Use the environment under the cursor: every other screen then shows it."""
+        environment = self._current
+        if environment is None:
+            return
+        if not self.session.chosen or environment is not self.session.environment:
+            await self.nomnom.choose(environment)
+        seen = self._table.current
+        if seen is not None and seen.health is Health.STOPPED:
+            self.action_start()
+        else:
+            self.nomnom.action_go("overview")
+
+    def action_start(self) -> None:
+        """Start the environment under the cursor: choices, checked while typing, and the plan; then go."""
+        if (environment := self._current) is not None:
+            self.offer(environment)
+
+    def offer(self, environment: Environment) -> None:
+        """Offer to start an environment."""
+        options = environment.start_options()
+
+        def preview(values: Mapping[str, str]) -> Sequence[Line]:
+            chosen = environment.with_options(values)
+            steps = list(chosen.plan("start"))
+            lines: list[Line] = [("What will happen:", Tone.MUTED)] if steps else []
+            lines += [[(f"  {at}. ", Tone.MUTED), (step, Tone.PLAIN)] for at, step in enumerate(steps, start=1)]
+            return [*lines, "", [("$ ", Tone.MUTED), (_command("up --detach", chosen), Tone.ACCENT)]]
+
+        fields = [Field(each.name, each.label, each.value, each.hint, each.check) for each in options]
+        form = FormDialog(f"Start {environment.name}", fields, preview, "Start")
+        self.nomnom.push_screen(form, lambda values: None if values is None else self._start(environment, values))
+
+    def _start(self, environment: Environment, values: Mapping[str, str]) -> None:
+        chosen = environment.with_options(values)
+        change = Change(f"Start {chosen.name}", _command("up --detach", chosen), begin=chosen.start)
+
+        async def start() -> None:
+            if await self.nomnom.carry_out(change):
+                await self.nomnom.choose(chosen)
+
+        self.nomnom.run_worker(start(), name=change.title, group="changes")
+
+    def action_stop(self) -> None:
+        """Stop it; data stay."""
+        if (environment := self._current) is None:
+            return
+        self.nomnom.perform(
+            Change(
+                f"Stop {environment.name}",
+                _command("down", environment),
+                begin=environment.stop,
+                plan=tuple(environment.plan("stop")) or ("everything is stopped in order; data stay",),
+            )
+        )
+
+    def action_destroy(self) -> None:
+        """Stop it and remove its data, after its name was typed."""
+        if (environment := self._current) is None:
+            return
+        self.nomnom.perform(
+            Change(
+                f"Destroy {environment.name}",
+                _command("destroy --yes", environment),
+                begin=environment.destroy,
+                loses=tuple(environment.losses()),
+                plan=tuple(environment.plan("destroy")),
+                typed=environment.name,
+            )
+        )
+
+
+async def _look(environment: Environment) -> Seen:
+    """One environment's state; that it cannot be had is a state too."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            seen = Seen(environment, tuple(await environment.components()))
+            if seen.health in (None, Health.STOPPED):
+                return seen
+            return Seen(environment, seen.components, await environment.endpoints())
+    except TimeoutError:
+        return Seen(environment, problem=f"no answer within {_PATIENCE:g} s")
+    except ControlError as error:
+        return Seen(environment, problem=str(error))
+
+
+def _command(text: str, environment: Environment) -> str:
+    return " ".join(("nomnom", text, *environment.selector))
+
+
+def _state(seen: Seen) -> Line:
+    if seen.problem:
+        return [("▲ ", Tone.WARNING), ("no answer", Tone.PLAIN)]
+    if seen.health is None:
+        return (figures.NONE, Tone.MUTED)
+    mark, tone = MARKS[seen.health]
+    return [(f"{mark} ", tone), (seen.health.value, Tone.PLAIN)]
+
+
+def _details(seen: Seen) -> list[Line]:
+    if seen.problem:
+        return [[("▲ ", Tone.WARNING), (seen.problem, Tone.PLAIN)]]
+    lines: list[Line] = []
+    endpoints = seen.endpoints
+    if endpoints is not None:
+        from nomnom.settings import without_secrets
+
+        places = {
+            "api": endpoints.api,
+            "NATS": endpoints.nats,
+            "NATS monitor": endpoints.nats_monitor,
+            "PostgreSQL": without_secrets(endpoints.database),
+            "dashboard": endpoints.dashboard or "",
+        }
+        lines += [[(name.ljust(15), Tone.MUTED), (place, Tone.PLAIN)] for name, place in places.items() if place]
+        lines.append("")
+    for each in seen.components:
+        mark, tone = MARKS[each.health]
+        lines.append(
+            [
+                (f"{mark} ", tone),
+                (each.name.ljust(13), Tone.PLAIN),
+                (f"{each.ready}/{each.desired}".ljust(7), Tone.PLAIN),
+                (each.health.value.ljust(10), Tone.MUTED),
+                (f"{each.version:<9} {each.detail}", Tone.MUTED),
+            ]
+        )
+    if seen.health is Health.STOPPED:
+        lines += ["", [("Nothing runs here. ", Tone.PLAIN), ("s", Tone.ACCENT), (" starts it.", Tone.PLAIN)]]
+    return lines

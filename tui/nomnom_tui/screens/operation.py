@@ -1,0 +1,110 @@
+"""A long operation's steps, live; leaving the screen does not end it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from nomnom_control.environment import Step
+from nomnom_tui import figures
+from nomnom_tui.operations import Operation, Outcome
+from nomnom_tui.panel import Panel
+from nomnom_tui.tones import STEP_MARKS, Line, Tone, content, printable
+from nomnom_tui.view import View
+
+_OUTPUT = 12
+_REDRAW = 0.2
+
+
+class OperationView(View):
+    """Shows one operation: every step with its state, time and last words, and the output of the one under way."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "cancel", "Cancel it", id="operation.cancel"),
+        Binding("t", "retry", "Try again", id="operation.retry"),
+        Binding("escape,q", "app.back", "Back", id="operation.leave"),
+    ]
+    CHANGES = frozenset({"cancel", "retry"})
+
+    def __init__(self, operation: Operation) -> None:
+        super().__init__()
+        self.operation = operation
+
+    @property
+    def crumb(self) -> str:
+        """The operation's title."""
+        return self.operation.title
+
+    def content(self) -> ComposeResult:
+        """Steps, then output."""
+        yield Panel("Steps", VerticalScroll(Static(id="steps"), can_focus=True), id="steps-panel")
+
+    def begin(self) -> None:
+        """Redraw while it runs."""
+        self._draw()
+        self.set_interval(_REDRAW, self._tick)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Cancel what runs, try again what does not."""
+        if action == "cancel" and not self.operation.running:
+            return False
+        if action == "retry" and self.operation.outcome not in (Outcome.FAILED, Outcome.CANCELLED):
+            return False
+        return super().check_action(action, parameters)
+
+    def action_cancel(self) -> None:
+        """Cancel the operation."""
+        self.operation.cancel()
+
+    def action_retry(self) -> None:
+        """Run it again; what was done is skipped by the environment."""
+        self.nomnom.run_operation(self.operation)
+        self.refresh_bindings()
+
+    def _tick(self) -> None:
+        if self.seen:
+            self._draw()
+
+    def _draw(self) -> None:
+        operation = self.operation
+        lines: list[Line] = [[("$ ", Tone.MUTED), (operation.command, Tone.MUTED)], ""]
+        width = max((len(each.name) for each in operation.steps), default=0) + 2
+        for step in operation.steps:
+            mark, tone = STEP_MARKS[step.state]
+            faded = step.state is Step.SKIPPED
+            lines.append(
+                [
+                    (f" {mark} ", tone),
+                    (step.name.ljust(width), Tone.MUTED if faded else Tone.PLAIN),
+                    (figures.duration(step.elapsed).rjust(8) if not faded else "skipped ".rjust(8), Tone.MUTED),
+                    (f"  {printable(step.text)}", Tone.BAD if step.state is Step.FAILED else Tone.MUTED),
+                ]
+            )
+            if step.state in (Step.STARTED, Step.OUTPUT, Step.FAILED):
+                lines += [(f"     {printable(text)}", Tone.MUTED) for text in list(step.output)[-_OUTPUT:]]
+        lines += ["", self._outcome()]
+        self.query_one("#steps", Static).update(content(*lines))
+        panel = self.query_one("#steps-panel", Panel)
+        panel.retitle(f"{operation.title}  ·  {operation.outcome.value}  {figures.duration(operation.elapsed)}")
+        self.refresh_bindings()
+
+    def _outcome(self) -> Line:
+        operation = self.operation
+        match operation.outcome:
+            case Outcome.RUNNING:
+                return [
+                    (" esc", Tone.ACCENT),
+                    (" leaves it running, ", Tone.MUTED),
+                    ("c", Tone.ACCENT),
+                    (" cancels it", Tone.MUTED),
+                ]
+            case Outcome.DONE:
+                return [(" ✓ done", Tone.GOOD), (f" in {figures.duration(operation.elapsed)}", Tone.MUTED)]
+            case Outcome.FAILED:
+                return [(f" ✕ {operation.problem}", Tone.BAD), ("   t", Tone.ACCENT), (" tries again", Tone.MUTED)]
+            case Outcome.CANCELLED:
+                return [(" ✕ cancelled", Tone.WARNING), ("   t", Tone.ACCENT), (" tries again", Tone.MUTED)]

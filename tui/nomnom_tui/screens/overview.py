@@ -1,0 +1,314 @@
+"""Overview: the pipeline as it flows, and what needs attention first."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widgets import Static
+
+from nomnom_control.environment import WORKER, Component, Health
+from nomnom_tui import figures
+from nomnom_tui.attention import Concern, concerns
+from nomnom_tui.flow import Current, Flow, Node, find
+from nomnom_tui.panel import Panel
+from nomnom_tui.pulse import Pulse
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import MARKS, Line, Tone, content
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.overview import Overview, Rates
+    from nomnom_tui.plot import TimePlot
+
+_EVERY = 1.0
+_SPAN = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The figures of one moment."""
+
+    at: datetime
+    rates: Rates | None
+    lag: int | None
+    oldest: float | None
+    dead: int | None
+
+    @property
+    def accepted(self) -> float | None:
+        """Messages that came in, a second."""
+        return self.rates.accepted if self.rates else None
+
+    @property
+    def processed(self) -> float | None:
+        """Messages that were answered, a second."""
+        return self.rates.processed if self.rates else None
+
+    @property
+    def errors(self) -> float | None:
+        """Share of the answered that became dead letters."""
+        return (self.rates.error_share or 0.0) if self.rates else None
+
+
+class OverviewView(View):
+    """The drawing, the concerns, and the figures of the last minutes."""
+
+    CRUMB = "Overview"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "attend", "Go to the first concern", show=False, id="overview.attend")
+    ]
+    DEFAULT_CSS = """
+    OverviewView #flow { height: auto; }
+    OverviewView #attention { height: 5; }
+    OverviewView.-high #attention { height: 8; }
+    OverviewView #minutes { height: 1fr; min-height: 6; }
+    OverviewView.-high #minutes { height: 6; }
+    OverviewView #lines { padding: 0 1; height: auto; }
+    OverviewView #plots { height: 1fr; }
+    OverviewView.-low #plots { display: none; }
+    OverviewView.-narrow #backlog { display: none; }
+    OverviewView .legend { height: 1; padding: 0 1; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._concerns: LiveTable[Concern] = LiveTable(
+            [
+                Column("", _mark, 2),
+                Column("", lambda each: each.text, 40, share=1),
+                Column("", self._way, 18),
+            ],
+            key=lambda each: each.text,
+            empty="✓ nothing needs attention",
+            header=False,
+            opens="Look into it",
+        )
+        self._moments: deque[Moment] = deque(maxlen=int(_SPAN / _EVERY))
+        self._last: Overview | None = None
+        self._plots: tuple[TimePlot, TimePlot] | None = None
+
+    def content(self) -> ComposeResult:
+        """Flow, attention, lines; with room the plots."""
+        yield Panel("Flow", Flow(id="drawing"), id="flow", awaits="connecting")
+        yield Panel("Needs attention", self._concerns, id="attention")
+        yield Panel("Now, and the minutes before", Static(id="lines"), id="minutes")
+        with Horizontal(id="plots"):
+            yield Panel("Messages a second", Static(classes="legend"), id="throughput")
+            yield Panel("Backlog", Static(classes="legend"), id="backlog")
+
+    def begin(self) -> None:
+        """The figures each second; health comes with the app's pulse."""
+        self._concerns.focus()
+        self.subscribe("overview", _EVERY, self._load, self._show, self.query_one("#flow", Panel))
+        self.nomnom.pulse_signal.subscribe(self, self._beat, immediate=True)
+        self._draw(self.nomnom.pulse)
+        self.call_after_refresh(self._add_plots)
+
+    def environment_changed(self) -> None:
+        """Nothing of the other environment stays."""
+        self._moments.clear()
+        self._last = None
+        self._concerns.show([])
+        self.query_one("#lines", Static).update("")
+
+    def _add_plots(self) -> None:
+        # plotext is imported after the first paint.
+        from nomnom_tui.plot import TimePlot
+
+        self._plots = (TimePlot(), TimePlot())
+        for name, plot in zip(("throughput", "backlog"), self._plots, strict=True):
+            self.query_one(f"#{name}", Panel).mount(plot)
+
+    async def _load(self) -> Overview:
+        pipeline = await self.session.pipeline()
+        return await pipeline.overview()
+
+    def _show(self, overview: Overview) -> None:
+        from nomnom_control.overview import rates
+
+        before, self._last = self._last, overview
+        flow = None if before is None else rates(before, overview)
+        self._moments.append(
+            Moment(overview.at, flow, overview.lag, overview.oldest, overview.dead_letters),
+        )
+        self._draw(self.nomnom.pulse)
+
+    def _beat(self, pulse: Pulse) -> None:
+        if self.is_attached and self.seen:
+            self._draw(pulse)
+
+    # Drawing
+
+    def _draw(self, pulse: Pulse) -> None:
+        overview = self._last
+        self._concerns.show(concerns(pulse, overview))
+        self._title(pulse)
+        if overview is None:
+            return
+        latest = self._moments[-1] if self._moments else None
+        self.query_one(Flow).show(_current(pulse, overview, latest.rates if latest else None))
+        self._draw_lines()
+        self._draw_plots()
+
+    def _title(self, pulse: Pulse) -> None:
+        title: list[tuple[str, Tone]] = [(" Flow ", Tone.STRONG)]
+        for each in pulse.components:
+            mark, tone = MARKS[each.health]
+            title += [(f"  {mark} ", tone), (each.name, Tone.MUTED)]
+        self.query_one("#flow", Panel).border_title = content([*title, (" ", Tone.PLAIN)])
+
+    def _draw_lines(self) -> None:
+        width = max(10, self.query_one("#lines").size.width - 27)
+        lines = (
+            ("accepted", "accepted", figures.rate, Tone.HUE_1),
+            ("processed", "processed", figures.rate, Tone.HUE_3),
+            ("lag", "lag", figures.count, Tone.HUE_4),
+            ("oldest waits", "oldest", figures.duration, Tone.HUE_2),
+            ("errors", "errors", _percent, Tone.HUE_5),
+        )
+        self.query_one("#lines", Static).update(
+            content(
+                *(
+                    self._line(title, [getattr(each, name) for each in self._moments], render, tone, width)
+                    for title, name, render, tone in lines
+                )
+            )
+        )
+
+    @staticmethod
+    def _line(name: str, values: list[float | None], render: Callable[..., str], tone: Tone, width: int) -> Line:
+        now = values[-1] if values else None
+        return [
+            (f"{name:<13}", Tone.MUTED),
+            ((figures.NONE if now is None else render(now)).rjust(10), Tone.STRONG),
+            ("  ", Tone.PLAIN),
+            (figures.sparkline([each or 0.0 for each in values], width), tone),
+        ]
+
+    def _draw_plots(self) -> None:
+        if self._plots is None or not self.has_class("-high"):
+            return
+        from nomnom_tui.plot import Series
+
+        throughput, backlog = self._plots
+        moments = list(self._moments)
+        throughput.show(
+            [
+                Series("accepted", _points(moments, "accepted"), Tone.HUE_1),
+                Series(
+                    "processed",
+                    _points(moments, "processed"),
+                    Tone.HUE_3,
+                    marker="•",
+                ),
+            ]
+        )
+        backlog.show(
+            [
+                Series("lag", _points(moments, "lag"), Tone.HUE_4),
+                Series("dead letters", _points(moments, "dead"), Tone.HUE_5, marker="•", right=True),
+            ]
+        )
+        for plot in self._plots:
+            if plot.parent is not None:
+                plot.parent.query_one(".legend", Static).update(plot.legend_content())
+
+    # Ways
+
+    def _way(self, concern: Concern) -> Line:
+        place = next((each for each in self.nomnom.places if each.name == concern.place), None)
+        return "" if place is None else [("→ ", Tone.FAINT), (place.key, Tone.ACCENT), (f" {place.title}", Tone.MUTED)]
+
+    @on(LiveTable.Chosen)
+    def action_attend(self) -> None:
+        """Go where the concern under the cursor leads."""
+        concern = self._concerns.current
+        if concern is not None and any(each.name == concern.place for each in self.nomnom.places):
+            self.nomnom.action_go(concern.place)
+
+
+def _mark(concern: Concern) -> Line:
+    mark, tone = MARKS[concern.grade]
+    return (mark, tone)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _points(moments: Sequence[Moment], name: str) -> list[tuple[float, float]]:
+    if not moments:
+        return []
+    now = moments[-1].at
+    pairs = (((now - each.at).total_seconds(), getattr(each, name)) for each in moments)
+    return [(ago, float(found)) for ago, found in pairs if found is not None]
+
+
+def _current(pulse: Pulse, overview: Overview, rates: Rates | None) -> Current:
+    components = {each.name: each for each in pulse.components}
+    worker, scaling = components.get(WORKER), pulse.scaling
+    accepted, processed = (rates.accepted, rates.processed) if rates else (None, None)
+    stream, consumer = overview.stream, overview.consumer
+    held = consumer.num_ack_pending if consumer else 0
+    dead = overview.dead_letters
+    failing = f"   {figures.rate(rates.failed)}" if rates and rates.failed else ""
+    return Current(
+        (
+            Node("api", components.get("api"), (_short(components.get("api")),)),
+            Node(
+                stream.name if stream else "MESSAGES",
+                find(components, "nats"),
+                (
+                    (f"{figures.count(stream.state.messages)} waiting" if stream else figures.NONE, Tone.PLAIN),
+                    (f"oldest {figures.duration(overview.oldest)}" if overview.oldest else "", Tone.MUTED),
+                ),
+            ),
+            Node(
+                f"workers {scaling.ready}/{scaling.desired}" if scaling else "workers",
+                worker,
+                (
+                    (f"{figures.count(held)} in hand", Tone.PLAIN),
+                    ("‖ paused" if scaling and scaling.paused else "", Tone.WARNING),
+                ),
+            ),
+            Node(
+                "PostgreSQL",
+                find(components, "postgres", "postgresql"),
+                _written(overview),
+            ),
+        ),
+        (figures.rate(accepted), figures.rate(processed), figures.rate(processed)),
+        (bool(accepted), bool(processed), bool(processed)),
+        (
+            ("DLQ ", Tone.STRONG),
+            (figures.count(dead), Tone.BAD if dead else Tone.MUTED),
+            (failing, Tone.BAD),
+        ),
+    )
+
+
+def _short(component: Component | None) -> tuple[str, Tone]:
+    if component is None:
+        return ("", Tone.MUTED)
+    if component.health is Health.HEALTHY:
+        return (f"{component.ready} ready", Tone.MUTED)
+    return (component.health.value, Tone.WARNING)
+
+
+def _written(overview: Overview) -> tuple[tuple[str, Tone], ...]:
+    from nomnom.envelope import Status
+
+    completed = overview.count(Status.COMPLETED)
+    failed = overview.count(Status.FAILED)
+    return (
+        (f"{figures.short_count(completed.messages if completed else None)} complete", Tone.PLAIN),
+        (f"{figures.short_count(failed.messages)} to retry" if failed and failed.messages else "", Tone.WARNING),
+    )

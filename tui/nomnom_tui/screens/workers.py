@@ -1,0 +1,430 @@
+"""Workers: how they scale with the backlog, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widgets import Static
+
+from nomnom_control.environment import WORKER, Component, Health, Instance, Revision, Scaling, ScalingRule
+from nomnom_tui import figures
+from nomnom_tui.changes import Change
+from nomnom_tui.commands import Command
+from nomnom_tui.dialogs import Field, FormDialog
+from nomnom_tui.panel import Panel
+from nomnom_tui.pulse import Pulse, Sample
+from nomnom_tui.screens.history import HistoryView, revision_columns
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import MARKS, Line, Tone, content
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.worker_rates import WorkerMeter, WorkerRates
+    from nomnom_tui.plot import TimePlot
+
+_SPAN = 600.0
+_MOST = 1000
+"""More workers than this is a slip of the finger."""
+
+
+class WorkersView(View):
+    """Lag, desired, actual and ready in one plot; the rule, its last decision; each worker's figures."""
+
+    CRUMB = "Workers"
+    CHANGES = frozenset({"scale", "step", "rule", "pause", "restart", "rollback"})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "scale", "Scale", id="workers.scale"),
+        Binding("plus,equals_sign", "step(1)", "One more", key_display="+", show=False, id="workers.more"),
+        Binding("minus", "step(-1)", "One less", key_display="-", show=False, id="workers.less"),
+        Binding("p", "pause", "Pause/resume", id="workers.pause"),
+        Binding("e", "rule", "Edit rule", id="workers.rule"),
+        Binding("R", "restart", "Restart", id="workers.restart"),
+        Binding("H", "history", "History", id="workers.history"),
+        Binding("u", "rollback", "Roll back", show=False, id="workers.rollback"),
+    ]
+    DEFAULT_CSS = """
+    WorkersView #banner { height: 1; background: $warning; color: $background; text-style: bold; padding: 0 1; }
+    WorkersView #banner { display: none; }
+    WorkersView #scaling { height: auto; }
+    WorkersView #figures { padding: 0 1; height: auto; }
+    WorkersView #plot-panel { height: 3fr; }
+    WorkersView #legend { height: 1; padding: 0 1; }
+    WorkersView #below { height: 2fr; min-height: 5; }
+    WorkersView #workers { width: 3fr; }
+    WorkersView #revisions { width: 2fr; }
+    WorkersView.-narrow #revisions { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._instances: LiveTable[Instance] = LiveTable(
+            self._columns(), key=lambda each: each.name, id="instances", empty="no worker runs"
+        )
+        self._revisions: LiveTable[Revision] = LiveTable(
+            revision_columns(), key=lambda each: each.number, id="recent", empty="no revision yet"
+        )
+        self._scaling: Scaling | None = None
+        self._plot: TimePlot | None = None
+        self._rates: Mapping[str, WorkerRates] = {}
+        self._meter: WorkerMeter | None = None
+
+    def content(self) -> ComposeResult:
+        """Banner, numbers, plot, workers, and with room the revisions."""
+        yield Static("", id="banner")
+        yield Panel("Scaling", Static(id="figures"), id="scaling", awaits="asking the autoscaler")
+        yield Panel("Last minutes", Static(id="legend"), id="plot-panel")
+        with Horizontal(id="below"):
+            yield Panel(
+                "Workers",
+                self._instances,
+                id="workers",
+            )
+            yield Panel(
+                "Revisions",
+                self._revisions,
+                id="revisions",
+            )
+
+    def _columns(self) -> list[Column[Instance]]:
+        return [
+            Column("Worker", _name, 16, share=1),
+            Column("Up", lambda each: figures.age(each.started_at), 7, right=True),
+            Column("Rate", lambda each: self._rate(each, "rate"), 9, right=True),
+            Column("Batch", lambda each: self._rate(each, "batch"), 6, right=True),
+            Column("Errors", lambda each: self._rate(each, "errors"), 7, right=True),
+            Column("Restarts", lambda each: figures.count(each.restarts), 8, right=True, rank=1),
+            Column("State", lambda each: (each.detail or each.state, Tone.MUTED), 10, share=2, rank=2),
+        ]
+
+    def _rate(self, instance: Instance, what: str) -> Line:
+        found = self._rates.get(instance.name)
+        if found is None:
+            return (figures.NONE, Tone.MUTED)
+        match what:
+            case "rate":
+                return figures.rate(found.rate)
+            case "batch":
+                return figures.short_count(found.batch)
+            case _:
+                return (figures.count(found.errors), Tone.BAD if found.errors else Tone.PLAIN)
+
+    def begin(self) -> None:
+        """Scaling each second, the workers' own figures every two, revisions seldom."""
+        self._instances.focus()
+        self.subscribe("scaling", 1.0, self._load, self._show, self._panel("scaling"))
+        self.subscribe("rates", 2.0, self._load_rates, self._show_rates)
+        self.subscribe(
+            "revisions",
+            10.0,
+            lambda: self.environment.history(WORKER),
+            self._revisions.show,
+            self._panel("revisions"),
+        )
+        self.nomnom.pulse_signal.subscribe(self, self._beat, immediate=True)
+        self._beat(self.nomnom.pulse)
+        self.call_after_refresh(self._add_plot)
+
+    def environment_changed(self) -> None:
+        """Nothing of the other environment's workers stays."""
+        self._scaling, self._rates, self._meter = None, {}, None
+        self._instances.show([])
+        self.query_one("#figures", Static).update("")
+
+    def _panel(self, name: str) -> Panel:
+        return self.query_one(f"#{name}", Panel)
+
+    def _add_plot(self) -> None:
+        # plotext is imported after the first paint.
+        from nomnom_tui.plot import TimePlot
+
+        self._plot = TimePlot(id="plot")
+        self._panel("plot-panel").mount(self._plot)
+        self.call_after_refresh(self._draw_plot)
+
+    # What is shown
+
+    def _beat(self, pulse: Pulse) -> None:
+        worker = next((each for each in pulse.components if each.name == WORKER), None)
+        if worker is not None and self.is_attached:
+            self._show_component(worker)
+
+    def _show_component(self, worker: Component) -> None:
+        mark, tone = MARKS[worker.health]
+        self._instances.show(worker.instances)
+        self._panel("workers").border_title = content(
+            [
+                (" Workers ", Tone.STRONG),
+                (f" {mark} ", tone),
+                (f"{worker.health.value}  {worker.detail} ", Tone.MUTED),
+            ]
+        )
+
+    def _show(self, scaling: Scaling) -> None:
+        self._scaling = scaling
+        rule = scaling.rule
+        banner = self.query_one("#banner", Static)
+        banner.display = scaling.paused
+        if scaling.paused:
+            banner.update(f"‖ AUTOSCALING IS PAUSED at {scaling.desired}: the backlog changes nothing. p resumes it.")
+        ready = Tone.GOOD if scaling.ready >= scaling.desired else Tone.WARNING
+        self.query_one("#figures", Static).update(
+            content(
+                [
+                    ("lag ", Tone.MUTED),
+                    (figures.count(scaling.lag), Tone.STRONG),
+                    ("    desired ", Tone.MUTED),
+                    (figures.count(scaling.desired), Tone.STRONG),
+                    ("    actual ", Tone.MUTED),
+                    (figures.count(scaling.actual), Tone.STRONG),
+                    ("    ready ", Tone.MUTED),
+                    (figures.count(scaling.ready), ready),
+                    ("    ", Tone.PLAIN),
+                    ("by hand" if scaling.paused else "automatic", Tone.WARNING if scaling.paused else Tone.ACCENT),
+                ],
+                [
+                    ("rule     ", Tone.MUTED),
+                    (f"⌈lag / {figures.count(rule.threshold)}⌉", Tone.PLAIN),
+                    (" between ", Tone.MUTED),
+                    (f"{rule.minimum} and {rule.maximum}", Tone.PLAIN),
+                    (", cooldown ", Tone.MUTED),
+                    (figures.duration(rule.cooldown), Tone.PLAIN),
+                    (", asked every ", Tone.MUTED),
+                    (figures.duration(rule.polling), Tone.PLAIN),
+                ],
+                [
+                    ("decided  ", Tone.MUTED),
+                    (f"{figures.clock(scaling.decided_at)} ", Tone.MUTED),
+                    (scaling.decision or "nothing yet", Tone.PLAIN),
+                ],
+            )
+        )
+        self._draw_plot()
+
+    def _draw_plot(self) -> None:
+        if self._plot is None or not self._plot.is_mounted:
+            return
+        from nomnom_tui.plot import Series
+
+        samples = list(self.nomnom.history)
+        now = figures.present()
+        self._plot.show(
+            [
+                Series("lag", _points(samples, now, "lag"), Tone.HUE_1),
+                Series("desired", _points(samples, now, "desired"), Tone.HUE_4, marker="·", right=True),
+                Series("actual", _points(samples, now, "actual"), Tone.HUE_2, marker="─", right=True),
+                Series("ready", _points(samples, now, "ready"), Tone.HUE_3, marker="━", right=True),
+            ]
+        )
+        self.query_one("#legend", Static).update(content(self._plot.legend()))
+
+    async def _load(self) -> Scaling:
+        return await self.environment.scaling()
+
+    async def _load_rates(self) -> Mapping[str, WorkerRates]:
+        if self._meter is None:
+            from nomnom_control.worker_rates import WorkerMeter
+
+            self._meter = WorkerMeter(self.environment)
+        return await self._meter.read()
+
+    def _show_rates(self, rates: Mapping[str, WorkerRates]) -> None:
+        self._rates = rates
+        self._instances.refresh()
+
+    # Changes
+
+    def _now(self) -> Scaling | None:
+        if self._scaling is None:
+            self.nomnom.notify("the scaling is not known yet", severity="warning")
+        return self._scaling
+
+    def _scale_to(self, number: int) -> None:
+        self.nomnom.perform(
+            Change(
+                f"Scale the workers to {number}",
+                self.session.command(f"scale {number}"),
+                act=lambda: self.environment.scale(WORKER, number),
+                told=f"Workers scaled to {number}; autoscaling is paused",
+            )
+        )
+
+    def action_step(self, by: int) -> None:
+        """One worker more or less, by hand."""
+        if (scaling := self._now()) is not None:
+            self._scale_to(max(0, min(_MOST, scaling.desired + by)))
+
+    def action_scale(self) -> None:
+        """Ask for a number and scale to it."""
+        if (scaling := self._now()) is None:
+            return
+        form = FormDialog(
+            "Scale by hand",
+            [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, _MOST))],
+            lambda values: (
+                [("Autoscaling is paused at ", Tone.MUTED), (values["workers"], Tone.STRONG), (" until p", Tone.MUTED)],
+                [("$ ", Tone.MUTED), (self.session.command(f"scale {values['workers']}"), Tone.ACCENT)],
+            ),
+            "Scale",
+        )
+        self.nomnom.push_screen(form, lambda values: self._scale_to(int(values["workers"])) if values else None)
+
+    def action_pause(self) -> None:
+        """Pause autoscaling at the present number, or resume it."""
+        if (scaling := self._now()) is None:
+            return
+        if scaling.paused:
+            change = Change(
+                "Resume autoscaling",
+                self.session.command("scale --auto"),
+                act=self.environment.resume_autoscaling,
+                told="The rule decides again",
+            )
+        else:
+            change = Change(
+                f"Pause autoscaling at {scaling.desired}",
+                self.session.command(f"scale {scaling.desired}"),
+                act=self.environment.pause_autoscaling,
+            )
+        self.nomnom.perform(change)
+
+    def action_rule(self) -> None:
+        """Edit the rule."""
+        if (scaling := self._now()) is None:
+            return
+        rule = scaling.rule
+
+        def command(values: Mapping[str, str]) -> str:
+            return self.session.command(
+                f"scale --min {values['minimum']} --max {values['maximum']} --threshold {values['threshold']} "
+                f"--cooldown {values['cooldown']}"
+            )
+
+        def preview(values: Mapping[str, str]) -> tuple[Line, ...]:
+            changed = _rule(values, rule)
+            lag = scaling.lag
+            wanted = None if lag is None else _bounded(lag, changed)
+            return (
+                [
+                    ("With the lag of now, ", Tone.MUTED),
+                    (figures.count(lag), Tone.PLAIN),
+                    (", it wants ", Tone.MUTED),
+                    (figures.count(wanted), Tone.STRONG),
+                    (" workers.", Tone.MUTED),
+                ],
+                [("$ ", Tone.MUTED), (command(values), Tone.ACCENT)],
+            )
+
+        form = FormDialog(
+            "Scaling rule",
+            [
+                Field("minimum", "Minimum", str(rule.minimum), "0 lets it scale to zero", _whole(0, _MOST)),
+                Field("maximum", "Maximum", str(rule.maximum), "at least 1", _whole(1, _MOST)),
+                Field("threshold", "Threshold", str(rule.threshold), "messages a worker", _whole(1, 10**9)),
+                Field("cooldown", "Cooldown", f"{rule.cooldown:g}", "seconds idle before zero", _whole(0, 10**6)),
+            ],
+            preview,
+            "Change",
+        )
+
+        def submit(values: dict[str, str] | None) -> None:
+            if values is None:
+                return
+            changed = _rule(values, rule)
+            if changed.minimum > changed.maximum:
+                self.nomnom.tell_problem("Scaling rule", "the minimum is above the maximum; nothing was changed")
+                return
+            self.nomnom.perform(
+                Change(
+                    "Change the scaling rule",
+                    command(values),
+                    act=lambda: self.environment.set_scaling_rule(changed),
+                    told="The rule is changed",
+                )
+            )
+
+        self.nomnom.push_screen(form, submit)
+
+    def action_restart(self) -> None:
+        """Restart all workers, one after another."""
+        self.nomnom.perform(
+            Change(
+                "Restart the workers",
+                self.session.command(f"restart {WORKER}"),
+                begin=lambda: self.environment.restart(WORKER),
+                plan=("each worker finishes its batch, stops, and is replaced before the next one stops",),
+            )
+        )
+
+    def action_history(self) -> None:
+        """The workers' revisions."""
+        self.nomnom.push_screen(HistoryView(WORKER))
+
+    def action_rollback(self) -> None:
+        """Back to the revision before."""
+        self.nomnom.perform(
+            Change(
+                "Roll the workers back to the revision before",
+                self.session.command(f"rollback {WORKER}"),
+                begin=lambda: self.environment.rollback(WORKER),
+                plan=("the settings of the revision before are rolled out, one worker after another",),
+            )
+        )
+
+    @on(LiveTable.Chosen, "#recent")
+    def _revision_chosen(self) -> None:
+        self.action_history()
+
+    def commands(self) -> Iterable[Command]:
+        """``scale N`` by number."""
+        return (Command("scale", "scale by hand, or auto", self._scale_typed, "N|auto", lambda _: ["auto"]),)
+
+    def _scale_typed(self, text: str) -> None:
+        if text == "auto":
+            if self._scaling is not None and self._scaling.paused:
+                self.action_pause()
+            return
+        if (problem := _whole(0, _MOST)(text)) is not None:
+            self.nomnom.notify(problem, severity="warning")
+        else:
+            self._scale_to(int(text))
+
+
+def _name(instance: Instance) -> Line:
+    health = Health.HEALTHY if instance.ready else Health.STARTING
+    mark, tone = MARKS[Health.FAILED if instance.state == Health.FAILED else health]
+    return [(f"{mark} ", tone), (instance.name, Tone.PLAIN)]
+
+
+def _points(samples: Iterable[Sample], now: datetime, what: str) -> list[tuple[float, float]]:
+    pairs = (((now - each.at).total_seconds(), getattr(each, what)) for each in samples)
+    return [(ago, float(value)) for ago, value in pairs if value is not None and 0 <= ago <= _SPAN]
+
+
+def _bounded(lag: int, rule: ScalingRule) -> int:
+    return max(rule.minimum, min(rule.maximum, -(-lag // rule.threshold)))
+
+
+def _rule(values: Mapping[str, str], rule: ScalingRule) -> ScalingRule:
+    return replace(
+        rule,
+        minimum=int(values["minimum"]),
+        maximum=int(values["maximum"]),
+        threshold=int(values["threshold"]),
+        cooldown=float(values["cooldown"]),
+    )
+
+
+def _whole(least: int, most: int) -> Callable[[str], str | None]:
+    def check(text: str) -> str | None:
+        if text.isascii() and text.isdigit() and least <= int(text) <= most:
+            return None
+        return f"a whole number from {least} to {most:,}"
+
+    return check
