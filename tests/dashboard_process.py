@@ -91,4 +91,5 @@ async def running(environment: dict[str, str], folder: Path, **settings: str) ->
                     await asyncio.sleep(0.05)
             yield Dashboard(client, process)
     finally:
-        assert await process.stop(10) == 0
+        code = await process.stop(10)
+        assert code == 0, process.failure()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
 
@@ -61,6 +62,34 @@ async def worker(deployment: Deployment, folder: Path) -> AsyncIterator[None]:
         await process.stop(15)
 
 
+@asynccontextmanager
+async def api(deployment: Deployment, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The ingest API, and a client of it."""
+    port = free_port()
+    process = ChildProcess(
+        "api",
+        [sys.executable, "-m", "nomnom_api"],
+        folder / "api.log",
+        {**deployment.environment, "NOMNOM_API_HOST": "127.0.0.1", "NOMNOM_API_PORT": str(port), "LOG_FORMAT": "json"},
+    )
+    await process.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    if (await client.get("/ready")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    if process.exit_code is not None:
+                        raise process.failure() from None
+                assert time.monotonic() < deadline, "the api is not ready"
+                await asyncio.sleep(0.05)
+            yield client
+    finally:
+        await process.stop(15)
+
+
 @pytest.fixture
 async def dashboard(deployment: Deployment, tmp_path: Path, page_folder: Path) -> AsyncIterator[Dashboard]:
     async with running(deployment.environment, tmp_path, NOMNOM_DASHBOARD_PAGE=str(page_folder)) as started:
@@ -74,6 +103,13 @@ async def post(deployment: Deployment, record: str) -> str:
         ingest_subject("orders", message_id), record.encode(), headers=headers(message_id, time.time_ns() // 1000)
     )
     return message_id
+
+
+async def accepted(ingest: httpx.AsyncClient, record: str) -> str:
+    """The id of a message that the api has accepted."""
+    answer = await ingest.post("/api/ingest/message", content=record, headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["message_id"])
 
 
 async def axe(page: Page) -> list[dict[str, Any]]:
@@ -91,12 +127,16 @@ async def axe(page: Page) -> list[dict[str, Any]]:
 async def test_a_message_arrives_and_a_dead_letter_appears(
     deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
 ) -> None:
-    async with window(browser, **DESK) as page, worker(deployment, tmp_path):
+    async with (
+        window(browser, **DESK) as page,
+        api(deployment, tmp_path) as ingest,
+        worker(deployment, tmp_path),
+    ):
         await page.goto(str(dashboard.client.base_url))
         await expect(page.get_by_text("No message yet")).to_be_visible()
         await expect(page.locator(".stage", has_text="Workers")).to_contain_text("1 connected")
 
-        good = await post(deployment, ORDER)
+        good = await accepted(ingest, ORDER)
         row = page.get_by_role("row").filter(has_text=good[-6:])
         await expect(row).to_contain_text("completed")
         await row.get_by_role("link").click()
@@ -104,7 +144,7 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         await expect(page.get_by_text("Wrote to orders")).to_be_visible()
         await expect(page.locator(".record")).to_contain_text("123.45")
 
-        bad = await post(deployment, BROKEN)
+        bad = await accepted(ingest, BROKEN)
         letters = page.get_by_role("navigation").get_by_role("link", name="Dead letters")
         await expect(letters).to_contain_text("1 letters")
         await letters.click()

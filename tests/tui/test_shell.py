@@ -396,9 +396,8 @@ async def test_logs_are_filtered_by_keys_and_saved(tmp_path: Path, monkeypatch: 
         await pilot.press("slash", *"dead", "enter")
         assert [entry.line.level for entry in pane.shown] == ["error"] * 3
         await pilot.press("ctrl+s")
-        await until(lambda: list(tmp_path.glob("*.log")))
         await until(lambda: "3 lines" in told(app))
-        saved = next(tmp_path.glob("*.log")).read_text().splitlines()
+        saved = _lines_saved(tmp_path)
         assert len(saved) == 3
         assert all("message is a dead letter" in each for each in saved)
         await pilot.press("escape")
@@ -409,6 +408,10 @@ async def test_logs_are_filtered_by_keys_and_saved(tmp_path: Path, monkeypatch: 
         assert pane.wrap
         await pilot.press("slash", "[")
         assert view.query_one("#pattern", Input).has_class("-invalid"), "half a pattern is no error"
+
+
+def _lines_saved(folder: Path) -> list[str]:
+    return next(folder.glob("*.log")).read_text().splitlines()
 
 
 async def test_a_crash_in_the_logs_is_followed_through() -> None:

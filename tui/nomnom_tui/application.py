@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -34,6 +36,11 @@ _TOAST = 5.0
 _MOST_FAULTS = 20
 """Faults after which the app ends after all: it may be the drawing itself that fails."""
 
+_PAINT = 0.02
+"""Seconds that the first paint gets to reach the terminal before anything else is done."""
+
+ChooseEnvironment = Callable[[], Environment]
+"""Makes the environment to begin with; called in a thread, after the first paint."""
 FindEnvironments = Callable[[], Awaitable[list[Environment]]]
 """Finds the environments that can be chosen."""
 
@@ -68,10 +75,19 @@ class NomnomApp(App[int]):
     """
 
     def __init__(
-        self, session: Session, preferences: Preferences | None = None, known: FindEnvironments | None = None
+        self,
+        session: Session,
+        preferences: Preferences | None = None,
+        *,
+        choose: ChooseEnvironment | None = None,
+        known: FindEnvironments | None = None,
     ) -> None:
         super().__init__()
         self.session = session
+        self.connected = False
+        """Whether the first paint is out, and views may load."""
+        self._connectable = asyncio.Event()
+        self._choose = choose
         self._find = known
         self._offered = False
         self._faults = 0
@@ -94,13 +110,31 @@ class NomnomApp(App[int]):
         """Say what is wrong with the settings; everything else waits until the first paint is out."""
         if self.preferences.problem:
             self.notify(self.preferences.problem, severity="warning", title="Settings", timeout=10, markup=False)
-        self.call_after_refresh(self._connect)
+        self.call_after_refresh(self.set_timer, _PAINT, self._painted)
 
     async def on_unmount(self) -> None:
         """Close what the session opened, while its event loop still runs."""
         await self.session.close()
 
-    def _connect(self) -> None:
+    def _painted(self) -> None:
+        if not self.is_headless:
+            # What has been made by now stays for good: collections need not look at it while keys wait.
+            gc.freeze()
+        self._connectable.set()
+        self.run_worker(self._connect(), name="connect")
+
+    async def _connect(self) -> None:
+        """Choose the environment, in a thread since that imports what it needs, and let the views load."""
+        if self._choose is not None:
+            try:
+                environment = await asyncio.to_thread(self._choose)
+            except NomnomError as error:
+                self.tell_problem("Environment", error)
+            else:
+                await self.session.choose(environment)
+        self.connected = True
+        for view in self._views():
+            view.start_feeds()
         self._feed = Feed("pulse", PULSE, self._take_pulse, self._beat, self._no_pulse)
         self.run_worker(self._feed.run(), name="pulse", group="pulse")
 
@@ -153,10 +187,12 @@ class NomnomApp(App[int]):
         self.history.clear()
         self.pulse_signal.publish(self.pulse)
         self.refresh_pulse()
-        for stack in self._screen_stacks.values():
-            for screen in stack:
-                if isinstance(screen, View):
-                    screen.restart_feeds()
+        for view in self._views():
+            view.restart_feeds()
+
+    def _views(self) -> list[View]:
+        """Every view that was opened so far, seen or not."""
+        return [each for stack in self._screen_stacks.values() for each in stack if isinstance(each, View)]
 
     def refresh_pulse(self) -> None:
         """Look at the components now."""
@@ -175,6 +211,11 @@ class NomnomApp(App[int]):
         self._faults += 1
         logger.error("unexpected", exc_info=error)
         self.tell_problem(f"Unexpected {type(error).__name__}", f"{error}\nwritten to {log_file()}")
+
+    async def import_later(self, module: str) -> None:
+        """Import something heavy after the first paint, in a thread: keys are answered meanwhile."""
+        await self._connectable.wait()
+        await asyncio.to_thread(import_module, module)
 
     # Themes
 
@@ -203,7 +244,8 @@ class NomnomApp(App[int]):
     @property
     def breadcrumbs(self) -> list[str]:
         """The environment, the screen, and the details upon it."""
-        name = self.session.environment.name if self.session.chosen else "no environment"
+        nowhere = "no environment" if self.connected else "…"
+        name = self.session.environment.name if self.session.chosen else nowhere
         return [name, *(screen.crumb for screen in self.screen_stack if isinstance(screen, View))]
 
     def action_go(self, name: str) -> None:
@@ -409,14 +451,15 @@ class NomnomApp(App[int]):
 
 
 def run(
-    environment: Environment | None = None, *, readonly: bool = False, known: FindEnvironments | None = None
+    choose: ChooseEnvironment | None = None, *, readonly: bool = False, known: FindEnvironments | None = None
 ) -> int:
-    """Run the app on an environment until the person leaves; returns the exit code.
+    """Run the app until the person leaves; returns the exit code.
 
-    ``known`` finds the other environments that can be chosen; ``readonly`` refuses every change.
+    ``choose`` makes the environment to begin with, after the first paint: what it imports costs nothing before.
+    ``known`` finds the others that can be chosen; ``readonly`` refuses every change.
     """
     _log_to_file()
-    app = NomnomApp(Session(environment, readonly=readonly), known=known)
+    app = NomnomApp(Session(readonly=readonly), choose=choose, known=known)
     app.run()
     return app.return_code or 0
 

@@ -63,7 +63,8 @@ def describe_keys(app: NomnomApp) -> list[Line]:
         group = (binding.id or "app.").partition(".")[0]
         # One action may have several keys.
         entry = groups.setdefault(group, {}).setdefault((binding.description, binding.id or ""), [])
-        entry.append(app.get_key_display(binding))
+        if (key := app.get_key_display(binding)) not in entry:
+            entry.append(key)
     own = [name for name in groups if name not in _GROUPS]
     lines: list[Line] = []
     for group in (*own, *(name for name in _GROUPS if name in groups)):

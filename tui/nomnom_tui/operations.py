@@ -118,10 +118,11 @@ class Operation:
         if step is None:
             step = StepRecord(event.step, event.state, monotonic())
             self.steps.append(step)
-        step.state = event.state
         if event.state is Step.OUTPUT:
             step.output.append(event.text)
-        elif event.text:
+            return
+        step.state = event.state
+        if event.text:
             step.text = event.text
         if event.state in (Step.DONE, Step.FAILED, Step.SKIPPED):
             step.seconds = event.seconds if event.seconds is not None else monotonic() - step.started

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
 from nomnom_tui import figures
 from nomnom_tui.refresh import Trouble
-from nomnom_tui.tones import Line, Tone, content
+from nomnom_tui.tones import Line, Piece, Tone, content, pieces
 
 
 class Notice(Static):
@@ -32,7 +33,6 @@ class Panel(Vertical):
         border-top: solid $border;
         border-title-background: $background;
         border-title-color: $foreground;
-        border-title-style: bold;
         padding: 0;
     }
     Panel:focus-within { border-top: solid $accent; border-title-color: $accent; }
@@ -40,7 +40,7 @@ class Panel(Vertical):
 
     def __init__(self, title: str, *children: Widget, id: str | None = None, awaits: str = "") -> None:
         super().__init__(*children, id=id)
-        self.border_title = f" {title} "
+        self.retitle(title)
         self._awaits = awaits
         self._notice = Notice()
         self._loaded_at: datetime | None = None
@@ -57,9 +57,13 @@ class Panel(Vertical):
         if self._awaits and self._loaded_at is None and self._trouble is None:
             self.say((f"{self._awaits} …", Tone.MUTED))
 
-    def retitle(self, title: str, figure: str = "") -> None:
-        """Change the title, and the figure after it."""
-        self.border_title = content([(f" {title} ", Tone.STRONG), (f" {figure} " if figure else "", Tone.MUTED)])
+    def retitle(self, title: str, *beside: Piece) -> None:
+        """Change the title, and what stands beside it. The title itself has no colour: it takes on the border's."""
+        told = [
+            (text, str(tone))
+            for text, tone in pieces([(f" {each} ", Tone.MUTED) if isinstance(each, str) else each for each in beside])
+        ]
+        self.border_title = Content.assemble((f" {title} ", "bold"), *told)
 
     def say(self, *lines: Line) -> None:
         """Show these lines above (or in place of) the content; without lines, nothing."""

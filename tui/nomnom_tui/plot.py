@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log10
 
+from rich.style import Style
+from rich.text import Span, Text
 from textual.app import RenderResult
 from textual.color import Color
 from textual.content import Content
@@ -64,7 +66,21 @@ class TimePlot(PlotextPlot):
         """The plot; its ticks depend on the room."""
         if self._plotted_for != self.size:
             self._plot_series()
-        return super().render()
+        drawn = super().render()
+        if isinstance(drawn, Text):
+            self._mute_axes(drawn)
+        return drawn
+
+    def _mute_axes(self, drawn: Text) -> None:
+        """textual-plotext draws the axes in the text's colour: they are not what matters in a plot."""
+        foreground = Color.parse(self.app.theme_variables["foreground"]).rgb
+        muted = Style(color=Color.parse(self.app.theme_variables["muted"]).rich_color)
+        for at, span in enumerate(drawn.spans):
+            style = span.style
+            if not isinstance(style, Style) or style.color is None or style.color.triplet is None:
+                continue
+            if tuple(style.color.triplet) == foreground:
+                drawn.spans[at] = Span(span.start, span.end, style + muted)
 
     def legend(self) -> Line:
         """Names and looks of the lines, for a line above the plot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from nomnom_control.environment import Environment
@@ -48,6 +49,8 @@ class Session:
         """Control's connections to the pipeline, opened at the first use; raises ControlError where it is away."""
         async with self._opening:
             if self._pipeline is None:
+                # Its libraries take a moment to import: keys are answered meanwhile.
+                await asyncio.to_thread(import_module, "nomnom_control.pipeline")
                 from nomnom_control.pipeline import Pipeline
 
                 environment = self.environment

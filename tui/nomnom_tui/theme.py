@@ -37,6 +37,7 @@ DARK = Theme(
         "raised": "#1b212a",
         "input-selection-background": "#4db6c6 35%",
         "block-cursor-text-style": "none",
+        "button-focus-text-style": "bold",
     },
 )
 
@@ -73,6 +74,7 @@ LIGHT = Theme(
         "raised": "#f2f2ee",
         "input-selection-background": "#0b7285 30%",
         "block-cursor-text-style": "none",
+        "button-focus-text-style": "bold",
     },
 )
 

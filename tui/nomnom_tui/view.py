@@ -124,6 +124,12 @@ class View(Screen[None]):
             self._start_feed(feed)
         return feed
 
+    def start_feeds(self) -> None:
+        """Begin to load, where the view is seen."""
+        if self.seen:
+            for feed in self._feeds.values():
+                self._start_feed(feed)
+
     @property
     def seen(self) -> bool:
         """Whether the view is on the screen: the present one, or only dialogs are above it."""
@@ -140,8 +146,7 @@ class View(Screen[None]):
 
     def on_screen_resume(self) -> None:
         """Load what may have changed while nobody looked."""
-        for feed in self._feeds.values():
-            self._start_feed(feed)
+        self.start_feeds()
 
     def on_screen_suspend(self) -> None:
         """Stop loading, unless what covers the view is a dialog."""
@@ -167,6 +172,8 @@ class View(Screen[None]):
         return None if action in self.CHANGES and self.session.readonly else True
 
     def _start_feed(self, feed: Feed[Any]) -> None:
+        if not self.nomnom.connected:
+            return
         worker = self._feed_workers.get(feed.name)
         if worker is None or worker.is_finished or worker.is_cancelled:
             self._feed_workers[feed.name] = self.run_worker(feed.run(), name=feed.name, group="feeds")

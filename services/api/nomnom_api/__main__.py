@@ -61,6 +61,8 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        # Nothing here depends on a client's address or scheme.
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.nomnom_api_grace)),
     )
     host, port = listener.getsockname()[:2]

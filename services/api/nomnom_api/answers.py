@@ -7,32 +7,36 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+Moment = Annotated[datetime, Meta(tz=True)]
 MessageId = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The message is in the stream, and safe. ``duplicate``: it was already, by an earlier request with the same key."""
+    """The message is in the stream, and safe. ``duplicate``: it was before, under the same key."""
 
     message_id: MessageId
     status: Literal["accepted"]
-    timestamp: datetime
+    timestamp: Moment
     """When the api received it: UTC, microseconds."""
     duplicate: bool = False
 
 
-class BatchIds(Struct, frozen=True):
+class BatchIds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All lines are in the stream: their number, and the id of each line that is not blank, in order."""
 
     count: int
     ids: list[MessageId]
+    duplicates: int = 0
+    """Lines that were in the stream already; absent where there are none."""
 
 
-class BatchSummary(Struct, frozen=True):
+class BatchSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All lines are in the stream: their number, and the first and the last id."""
 
     count: int
     first_id: MessageId
     last_id: MessageId
+    duplicates: int = 0
 
 
 class AcceptedLine(Struct, frozen=True):
@@ -61,6 +65,7 @@ class PartialBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     count: int
     """Lines accepted."""
+    duplicates: int = 0
     problems: list[LineProblem]
     accepted: list[AcceptedLine] | None = None
     """The accepted lines; absent with ``ids=none``."""
@@ -100,8 +105,8 @@ class MessageState(Struct, frozen=True, kw_only=True):
     message_id: MessageId
     status: Literal["accepted", "processing", "completed", "failed", "dlq"]
     entity: str | None
-    received_at: datetime | None
-    processed_at: datetime | None = None
+    received_at: Moment | None
+    processed_at: Moment | None = None
     retry_count: int = 0
     error: str | None = None
     superseded: bool = False

@@ -1,6 +1,7 @@
-"""The BlackSheep application: routes, and around each of them access, problems and counting."""
+"""The BlackSheep application: routes, and around each of them access, problems and counting.
 
-from __future__ import annotations
+Its annotations are evaluated: BlackSheep wraps a handler of which it does not see that it returns a Response.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +18,7 @@ from nomnom_api.database import Database
 from nomnom_api.documents import Documents
 from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError
 from nomnom_api.identities import Clock
+from nomnom_api.intake import Intake
 from nomnom_api.messages import Messages
 from nomnom_api.publisher import Publisher
 from nomnom_api.readiness import Probe
@@ -44,11 +46,10 @@ class Api:
         self._bodies = Bodies(
             settings.nomnom_api_max_body, settings.nomnom_api_max_buffer, settings.nomnom_api_read_timeout
         )
-        clock = Clock()
-        self._messages = Messages(schema, self._access, self._bodies, self.publisher, clock, self.metrics)
-        self._batches = Batches(
-            settings, schema, self._access, self._bodies, self.publisher, clock, self.metrics, self._is_stopping
+        intake = Intake(
+            settings, schema, self._access, self._bodies, self.publisher, Clock(), self.metrics, self._is_stopping
         )
+        self._messages, self._batches = Messages(intake), Batches(intake)
         self._statuses = Statuses(settings.streams, self.publisher.link, self.database)
         self._probe = Probe(settings.nats_stream, self.publisher.link, self.database, self._is_stopping)
         self._documents = Documents(settings, schema)

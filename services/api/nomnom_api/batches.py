@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from urllib.parse import parse_qs
 
 from blacksheep import Content, Request, Response, StreamedContent
 
 from nomnom.envelope import headers, idempotent_message_id, ingest_subject, new_message_id
-from nomnom.schema import Schema
-from nomnom_api.access import Access
 from nomnom_api.batch_answers import BatchAnswer
-from nomnom_api.bodies import Bodies, check_type, declared
+from nomnom_api.bodies import check_type, declared, receiver
 from nomnom_api.errors import (
     ApiError,
     BusyError,
@@ -28,10 +26,9 @@ from nomnom_api.errors import (
     TooManyProblemsError,
     UnconfirmedError,
 )
-from nomnom_api.identities import Clock, idempotency_key, line_key
-from nomnom_api.publisher import Outcome, Publisher
-from nomnom_api.settings import ApiSettings
-from nomnom_api.telemetry import Metrics
+from nomnom_api.identities import idempotency_key, line_key
+from nomnom_api.intake import Intake
+from nomnom_api.publisher import Outcome
 
 _JSON = b"application/json"
 _YIELD = 64
@@ -42,28 +39,18 @@ _LINE_ENDS = b"\r"
 class Batches:
     """Takes batches, a limited number at a time."""
 
-    def __init__(
-        self,
-        settings: ApiSettings,
-        schema: Schema,
-        access: Access,
-        bodies: Bodies,
-        publisher: Publisher,
-        clock: Clock,
-        metrics: Metrics,
-        stopping: Callable[[], bool],
-    ) -> None:
-        self.schema, self.publisher, self.clock, self.metrics = schema, publisher, clock, metrics
+    def __init__(self, intake: Intake) -> None:
+        settings = intake.settings
+        self.intake = intake
         self.line_limit, self.window = settings.nomnom_api_max_body, settings.nomnom_api_batch_window
-        self.stopping = stopping
-        self._access, self._bodies = access, bodies
         self._limit, self._most = settings.nomnom_api_batch_max_body, settings.nomnom_api_batches
         self._running = 0
 
     async def accept(self, request: Request) -> Response:
         """POST /api/ingest/batch."""
         given = dict(request.scope["headers"])
-        caller = self._access.caller(given.get(b"authorization"))
+        intake = self.intake
+        caller = intake.access.caller(given.get(b"authorization"))
         keep_ids = _wants_ids(request.scope["query_string"])
         key = given.get(b"idempotency-key")
         batch = Batch(self, caller, None if key is None else idempotency_key(key), keep_ids=keep_ids)
@@ -74,14 +61,14 @@ class Batches:
         self._running += 1
         begun = time.perf_counter()
         try:
-            async with aclosing(self._bodies.parts(given, request.content.receive, self._limit)) as parts:
+            async with aclosing(intake.bodies.parts(given, receiver(request), self._limit)) as parts:
                 answer = await batch.take(parts)
         except ClientGoneError:
-            self.metrics.abandoned.inc()
+            intake.metrics.abandoned.inc()
             raise
         finally:
             self._running -= 1
-            self.metrics.batch_seconds.observe(time.perf_counter() - begun)
+            intake.metrics.batch_seconds.observe(time.perf_counter() - begun)
         return _respond(answer)
 
 
@@ -89,7 +76,7 @@ class Batch:
     """One batch being taken."""
 
     def __init__(self, batches: Batches, caller: str, key: str | None, *, keep_ids: bool) -> None:
-        self._batches, self._publisher = batches, batches.publisher
+        self._batches, self._intake, self._publisher = batches, batches.intake, batches.intake.publisher
         self._caller, self._key, self._keep_ids = caller, key, keep_ids
         self._number = 0
         """The line that is being read, or was read last."""
@@ -173,14 +160,12 @@ class Batch:
                 await self._wait(self._in_flight // 2)
         self._go_on()
         number, key = self._number, self._key
-        message_id = (
-            new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
-        )
-        subject = ingest_subject(batches.schema.entity_name(text), message_id)
+        message_id = new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
+        subject = ingest_subject(self._intake.schema.entity_name(text), message_id)
         self._in_flight += 1
         try:
             await self._publisher.send(
-                subject, line, headers(message_id, batches.clock.now()), self._settle, number
+                subject, line, headers(message_id, self._intake.clock.now()), self._settle, number
             )
         except TooLargeError as error:
             self._in_flight -= 1
@@ -202,7 +187,7 @@ class Batch:
         self._open = True
 
     def _go_on(self) -> None:
-        if self._batches.stopping():
+        if self._intake.stopping():
             raise StoppingError("the api is stopping: what is left was not sent; post it again")
         if self._stop is not None:
             raise self._stop
@@ -245,7 +230,7 @@ class Batch:
             self._low = -1
 
     def _count(self) -> None:
-        metrics = self._batches.metrics
+        metrics = self._intake.metrics
         metrics.lines.inc(self._lines)
         metrics.accepted_lines.inc(self._accepted)
         metrics.duplicate_lines.inc(self._duplicates)
@@ -288,4 +273,3 @@ def _respond(answer: BatchAnswer) -> Response:
             await asyncio.sleep(0)
 
     return Response(status, answer.headers, StreamedContent(_JSON, stream))
-

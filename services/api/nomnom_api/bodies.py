@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from email.message import Message
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+from blacksheep import Request
 
 from nomnom_api.errors import (
     BusyError,
@@ -26,6 +28,12 @@ _SMALL = 64 * 1024
 _SWEEP = 0.5
 _PLAIN = frozenset({b"text/plain", b"text/plain; charset=utf-8", b"text/plain;charset=utf-8"})
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
+
+
+def receiver(request: Request) -> Receive:
+    """ASGI's receive of a request. BlackSheep's own reading of a body knows no limit of size or time."""
+    content: Any = request.content
+    return content.receive
 
 
 class Bodies:
@@ -73,7 +81,7 @@ class Bodies:
         except UnicodeDecodeError as error:
             raise InvalidBodyError(f"the body is not UTF-8: byte {error.start + 1} {error.reason}") from error
 
-    async def parts(self, given: Headers, receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    async def parts(self, given: Headers, receive: Receive, limit: int) -> AsyncGenerator[bytes, None]:
         """The parts of a body as they come. Raises as :meth:`message`, in the middle too."""
         read = 0
         while True:
@@ -169,4 +177,6 @@ def _is_plain_text(kind: bytes) -> bool:
         header["content-type"] = kind.decode("ascii")
     except UnicodeDecodeError:
         return False
-    return header.get_content_type() == "text/plain" and header.get_content_charset("utf-8") in _CHARSETS
+    # The header class takes what it cannot read for text/plain, too.
+    named = kind.partition(b";")[0].strip().lower() == b"text/plain"
+    return named and header.get_content_charset("utf-8") in _CHARSETS

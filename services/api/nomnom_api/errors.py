@@ -14,7 +14,10 @@ PROBLEM_TYPE = "urn:nomnom:problem:"
 
 
 class ApiError(NomnomError):
-    """A request that is not answered as asked. ``code`` and ``title`` are the same for all of a class."""
+    """The api failed: a defect.
+
+    The base of all others. ``code`` and ``title`` are the same for all of a class.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -140,7 +143,7 @@ class StreamFullError(ApiError):
 
 
 class UnconfirmedError(ApiError):
-    """No ack came: the message may be stored, or not."""
+    """No ack came: the message may be stored, or not. Repeat it with the same Idempotency-Key."""
 
     status, code, title, retry_after = 503, "unconfirmed", "JetStream did not confirm", 2
 

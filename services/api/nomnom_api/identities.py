@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from nomnom.envelope import from_microseconds
 from nomnom_api.errors import InvalidKeyError
@@ -31,7 +32,13 @@ class Clock:
 
 def timestamp(microseconds: int) -> str:
     """The moment in ISO 8601, UTC, always with six digits after the second."""
-    return from_microseconds(microseconds).isoformat(timespec="microseconds")[:-6] + "Z"
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(seconds)}.{fraction:06}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(seconds: int) -> str:
+    return from_microseconds(seconds * 1_000_000).replace(tzinfo=None).isoformat()
 
 
 def idempotency_key(value: bytes) -> str:

@@ -100,7 +100,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Wait for the acks that are still to come, then close the connection."""
-        while self._waiting:
+        while self._waiting:  # noqa: ASYNC110  the sweep empties it, once, at the end
             await asyncio.sleep(_SWEEP)
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -125,9 +125,7 @@ class Publisher:
             raise outcome
         return outcome
 
-    async def send(
-        self, subject: str, payload: bytes, envelope: dict[str, str], settle: Settle, argument: Any
-    ) -> None:
+    async def send(self, subject: str, payload: bytes, envelope: dict[str, str], settle: Settle, argument: Any) -> None:
         """Send one message; ``settle(argument, outcome)`` is called once, later.
 
         Raises UnavailableError, BusyError or TooLargeError where it was not sent, and settles nothing then.

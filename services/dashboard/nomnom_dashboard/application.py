@@ -247,6 +247,7 @@ class Dashboard:
         beside = [each for each in folder.glob("*.*") if each.suffix in _BESIDE] if index is not None else []
         for path in beside:
             application.router.add_get(f"/{path.name}", _file(path.read_bytes(), _BESIDE[path.suffix]))
+
         async def fallback(request: Request) -> Response:
             path = request.url.path
             reading = request.method in ("GET", "HEAD")

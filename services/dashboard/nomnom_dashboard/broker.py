@@ -18,6 +18,7 @@ from nomnom.settings import without_secrets
 from nomnom.streams import StreamSettings
 from nomnom.telemetry import logger
 from nomnom_dashboard.errors import UnavailableError
+from nomnom_dashboard.tasks import end
 
 SOURCE = "NATS"
 _TIMEOUT = 3.0
@@ -111,8 +112,7 @@ class Broker:
     async def close(self) -> None:
         """Stop trying, and close."""
         if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+            await end([self._connecting])
         if self._client.is_connected or self._client.is_reconnecting:
             await self._client.close()
 

@@ -27,6 +27,7 @@ from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
 from nomnom_dashboard.flow import BUCKET, KEPT, Flow, Latency, Point, moment
 from nomnom_dashboard.message_rows import ARRIVALS, COUNTED, COUNTS, ESTIMATES, FLOW, WORKERS
 from nomnom_dashboard.messages import Messages
+from nomnom_dashboard.tasks import end
 
 WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 * 3600, 300)}
 """Windows of the series: seconds, and seconds a step."""
@@ -115,9 +116,7 @@ class Overview:
 
     async def close(self) -> None:
         """Stop watching."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
 
     @property
     def database_answers(self) -> bool:

@@ -103,7 +103,14 @@ class OperationView(View):
                     (" cancels it", Tone.MUTED),
                 ]
             case Outcome.DONE:
-                return [(" ✓ done", Tone.GOOD), (f" in {figures.duration(operation.elapsed)}", Tone.MUTED)]
+                return [
+                    (" ✓ done", Tone.GOOD),
+                    (f" in {figures.duration(operation.elapsed)}   ", Tone.MUTED),
+                    ("2", Tone.ACCENT),
+                    (" shows the pipeline, ", Tone.MUTED),
+                    ("esc", Tone.ACCENT),
+                    (" goes back", Tone.MUTED),
+                ]
             case Outcome.FAILED:
                 return [(f" ✕ {operation.problem}", Tone.BAD), ("   t", Tone.ACCENT), (" tries again", Tone.MUTED)]
             case Outcome.CANCELLED:

@@ -110,7 +110,7 @@ class OverviewView(View):
         self.subscribe("overview", _EVERY, self._load, self._show, self.query_one("#flow", Panel))
         self.nomnom.pulse_signal.subscribe(self, self._beat, immediate=True)
         self._draw(self.nomnom.pulse)
-        self.call_after_refresh(self._add_plots)
+        self.run_worker(self._add_plots(), name="plot")
 
     def environment_changed(self) -> None:
         """Nothing of the other environment stays."""
@@ -119,8 +119,8 @@ class OverviewView(View):
         self._concerns.show([])
         self.query_one("#lines", Static).update("")
 
-    def _add_plots(self) -> None:
-        # plotext is imported after the first paint.
+    async def _add_plots(self) -> None:
+        await self.nomnom.import_later("nomnom_tui.plot")
         from nomnom_tui.plot import TimePlot
 
         self._plots = (TimePlot(), TimePlot())
@@ -159,11 +159,11 @@ class OverviewView(View):
         self._draw_plots()
 
     def _title(self, pulse: Pulse) -> None:
-        title: list[tuple[str, Tone]] = [(" Flow ", Tone.STRONG)]
+        beside: list[tuple[str, Tone]] = []
         for each in pulse.components:
             mark, tone = MARKS[each.health]
-            title += [(f"  {mark} ", tone), (each.name, Tone.MUTED)]
-        self.query_one("#flow", Panel).border_title = content([*title, (" ", Tone.PLAIN)])
+            beside += [(f" {mark} ", tone), (f"{each.name} ", Tone.MUTED)]
+        self.query_one("#flow", Panel).retitle("Flow", *beside)
 
     def _draw_lines(self) -> None:
         width = max(10, self.query_one("#lines").size.width - 27)

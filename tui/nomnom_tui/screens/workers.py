@@ -57,6 +57,7 @@ class WorkersView(View):
     WorkersView #plot-panel { height: 3fr; }
     WorkersView #legend { height: 1; padding: 0 1; }
     WorkersView #below { height: 2fr; min-height: 5; }
+    WorkersView.-high #below { height: 14; }
     WorkersView #workers { width: 3fr; }
     WorkersView #revisions { width: 2fr; }
     WorkersView.-narrow #revisions { display: none; }
@@ -129,7 +130,7 @@ class WorkersView(View):
         )
         self.nomnom.pulse_signal.subscribe(self, self._beat, immediate=True)
         self._beat(self.nomnom.pulse)
-        self.call_after_refresh(self._add_plot)
+        self.run_worker(self._add_plot(), name="plot")
 
     def environment_changed(self) -> None:
         """Nothing of the other environment's workers stays."""
@@ -140,8 +141,8 @@ class WorkersView(View):
     def _panel(self, name: str) -> Panel:
         return self.query_one(f"#{name}", Panel)
 
-    def _add_plot(self) -> None:
-        # plotext is imported after the first paint.
+    async def _add_plot(self) -> None:
+        await self.nomnom.import_later("nomnom_tui.plot")
         from nomnom_tui.plot import TimePlot
 
         self._plot = TimePlot(id="plot")
@@ -158,13 +159,8 @@ class WorkersView(View):
     def _show_component(self, worker: Component) -> None:
         mark, tone = MARKS[worker.health]
         self._instances.show(worker.instances)
-        self._panel("workers").border_title = content(
-            [
-                (" Workers ", Tone.STRONG),
-                (f" {mark} ", tone),
-                (f"{worker.health.value}  {worker.detail} ", Tone.MUTED),
-            ]
-        )
+        state = f"{worker.health.value}  {worker.detail}".strip()
+        self._panel("workers").retitle("Workers", (f" {mark} ", tone), (f"{state} ", Tone.MUTED))
 
     def _show(self, scaling: Scaling) -> None:
         self._scaling = scaling

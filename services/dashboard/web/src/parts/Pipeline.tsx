@@ -78,8 +78,8 @@ function Stage({ name, figure, unit, tone, children }: StageProps) {
 
 function Flow({ moving }: { moving: boolean }) {
   return (
-    <svg aria-hidden="true" className={`flow ${moving ? "flow-moving" : ""}`} viewBox="0 0 40 12" preserveAspectRatio="none">
-      <line x1="0" x2="40" y1="6" y2="6" vectorEffect="non-scaling-stroke" />
-    </svg>
+    <span aria-hidden="true" className={`flow ${moving ? "flow-moving" : ""}`}>
+      <i />
+    </span>
   );
 }

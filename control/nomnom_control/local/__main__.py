@@ -1,0 +1,55 @@
+"""The supervisor on its own: ``python -m nomnom_control.local --dir DIR``. Progress goes out as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from nomnom.errors import NomnomError
+from nomnom.settings import Settings
+from nomnom.telemetry import configure_logging
+from nomnom_control.environment import Progress
+from nomnom_control.local.instance import Instance
+from nomnom_control.local.supervisor import Supervisor
+
+
+async def _run(folder: Path, schema: str | None) -> None:
+    supervisor = Supervisor(Instance(folder), schema)
+
+    def tell(each: Progress) -> None:
+        sys.stdout.buffer.write(msgspec.json.encode(each) + b"\n")
+        sys.stdout.flush()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
+    await supervisor.start(tell)
+    sys.stdout.buffer.write(b"ready\n")
+    sys.stdout.flush()
+    # Whoever started this process stops listening now: what is said from here on goes to the log alone.
+    log = os.open(supervisor.instance.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    await supervisor.stopping.wait()
+    await supervisor.stop(lambda _: None)
+
+
+def main() -> None:
+    """Run one instance until SIGTERM, SIGINT, or 'nomnom down'."""
+    parser = argparse.ArgumentParser(prog="python -m nomnom_control.local", description=__doc__)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--schema")
+    given = parser.parse_args()
+    configure_logging("supervisor", Settings(log_format="json"))
+    try:
+        asyncio.run(_run(given.dir, given.schema))
+    except NomnomError as error:
+        raise SystemExit(f"nomnom: {error}") from error
+
+
+main()

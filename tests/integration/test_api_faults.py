@@ -1,0 +1,306 @@
+"""The api while servers are away, full, slow or killed, and while it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import nats
+import pytest
+from api_stage import BATCH, MESSAGE, STATUS, Running, api_process, read_answer, serving, stored_ids, until
+
+from conftest import ORDER, Deployment, free_port
+from nomnom.envelope import new_message_id
+from nomnom.settings import Settings
+from nomnom.streams import ensure_streams, message_stream
+from nomnom_control.local.servers import NatsServer
+
+_NOWHERE = "postgresql://someone:very-secret@127.0.0.1:1/nomnom"
+
+
+@pytest.fixture
+async def own_nats(open_folder: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server that a test may kill."""
+    server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
+    yield server
+    server.process.send(signal.SIGCONT)
+    await server.stop()
+
+
+async def set_streams_up(server: NatsServer) -> Settings:
+    """Streams on a server; returns settings to use them."""
+    settings = Settings(nats_url=server.url, database_url=_NOWHERE)
+    client = await nats.connect(server.url)
+    await ensure_streams(client.jetstream(), settings.streams)
+    await client.close()
+    return settings
+
+
+async def refused(api: Running, code: str) -> httpx.Response:
+    """Post a message that has to be answered 503 with this code."""
+    answer = await api.post(ORDER)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == f"urn:nomnom:problem:{code}"
+    assert answer.headers["retry-after"].isdigit()
+    return answer
+
+
+async def test_a_full_stream_loses_nothing(deployment: Deployment) -> None:
+    small = dataclasses.replace(message_stream(deployment.streams), max_bytes=20_000)
+    await deployment.jetstream.update_stream(small)
+    async with serving(deployment.settings) as api:
+        answers = await asyncio.gather(*(api.post(ORDER) for _ in range(200)))
+        accepted = [each.json()["message_id"] for each in answers if each.status_code == 202]
+        assert 0 < len(accepted) < 200
+        assert {each.status_code for each in answers} == {202, 503}
+        await refused(api, "stream_full")
+        assert sorted(await stored_ids(deployment.settings, deployment.jetstream)) == sorted(accepted)
+        await deployment.jetstream.update_stream(message_stream(deployment.streams))
+        assert (await api.post(ORDER)).status_code == 202
+        assert await api.metric('rejected_total{reason="stream_full"}') == 201 - len(accepted)
+
+
+async def test_without_a_stream(deployment: Deployment) -> None:
+    await deployment.jetstream.delete_stream(deployment.streams.stream)
+    try:
+        async with serving(deployment.settings, wait=False) as api:
+
+            async def connected() -> bool:
+                return await api.metric("nats_up") == 1
+
+            await until(connected)
+            assert "nomnom setup" in (await refused(api, "unavailable")).json()["detail"]
+            ready = await api.client.get("/ready")
+            assert ready.status_code == 503
+            assert ready.json()["status"] == "unavailable"
+            assert "nomnom setup" in ready.json()["jetstream"]["detail"]
+            unknown = await api.client.get(f"{STATUS}/{new_message_id()}")
+            assert unknown.status_code == 503
+    finally:
+        await deployment.jetstream.add_stream(message_stream(deployment.streams))
+
+
+async def test_nats_may_come_later_and_go_again(own_nats: NatsServer) -> None:
+    settings = Settings(nats_url=own_nats.url.replace("//", "//user:hidden@"), database_url=_NOWHERE)
+    async with serving(settings, wait=False, nomnom_api_ack_timeout=120) as api:
+        answer = await refused(api, "unavailable")
+        assert "hidden" not in answer.text
+        ready = await api.client.get("/ready")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "unavailable"
+        assert "secret" not in ready.text
+        assert (await api.client.get("/health")).json() == {"status": "alive"}
+        await own_nats.start()
+        await set_streams_up(own_nats)
+        await until(api.ready)
+        assert (await api.client.get("/ready")).json()["status"] == "degraded"
+        kept = (await api.post(ORDER)).json()["message_id"]
+        await own_nats.stop()
+        # At once: the ack timeout is longer than the client waits.
+        await refused(api, "unavailable")
+        batch = await api.post("\n".join([ORDER] * 10), BATCH)
+        assert batch.status_code == 503
+        await own_nats.start()
+
+        async def accepted() -> bool:
+            return (await api.post(ORDER)).status_code == 202
+
+        await until(accepted)
+        client = await nats.connect(own_nats.url)
+        assert kept in await stored_ids(settings, client.jetstream())
+        await client.close()
+
+
+async def test_a_server_that_does_not_answer(own_nats: NatsServer) -> None:
+    await own_nats.start()
+    settings = await set_streams_up(own_nats)
+    limits = {"nomnom_api_ack_timeout": 0.5, "nomnom_api_max_in_flight": 5}
+    async with serving(settings, **limits) as api:
+        own_nats.process.send(signal.SIGSTOP)
+        answers = await asyncio.gather(*(api.post(ORDER, idempotency_key=str(key)) for key in range(8)))
+        codes = [each.json()["type"].rpartition(":")[2] for each in answers]
+        assert {each.status_code for each in answers} == {503}
+        assert sorted(codes) == ["busy"] * 3 + ["unconfirmed"] * 5
+        batch = await api.post("\n".join([ORDER] * 3), BATCH)
+        assert batch.status_code == 503
+        assert batch.json()["type"] == "urn:nomnom:problem:unconfirmed"
+        assert (await api.client.get("/ready")).status_code == 503
+        own_nats.process.send(signal.SIGCONT)
+
+        async def accepted() -> bool:
+            return (await api.post(ORDER, idempotency_key="0")).status_code == 202
+
+        await until(accepted)
+        # What was not confirmed may be stored; posted again it is the same message.
+        again = await asyncio.gather(*(api.post(ORDER, idempotency_key=str(key)) for key in range(5)))
+        assert {each.status_code for each in again} == {202}
+        client = await nats.connect(own_nats.url)
+        ids = await stored_ids(settings, client.jetstream())
+        await client.close()
+        assert {each.json()["message_id"] for each in again} <= set(ids)
+        assert len(ids) == len(set(ids))
+        assert await api.metric("in_flight") == 0
+
+
+async def test_every_accepted_message_survives_the_death_of_nats(own_nats: NatsServer) -> None:
+    await own_nats.start()
+    settings = await set_streams_up(own_nats)
+    accepted: set[str] = set()
+    refusals: set[tuple[int, str]] = set()
+    stop = asyncio.Event()
+
+    async def load(api: Running) -> None:
+        while not stop.is_set():
+            answer = await api.post(ORDER)
+            if answer.status_code == 202:
+                accepted.add(answer.json()["message_id"])
+            else:
+                refusals.add((answer.status_code, answer.json()["type"]))
+                await asyncio.sleep(0.05)
+
+    async def load_batches(api: Running) -> None:
+        while not stop.is_set():
+            answer = await api.post("\n".join([ORDER] * 2000), BATCH)
+            if answer.status_code == 202:
+                accepted.update(answer.json()["ids"])
+            elif answer.status_code == 207:
+                accepted.update(each["id"] for each in answer.json()["accepted"])
+                refusals.update((each["status"], each["code"]) for each in answer.json()["problems"])
+            else:
+                refusals.add((answer.status_code, answer.json()["type"]))
+                await asyncio.sleep(0.05)
+
+    async def accepted_more(than: int) -> None:
+        async def enough() -> bool:
+            return len(accepted) > than
+
+        await until(enough)
+
+    async with serving(settings) as api:
+        loads = [asyncio.create_task(each) for each in (*(load(api) for _ in range(16)), load_batches(api))]
+        await accepted_more(500)
+        for _ in range(2):
+            own_nats.process.send(signal.SIGKILL)
+            await own_nats.process.wait()
+            await own_nats.start()
+            await accepted_more(len(accepted) + 500)
+        stop.set()
+        await asyncio.gather(*loads)
+        client = await nats.connect(own_nats.url)
+        ids = await stored_ids(settings, client.jetstream())
+        await client.close()
+    assert refusals, "the server's death was not noticed"
+    assert {status for status, _ in refusals} == {503}
+    assert accepted <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+async def test_without_the_database_messages_are_taken(deployment: Deployment) -> None:
+    settings = msgspec.structs.replace(deployment.settings, database_url=_NOWHERE)
+    async with serving(settings) as api:
+        ready = await api.client.get("/ready")
+        assert ready.status_code == 200
+        assert ready.json()["status"] == "degraded"
+        assert ready.json()["jetstream"]["ok"] is True
+        assert ready.json()["database"]["ok"] is False
+        assert "secret" not in ready.text
+        message_id = (await api.post(ORDER)).json()["message_id"]
+        state = await api.state(message_id)
+        assert (state["status"], state["entity"]) == ("accepted", "orders")
+        # What cannot be looked up is not denied.
+        unknown = await api.client.get(f"{STATUS}/{new_message_id()}")
+        assert unknown.status_code == 503
+        assert unknown.headers["retry-after"].isdigit()
+        assert "PostgreSQL" in unknown.json()["detail"]
+        assert "secret" not in unknown.text
+
+
+async def test_sigterm_finishes_what_is_in_flight(deployment: Deployment, open_folder: Path) -> None:
+    log = open_folder / "api.log"
+    settings = {"nomnom_api_tokens": "shop:token-one,token-two", "nomnom_api_drain": 1.0}
+    async with api_process(deployment.settings, log, **settings) as api:
+        assert api.process is not None
+        text = f"{ORDER}\n{ORDER}\n"
+        head = b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token-one\r\nContent-Length: %d\r\n\r\n"
+        connections = []
+        for path in (MESSAGE, BATCH):
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            writer.write(head % (path.encode(), len(text)) + text[:5].encode())
+            await writer.drain()
+            connections.append((reader, writer))
+        assert (await api.client.get("/health")).status_code == 200
+        api.process.send(signal.SIGTERM)
+
+        async def stopping() -> bool:
+            answer = await api.client.get("/ready")
+            return answer.status_code == 503 and answer.json()["status"] == "stopping"
+
+        await until(stopping)
+        taken = await api.post(ORDER, authorization="Bearer token-two")
+        assert taken.status_code == 202
+        answers = []
+        for reader, writer in connections:
+            writer.write(text[5:].encode())
+            async with asyncio.timeout(10):
+                answers.append(await read_answer(reader))
+            writer.close()
+        message, batch = (json.loads(each.partition(b"\r\n\r\n")[2]) for each in answers)
+        assert answers[0].startswith(b"HTTP/1.1 202")
+        async with asyncio.timeout(20):
+            assert await api.process.wait() == 0
+        # The batch was told what of it was taken: here nothing, since it was not read further.
+        assert batch["type"] == "urn:nomnom:problem:stopping"
+    ids = await stored_ids(deployment.settings, deployment.jetstream)
+    assert sorted(ids) == sorted([message["message_id"], taken.json()["message_id"]])
+    written = log.read_text()
+    assert [json.loads(line)["component"] for line in written.splitlines()]
+    assert "token-one" not in written
+    assert "token-two" not in written
+    assert "Traceback" not in written
+
+
+async def test_kill_of_the_api_loses_nothing_accepted(deployment: Deployment, open_folder: Path) -> None:
+    accepted: set[str] = set()
+    async with api_process(deployment.settings, open_folder / "api.log") as api:
+        assert api.process is not None
+
+        async def load() -> None:
+            while True:
+                try:
+                    answer = await api.post(ORDER)
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 202, answer.text
+                accepted.add(answer.json()["message_id"])
+
+        loads = [asyncio.create_task(load()) for _ in range(16)]
+
+        async def enough() -> bool:
+            return len(accepted) > 300
+
+        await until(enough)
+        api.process.send(signal.SIGKILL)
+        await api.process.wait()
+        await asyncio.gather(*loads)
+    assert accepted <= set(await stored_ids(deployment.settings, deployment.jetstream))
+
+
+async def test_an_occupied_port_is_named(deployment: Deployment, open_folder: Path) -> None:
+    async with serving(deployment.settings) as api:
+        log = open_folder / "second.log"
+        async with api_process(deployment.settings, log, wait=False, nomnom_api_host="127.0.0.1") as second:
+            assert second.process is not None
+            environment = {**second.process.environment, "NOMNOM_API_PORT": str(api.port)}
+            await second.process.stop(10)
+            second.process.environment = environment
+            await second.process.start()
+            async with asyncio.timeout(20):
+                assert await second.process.wait() == 1
+        assert f"NOMNOM_API_PORT: cannot listen on 127.0.0.1 port {api.port}" in log.read_text()
+        assert "Traceback" not in log.read_text()

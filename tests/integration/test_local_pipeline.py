@@ -1,0 +1,188 @@
+"""The whole pipeline on this machine, through its program: ``nomnom`` and what it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import LINE, ORDER
+
+from nomnom_control.local.environment import LocalEnvironment
+from nomnom_control.local.processes import INSTANCE
+
+
+class Program:
+    """``nomnom`` on one instance's directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "NOMNOM_HOME": str(folder), "COLUMNS": "200"}
+
+    def __call__(self, *arguments: str, code: int = 0, given: str | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "nomnom_tui.program", *arguments],
+            check=False, capture_output=True, text=True, env=self.environment, timeout=120, input=given,
+        )  # fmt: skip
+        assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stdout if code in (0, 3) else done.stdout + done.stderr
+
+    def read(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+    def processes(self) -> list[psutil.Process]:
+        found: list[psutil.Process] = []
+        for each in psutil.process_iter():
+            try:
+                if each.environ().get(INSTANCE) == str(self.folder):
+                    found.append(each)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def nomnom() -> Iterator[Program]:
+    folder = Path(tempfile.mkdtemp(prefix="nomnom-local-"))
+    folder.chmod(0o755)
+    program = Program(folder / "instance")
+    yield program
+    program("destroy", "--yes")
+    assert not program.processes()
+    assert not program.folder.exists()
+    shutil.rmtree(folder)
+
+
+def until(check: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.2)
+
+
+def test_nothing_runs_yet(nomnom: Program) -> None:
+    assert "stopped" in nomnom("status", code=4)
+    assert "nothing runs here" in nomnom("scale", code=4)
+
+
+def test_up_and_a_record_is_completed(nomnom: Program) -> None:
+    output = nomnom("up", "--detach", "--check")
+    assert "completed" in output
+    components = {each["name"]: each["health"] for each in nomnom.read("status")["components"]}
+    assert components.keys() == {"api", "nats", "worker", "postgres"}
+    assert components["api"] == components["nats"] == components["postgres"] == "healthy"
+
+
+def test_a_second_up_says_who_runs_it(nomnom: Program) -> None:
+    assert "is run by process" in nomnom("up", code=1)
+
+
+def test_one_message_and_its_way(nomnom: Program) -> None:
+    assert "completed" in nomnom("post", f"{ORDER}\n{LINE}", "--wait")
+
+
+def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
+    file = tmp_path / "orders.tbl"
+    lines = [ORDER.removeprefix("O|").replace("123|456", f"{key}|456") + "|" for key in range(1000, 1300)]
+    file.write_text("\n".join(lines))
+    sent = nomnom.read("ingest", str(file), "--entity", "O")
+    assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, [])
+    assert nomnom("ingest", str(file), "--entity", "O") == ""
+    assert nomnom.read("ingest", str(file), "--entity", "O", "--restart")["accepted"] == 300
+    assert "2 accepted" in nomnom("ingest", "-", given=f"{ORDER}\n\n{ORDER}\n")
+    assert "cannot be read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
+
+
+def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
+    bad = ORDER.replace("2024-01-01", "2024-02-30").replace("O|123", "O|777")
+    assert "dlq" in nomnom("post", bad, "--wait", code=1)
+    [letter] = nomnom.read("dlq", "ls")
+    assert (letter["entity"], letter["reason"], letter["attempts"]) == ("orders", "record", 3)
+    sequence = str(letter["sequence"])
+    assert "o_orderdate" in nomnom("dlq", "show", sequence)
+    assert nomnom.read("dlq", "groups") == [{"by": "reason", "key": "record", "count": 1, "example": letter["sequence"]}]
+    [forecast] = nomnom.read("dlq", "dry-run", "--set", "o_orderdate=2024-02-29")
+    assert forecast["outcome"] == "completed"
+    nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")
+    until(lambda: "completed" in nomnom("message", letter["message_id"]))
+    assert nomnom.read("dlq", "ls") == []
+    assert "name the letters" in nomnom("dlq", "replay", code=2)
+
+
+def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
+    nomnom("scale", "2")
+    until(lambda: nomnom.read("scale")["ready"] == 2)
+    assert nomnom.read("scale")["paused"]
+    nomnom("scale", "--auto", "--cooldown", "1", "--max", "3")
+    until(lambda: nomnom.read("scale")["actual"] == 0)
+    assert "expected 0 <= minimum" in nomnom("scale", "--min", "5", "--max", "2", code=1)
+    assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_settings_roll_out_and_back(nomnom: Program) -> None:
+    nomnom("config", "worker", "BATCH_SIZE=50")
+    assert nomnom.read("history", "worker")[0]["settings"] == {"BATCH_SIZE": "50"}
+    nomnom("rollback", "worker")
+    newest = nomnom.read("history", "worker")[0]
+    assert (newest["settings"], newest["current"]) == ({}, True)
+    assert "NAME=VALUE" in nomnom("config", "worker", "BATCH_SIZE", code=2)
+    nomnom("restart", "api")
+    assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_streams_and_the_consumer(nomnom: Program) -> None:
+    assert [each["Stream"] if "Stream" in each else next(iter(each.values())) for each in nomnom.read("stream", "ls")]
+    assert "MESSAGES" in nomnom("stream", "info")
+    assert "workers" in nomnom("consumer", "info")
+    assert "not confirmed" in nomnom("stream", "purge", "MESSAGES", code=5, given="")
+
+
+async def test_logs_go_on_through_a_restart(nomnom: Program) -> None:
+    here = LocalEnvironment(nomnom.folder)
+    lines = here.logs(["api"], follow=True, tail=0)
+    reading = asyncio.ensure_future(anext(lines))
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(nomnom, "restart", "api")
+    line = await asyncio.wait_for(reading, 20)
+    assert line.component == "api"
+    await lines.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_killed_child_is_started_again(nomnom: Program) -> None:
+    [api] = [each for each in nomnom.processes() if "nomnom_api" in each.cmdline()]
+    api.send_signal(signal.SIGKILL)
+    until(lambda: any("nomnom_api" in each.cmdline() and each.pid != api.pid for each in nomnom.processes()))
+    until(lambda: nomnom.read("status")["components"][0]["health"] == "healthy")
+
+
+def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(nomnom: Program) -> None:
+    state = json.loads((nomnom.folder / "state.json").read_text())
+    supervisor = psutil.Process(state["pid"])
+    supervisor.send_signal(signal.SIGKILL)
+    supervisor.wait(10)
+    left = {each.pid for each in nomnom.processes()}
+    assert left
+    assert "stopped" in nomnom("status", code=4)
+    assert "ended" in nomnom("up", "--detach")
+    assert not left & {each.pid for each in nomnom.processes()}
+    assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]
+    assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_down_stops_everything_and_keeps_the_data(nomnom: Program) -> None:
+    nomnom("down")
+    assert not nomnom.processes()
+    assert (nomnom.folder / "postgres" / "data" / "PG_VERSION").exists()
+    assert "nothing runs here" in nomnom("down", code=4)

@@ -1,0 +1,159 @@
+"""The screens on real servers and a real worker: what they show of it, and what they show when a server dies."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import nats
+import pytest
+from textual.pilot import Pilot
+
+from conftest import ORDER, free_port
+from nomnom.envelope import headers, ingest_subject, new_message_id
+from nomnom.schema import Schema, load_schema
+from nomnom.settings import Settings
+from nomnom.setup import set_up
+from nomnom_control.environment import WORKER, Endpoints
+from nomnom_control.local.processes import ChildProcess
+from nomnom_control.local.servers import NatsServer, PostgresServer
+from nomnom_tui.application import NomnomApp
+from nomnom_tui.flow import Flow
+from nomnom_tui.preferences import Preferences
+from nomnom_tui.screens.overview import OverviewView
+from nomnom_tui.screens.workers import WorkersView
+from nomnom_tui.session import Session
+from tui.still import StillEnvironment
+from tui.test_shell import until
+
+BROKEN = ORDER.replace("2024-01-01", "2024-13-01")
+
+
+@dataclass
+class Stage:
+    """Servers of this module's own, since they are killed, and a worker."""
+
+    nats: NatsServer
+    postgres: PostgresServer
+    worker: ChildProcess
+    health_port: int
+
+    async def publish(self, *payloads: str) -> None:
+        """Publish as the api does."""
+        client = await nats.connect(self.nats.url)
+        for payload in payloads:
+            message_id = new_message_id()
+            await client.jetstream().publish(
+                ingest_subject("orders", message_id),
+                payload.encode(),
+                headers=headers(message_id, 1_700_000_000_000_000),
+            )
+        await client.close()
+
+
+class ServersEnvironment(StillEnvironment):
+    """The stage's servers and its worker's metrics; what an environment would tell of its processes stands still."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    async def endpoints(self) -> Endpoints:
+        monitor, database = self.stage.nats.monitor_url, self.stage.postgres.url
+        return Endpoints("http://127.0.0.1:9", self.stage.nats.url, monitor, database)
+
+    async def schema(self) -> Schema:
+        return load_schema("tpch")
+
+    async def metrics(self, component: str) -> dict[str, str]:
+        assert component == WORKER
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{self.stage.health_port}/metrics")
+        return {"worker-1": answer.text}
+
+
+@pytest.fixture(scope="module")
+async def stage(server_folder: Path) -> AsyncIterator[Stage]:
+    folder = server_folder / "outages"
+    folder.mkdir(mode=0o755)
+    broker = NatsServer(folder / "nats", free_port(), free_port(), folder / "nats.log")
+    postgres = PostgresServer(folder / "postgres", free_port(), folder / "postgres.log")
+    await asyncio.gather(broker.start(), postgres.start())
+    await set_up(Settings(nats_url=broker.url, database_url=postgres.url), wait=10)
+    port = free_port()
+    worker = ChildProcess(
+        "worker",
+        [sys.executable, "-m", "nomnom_worker"],
+        folder / "worker.log",
+        {
+            "NATS_URL": broker.url,
+            "DATABASE_URL": postgres.url,
+            "WORKER_HEALTH_HOST": "127.0.0.1",
+            "WORKER_HEALTH_PORT": str(port),
+            "RETRY_BACKOFF": "0.05",
+        },
+    )
+    await worker.start()
+    yield Stage(broker, postgres, worker, port)
+    await worker.stop(10)
+    await asyncio.gather(broker.stop(), postgres.stop())
+
+
+@asynccontextmanager
+async def opened(stage: Stage) -> AsyncIterator[tuple[NomnomApp, Pilot[int]]]:
+    app = NomnomApp(Session(ServersEnvironment(stage)), Preferences(Path("tui.toml")))
+    async with app.run_test(size=(120, 30)) as pilot:
+        yield app, pilot
+
+
+def attention(app: NomnomApp) -> str:
+    """What the overview says needs attention."""
+    view = app.screen
+    assert isinstance(view, OverviewView)
+    return "\n".join(each.text for each in view._concerns.rows)
+
+
+async def test_the_overview_shows_what_the_pipeline_did(stage: Stage) -> None:
+    async with opened(stage) as (app, _):
+        view = app.screen
+        assert isinstance(view, OverviewView)
+        await until(lambda: view._last, 15)
+        await stage.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(200)), BROKEN)
+        await until(lambda: "1 dead letter waits" in attention(app), 15)
+        await until(lambda: "200 complete" in view.query_one(Flow).render().plain, 15)
+        assert any((each.accepted or 0) > 0 for each in view._moments)
+        assert view._last is not None
+        assert view._last.lag == 0
+
+
+async def test_each_workers_figures_come_from_its_metrics(stage: Stage) -> None:
+    async with opened(stage) as (app, pilot):
+        await pilot.press("6")
+        view = app.screen
+        assert isinstance(view, WorkersView)
+        await until(lambda: "worker-1" in view._rates, 15)
+        await stage.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(500, 900)))
+        await until(lambda: (view._rates["worker-1"].rate or 0) > 0, 15)
+        assert (view._rates["worker-1"].batch or 0) >= 1
+        assert view._rates["worker-1"].errors >= 3, "the broken record of the test before failed three times"
+
+
+@pytest.mark.parametrize("server", ["nats", "postgres"])
+async def test_a_dead_server_is_a_state_and_comes_back(stage: Stage, server: str) -> None:
+    async with opened(stage) as (app, pilot):
+        view = app.screen
+        assert isinstance(view, OverviewView)
+        await until(lambda: view._last, 15)
+        victim = stage.nats if server == "nats" else stage.postgres
+        name = "NATS" if server == "nats" else "PostgreSQL"
+        await victim.stop()
+        await until(lambda: name in attention(app), 20)
+        await pilot.press("1", "6", "8", "question_mark", "escape", "2")
+        assert app.screen is view, "keys are answered meanwhile"
+        await victim.start()
+        await until(lambda: name not in attention(app), 20)

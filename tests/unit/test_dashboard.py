@@ -1,0 +1,105 @@
+"""Parts of the dashboard that need no server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nomnom_dashboard.access import Access
+from nomnom_dashboard.broadcast import Broadcast
+from nomnom_dashboard.errors import UnauthorizedError
+from nomnom_dashboard.flow import STEP, Flow, percentiles
+from nomnom_dashboard.tasks import end
+
+
+def step(seconds: float) -> int:
+    """As the SQL has it."""
+    return math.floor(math.log(max(seconds, 0.001)) / STEP)
+
+
+@given(st.lists(st.floats(min_value=0.001, max_value=100_000), min_size=1, max_size=200))
+def test_percentiles_are_within_five_percent(values: list[float]) -> None:
+    steps: dict[int, int] = {}
+    for value in values:
+        steps[step(value)] = steps.get(step(value), 0) + 1
+    ordered = sorted(values)
+    for found, share in zip(percentiles(steps), (0.5, 0.95, 0.99), strict=True):
+        assert found == pytest.approx(ordered[math.ceil(len(ordered) * share) - 1], rel=0.0501)
+
+
+def test_what_is_unknown_is_not_zero() -> None:
+    flow = Flow()
+    flow.replace(1000, 1020, [(1000, "completed", step(0.5), 30), (1010, "dlq", 0, 5)], [(1000, 40)])
+    unknown, known = flow.points(940, 1060, 60)
+    assert (unknown.accepted, unknown.completed, unknown.p50) == (None, None, None)
+    assert (known.accepted, known.completed, known.dead) == (2.0, 1.5, 0.25)
+    assert known.p50 == pytest.approx(0.5, rel=0.0501)
+
+
+def test_what_is_read_again_replaces_and_what_is_old_goes() -> None:
+    flow = Flow()
+    flow.replace(1000, 1020, [(1000, "completed", 0, 30)], [(1000, 30)])
+    flow.replace(1000, 1010, [(1000, "completed", 0, 31)], [(1000, 31)])
+    assert flow.latency(1020, 20).messages == 31
+    flow.forget(1020)
+    assert flow.latency(1020, 20).messages == 0
+    assert flow.known == {1010}
+
+
+async def collect(stream: AsyncGenerator[bytes], count: int) -> list[bytes]:
+    return [await anext(stream) for _ in range(count)]
+
+
+async def test_a_slow_client_gets_the_newest_and_no_queue() -> None:
+    broadcast = Broadcast(heartbeat=5)
+    broadcast.publish("snapshot", 1, {"n": 1})
+    stream = cast("AsyncGenerator[bytes]", broadcast.events())
+    assert await collect(stream, 2) == [b"retry: 2000\n\n", b'event: snapshot\nid: 1\ndata: {"n":1}\n\n']
+    for number in range(2, 100):
+        broadcast.publish("snapshot", number, {"n": number})
+    assert await anext(stream) == b'event: snapshot\nid: 99\ndata: {"n":99}\n\n'
+    assert broadcast.clients == 1
+    await stream.aclose()
+    assert broadcast.clients == 0
+
+
+async def test_silence_is_filled_and_a_close_ends_all() -> None:
+    broadcast = Broadcast(heartbeat=0.01)
+    stream = cast("AsyncGenerator[bytes]", broadcast.events())
+    assert await collect(stream, 3) == [b"retry: 2000\n\n", b": alive\n\n", b": alive\n\n"]
+    broadcast.close()
+    assert [part async for part in stream] == []
+    assert [part async for part in broadcast.events()] == [b"retry: 2000\n\n"]
+
+
+async def test_a_task_that_loses_a_cancellation_is_ended_too() -> None:
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await end([task])
+    assert lost.is_set()
+    assert task.cancelled()
+
+
+@given(st.binary(max_size=60))
+def test_no_header_gets_in_by_accident(header: bytes) -> None:
+    access = Access(["a-good-token"], ("ann", "secret"))
+    if header.lower().split() != [b"bearer", b"a-good-token"]:
+        with pytest.raises(UnauthorizedError):
+            access.check(header)
+    access.check(b"Bearer a-good-token")
+    Access([], None).check(None)
