@@ -60,7 +60,7 @@ async def test_a_message_from_accepted_to_completed(deployment: Deployment) -> N
         )
         [held] = await subscription.fetch(1, timeout=5)
         assert (await until_status(api, receipt["message_id"], "processing"))["entity"] == "orders"
-        later = (await api.post(ORDER)).json()["message_id"]
+        later = (await api.post(ORDER.replace("|123|", "|124|"))).json()["message_id"]
         assert (await api.state(later))["status"] == "accepted"
         await held.nak()
         await subscription.unsubscribe()

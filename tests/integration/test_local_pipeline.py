@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import LINE, ORDER
 
+from conftest import LINE, ORDER
 from nomnom_control.local.environment import LocalEnvironment
 from nomnom_control.local.processes import INSTANCE
 
@@ -112,7 +112,9 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     assert (letter["entity"], letter["reason"], letter["attempts"]) == ("orders", "record", 3)
     sequence = str(letter["sequence"])
     assert "o_orderdate" in nomnom("dlq", "show", sequence)
-    assert nomnom.read("dlq", "groups") == [{"by": "reason", "key": "record", "count": 1, "example": letter["sequence"]}]
+    assert nomnom.read("dlq", "groups") == [
+        {"by": "reason", "key": "record", "count": 1, "example": letter["sequence"]}
+    ]
     [forecast] = nomnom.read("dlq", "dry-run", "--set", "o_orderdate=2024-02-29")
     assert forecast["outcome"] == "completed"
     nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, log10
 
 from rich.style import Style
@@ -18,6 +19,8 @@ from nomnom_tui import figures
 from nomnom_tui.tones import Line, Tone, content
 
 BRAILLE = "braille"
+_HOLDS = 5.0
+"""Seconds that a value holds without being heard again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,11 @@ class TimePlot(PlotextPlot):
             plot.yticks(ticks, [figures.short_count(tick) for tick in ticks], yside=side)  # pyright: ignore[reportArgumentType]
             for each in lines:
                 points = [(-ago, value) for ago, value in each.points if ago <= self.span]
+                if each.marker != BRAILLE:
+                    points = _held(points, self.span / max(1, self.size.width))
                 if points:
                     xs, ys = zip(*points, strict=True)
-                    # A fine line joins its points; a character's keeps to them, or its steps would be bars.
+                    # A fine line joins its points; a character's holds its value, or its steps would be bars.
                     draw = plot.plot if each.marker == BRAILLE else plot.scatter
                     draw(list(xs), list(ys), marker=each.marker, color=self._colour(each.tone), yside=side)
         plot.xlim(-self.span, 0)
@@ -126,6 +131,15 @@ class TimePlot(PlotextPlot):
 
     def _colour(self, tone: Tone) -> tuple[int, int, int]:
         return Color.parse(self.app.theme_variables[tone.rpartition("$")[2]]).rgb
+
+
+def _held(points: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
+    """Points close enough for each column: a value holds until the next one, unless that is long in coming."""
+    held: list[tuple[float, float]] = []
+    for (at, value), (after, _) in pairwise([*points, (0.0, 0.0)]):
+        until = min(after, at + _HOLDS)
+        held += [(at + number * step, value) for number in range(max(1, ceil((until - at) / step)))]
+    return held
 
 
 def _ago(seconds: float) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-from nomnom_control.environment import Environment
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

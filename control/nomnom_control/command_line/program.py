@@ -243,7 +243,13 @@ def _show_line(line: LogLine) -> None:
 
 
 @app.command
-async def post(text: str, *, wait: bool = False, dir: Directory = None, json: Json = False) -> None:  # noqa: A002
+async def post(
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *,
+    wait: bool = False,
+    dir: Directory = None,
+    json: Json = False,
+) -> None:
     """Post one message ('-': from standard input); --wait follows it until it is completed or a dead letter."""
     content = sys.stdin.buffer.read() if text == "-" else text.replace("\\n", "\n")
     async with pipeline(dir) as opened:
@@ -276,7 +282,7 @@ async def _follow(states: AsyncIterator[object], *, json: bool) -> None:
 
 @app.command
 async def ingest(
-    *files: str,
+    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
     entity: str | None = None,
     restart: bool = False,
     dir: Directory = None,  # noqa: A002
@@ -286,12 +292,12 @@ async def ingest(
 
     ``--entity`` puts that entity's tag before each line, as a TPC-H .tbl file needs it.
     """
-    from nomnom_control.ingestion import Ingestion
+    from nomnom_control.sending import Sending
 
     here = environment(dir)
     tag = (await here.schema()).entity(entity).tag if entity else None
     where = await here.endpoints()
-    work = Ingestion(where.api, where.api_token, Path(here.location) / "ingestion")
+    work = Sending(where.api, where.api_token, Path(here.location) / "ingestion")
     refused = 0
     for name in files:
         steps = work.send_stream(sys.stdin.buffer, tag) if name == "-" else work.send(Path(name), tag, restart=restart)

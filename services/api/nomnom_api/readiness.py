@@ -18,7 +18,7 @@ from nomnom_api.link import Link
 _JSON = b"application/json"
 _TIMEOUT = 0.7
 """A probe waits a second by default."""
-_KEEP = 0.5
+_KEEP, _KEEP_BAD = 0.5, 0.1
 _TABLE = "SELECT FROM message_status LIMIT 1"
 
 
@@ -52,7 +52,7 @@ class Probe:
         async with self._asking:
             if self._found is None or now() >= self._until:
                 self._found = await asyncio.gather(self._jetstream(), self._tables())
-                self._until = now() + _KEEP
+                self._until = now() + (_KEEP if all(each.ok for each in self._found) else _KEEP_BAD)
             return self._found
 
     async def _jetstream(self) -> Check:

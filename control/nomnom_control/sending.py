@@ -23,7 +23,7 @@ _TRIES = 30
 _LONGEST_WAIT = 10.0
 
 
-class IngestionError(ControlError):
+class SendingError(ControlError):
     """A file that cannot be read, or an api that does not take it."""
 
 
@@ -55,7 +55,7 @@ class Mark(msgspec.Struct):
     lines: int = 0
 
 
-class Ingestion:
+class Sending:
     """Sends files to one api."""
 
     def __init__(self, api: str, token: str | None, journal: Path) -> None:
@@ -64,12 +64,12 @@ class Ingestion:
         self._journal = journal
 
     async def send(self, path: Path, tag: str | None = None, *, restart: bool = False) -> AsyncIterator[Ingested]:
-        """Send a file, ``tag`` put before each line; yields the progress after each chunk. Raises IngestionError."""
+        """Send a file, ``tag`` put before each line; yields the progress after each chunk. Raises SendingError."""
         try:
             status = await asyncio.to_thread(path.stat)
             source = await asyncio.to_thread(path.open, "rb")
         except OSError as error:
-            raise IngestionError(f"{path} cannot be read: {error.strerror}") from error
+            raise SendingError(f"{path} cannot be read: {error.strerror}") from error
         given = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
         identity = hashlib.sha256(given.encode()).hexdigest()[:32]
         entry = self._journal / f"{identity}.json"
@@ -120,7 +120,7 @@ class Ingestion:
                     break
                 wait = min(float(answer.headers.get("Retry-After", "1")), _LONGEST_WAIT)
             await asyncio.sleep(wait)
-        raise IngestionError(f"the api at {self._url} did not take a chunk: {problem}; run the same command to go on")
+        raise SendingError(f"the api at {self._url} did not take a chunk: {problem}; run the same command to go on")
 
 
 def _outcome(answer: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
