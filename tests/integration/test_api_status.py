@@ -194,7 +194,7 @@ async def test_the_document_is_what_is_served(deployment: Deployment, tmp_path: 
             f"{api.client.base_url}/openapi.json",
             # That a body is more than white space goes beyond what is written as a schema; an id may be unknown.
             "--exclude-checks=positive_data_acceptance",
-            "--max-examples=15",
+            "--max-examples=6",
             "--continue-on-failure",
             "--no-color",
             "--generation-database=none",

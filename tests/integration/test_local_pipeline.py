@@ -116,7 +116,7 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
         {"by": "reason", "key": "record", "count": 1, "example": letter["sequence"]}
     ]
     [forecast] = nomnom.read("dlq", "dry-run", "--set", "o_orderdate=2024-02-29")
-    assert forecast["outcome"] == "completed"
+    assert forecast["outcome"] == "completes"
     nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")
     until(lambda: "completed" in nomnom("message", letter["message_id"]))
     assert nomnom.read("dlq", "ls") == []

@@ -15,13 +15,17 @@ from textual.widgets import Input
 
 from nomnom_tui import figures
 from nomnom_tui.application import NomnomApp
+from nomnom_tui.panel import Notice
+from nomnom_tui.plot import TimePlot
 from nomnom_tui.preferences import Preferences
 from nomnom_tui.pulse import Sample
 from nomnom_tui.screens import overview
+from nomnom_tui.view import View
 from tui.pictures import compare, picture
 from tui.still import MOMENT, QUESTIONS, StillEnvironment, StillSession
 
-SMALL, LARGE = (80, 24), (200, 60)
+PLOTS = ("#plot-panel", "#throughput", "#backlog")
+SMALL, MIDDLE, LARGE = (80, 24), (100, 30), (200, 60)
 
 
 @pytest.fixture(autouse=True)
@@ -68,50 +72,67 @@ async def drawn(pilot: Pilot[int]) -> None:
                 line.cursor_blink = False
             await pilot.pause(0.05)
             now = picture(pilot.app)
-            same = same + 1 if now == last else 0
+            same = same + 1 if now == last and _complete(pilot.app) else 0
             last = now
 
 
+def _complete(app: NomnomApp) -> bool:
+    """Whether nothing on the screen waits for its data any more: panels, plots (imported late), the workers' rule."""
+    views = [each for each in app.screen_stack if isinstance(each, View)]
+    waiting = any(each.display for view in views for each in view.query(Notice))
+    plots = [each for view in views for panel in PLOTS for each in view.query(panel) if each.display and each.size]
+    return (
+        not waiting
+        and all(plot._series for place in plots for plot in place.query(TimePlot))
+        and all(place.query(TimePlot) for place in plots)
+    )
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-@pytest.mark.parametrize(("name", "key"), [("environments", "1"), ("overview", "2"), ("workers", "6"), ("logs", "8")])
-async def test_screen(name: str, key: str, size: tuple[int, int]) -> None:
+async def test_screens(size: tuple[int, int]) -> None:
     app = still_app()
     async with app.run_test(size=size) as pilot:
         await settled(pilot)
-        await pilot.press(key)
-        await drawn(pilot)
-        compare(app, f"{name}-{size[0]}x{size[1]}")
+        for name, key in (("overview", "2"), ("environments", "1"), ("workers", "6"), ("logs", "8")):
+            await pilot.press(key)
+            await drawn(pilot)
+            compare(app, f"{name}-{size[0]}x{size[1]}")
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("help", "6 ?"),
-        ("command-line", "6 : s c"),
-        ("scaling-rule", "6 e"),
-        ("destroy", "1 D"),
-        ("history", "6 H j"),
-        ("log-line", "8 k k enter"),
-        ("readonly", "6"),
-        ("paused", "6"),
-        ("light", "2 ctrl+t"),
-    ],
-)
-async def test_details(name: str, keys: str) -> None:
+async def test_dialogs_and_details() -> None:
+    app = still_app()
+    async with app.run_test(size=MIDDLE) as pilot:
+        await settled(pilot)
+        for name, keys in (
+            ("light", "2 ctrl+t"),
+            ("help", "ctrl+t 6 question_mark"),
+            ("command-line", "escape colon s c"),
+            ("scaling-rule", "escape e"),
+            ("history", "escape H j"),
+            ("log-line", "escape 8 k k enter"),
+            ("destroy", "escape 1 D"),
+        ):
+            for key in keys.split():
+                await pilot.press(key)
+            await drawn(pilot)
+            compare(app, name)
+
+
+@pytest.mark.parametrize("name", ["readonly", "paused"])
+async def test_states(name: str) -> None:
     environment = StillEnvironment()
     environment.paused = name == "paused"
     app = still_app(environment, readonly=name == "readonly")
-    async with app.run_test(size=(100, 30)) as pilot:
+    async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
-        for key in keys.split():
-            await pilot.press({"?": "question_mark", ":": "colon"}.get(key, key))
-            await drawn(pilot)
+        await pilot.press("6")
+        await drawn(pilot)
         compare(app, name)
 
 
 async def test_nothing_runs() -> None:
     app = still_app(StillEnvironment(stopped=True))
-    async with app.run_test(size=(100, 30)) as pilot:
+    async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
         await drawn(pilot)
         compare(app, "nothing-runs")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
@@ -28,6 +31,17 @@ from nomnom_api.identities import Clock, timestamp
 from nomnom_api.openapi import document
 from nomnom_api.publisher import HEADER_SIZE
 from nomnom_api.settings import ApiSettings
+
+
+@pytest.fixture
+def kept_logging() -> Iterator[None]:
+    """What a program does to the process's logging is undone."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def test_the_clock_never_gives_a_moment_twice() -> None:
@@ -138,6 +152,7 @@ def test_the_document_is_valid(name: str) -> None:
         ("LOG_LEVEL", "loud"),
     ],
 )
+@pytest.mark.usefixtures("kept_logging")
 def test_a_setting_that_cannot_be_used(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:

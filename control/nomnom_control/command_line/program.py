@@ -247,7 +247,7 @@ async def post(
     text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
     wait: bool = False,
-    dir: Directory = None,
+    dir: Directory = None,  # noqa: A002
     json: Json = False,
 ) -> None:
     """Post one message ('-': from standard input); --wait follows it until it is completed or a dead letter."""

@@ -99,7 +99,7 @@ class Api:
 
     def _guarded(self, route: str, handler: Handler) -> Handler:
         """Every failure a problem, every answer counted."""
-        count = self.metrics.count
+        count = self.metrics.requests.count
 
         async def handle(request: Request) -> Response:
             try:

@@ -232,8 +232,8 @@ class Batch:
     def _count(self) -> None:
         metrics = self._intake.metrics
         metrics.lines.inc(self._lines)
-        metrics.accepted_lines.inc(self._accepted)
-        metrics.duplicate_lines.inc(self._duplicates)
+        metrics.requests.accepted_lines += self._accepted
+        metrics.requests.duplicate_lines += self._duplicates
         for error in self._failed.values():
             metrics.reject(error.code)
 
