@@ -21,9 +21,9 @@ def test_a_lag_wants_its_share_of_workers_up_to_the_maximum() -> None:
 def test_zero_is_reached_once_the_cooldown_is_over() -> None:
     scaler = Autoscaler(RULE)
     scaler.decide(500, 0, 0)
-    assert scaler.decide(0, 4, 10).desired == 4
-    assert scaler.decide(0, 4, 29.9).desired == 4
-    assert scaler.decide(0, 4, 30).desired == 0
+    assert scaler.decide(0, 4, 10).desired == 1
+    assert scaler.decide(0, 1, 29.9).desired == 1
+    assert scaler.decide(0, 1, 30).desired == 0
 
 
 def test_an_unknown_lag_changes_nothing() -> None:

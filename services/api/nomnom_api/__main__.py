@@ -66,8 +66,7 @@ def main() -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.nomnom_api_grace)),
     )
-    # What start-up made stays: looking through it again and again cost 7 % of a request's time, and so did looking for
-    # cycles, of which requests leave none, every 700 objects.
+    # What start-up made stays, and requests leave no cycles: to look for them every 700 objects cost some percent.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
