@@ -32,7 +32,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
         **deployment.environment,
         "NOMNOM_API_HOST": "127.0.0.1",
         "NOMNOM_API_PORT": str(port),
-        "NOMNOM_API_TOKENS": "tests:a-token",
+        "NOMNOM_API_TOKENS": "tests:a-token-of-the-tests-0123456789",
         "WORKER_HEALTH_HOST": "127.0.0.1",
         "WORKER_HEALTH_PORT": str(health),
         "RETRY_BACKOFF": "0.05",
@@ -45,7 +45,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
         await program.start()
     try:
         url = f"http://127.0.0.1:{port}"
-        async with open_session(deployment, tmp_path, api=url, api_token="a-token") as pipeline:
+        async with open_session(deployment, tmp_path, api=url, api_token="a-token-of-the-tests-0123456789") as pipeline:
             async with asyncio.timeout(30):
                 while True:
                     try:
