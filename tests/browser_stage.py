@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from playwright.async_api import Browser, Page, async_playwright
 
 WEB = Path(__file__).parents[1] / "services" / "dashboard" / "web"
+sys.path.insert(0, str(WEB))
+import page_build  # noqa: E402  (it stands beside the page, which is no package)
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -35,32 +37,24 @@ PHONE: dict[str, Any] = {
 }
 
 
-def npm() -> str:
-    """The program that builds the page; the test is skipped where it is missing."""
-    found = shutil.which("npm")
-    if found is None:
-        pytest.skip("npm is not installed: the page cannot be built (it needs Node.js 20.19 or later)")
-    return found
+def npm() -> tuple[str, Mapping[str, str]]:
+    """The program that builds the page, and its environment; the test is skipped where it is missing."""
+    try:
+        return page_build.npm()
+    except page_build.PageError as error:
+        pytest.skip(str(error))
 
 
 def install() -> None:
     """What the page is built with, as its lock file says."""
-    program = npm()
-    with FileLock(WEB / ".install.lock", timeout=600):
-        if not (WEB / "node_modules" / ".package-lock.json").exists():
-            subprocess.run([program, "ci"], cwd=WEB, check=True, timeout=600)
+    npm()
+    page_build.install()
 
 
 def build() -> Path:
     """The folder of the page, built anew where it is older than its sources."""
-    install()
-    index = WEB / "dist" / "index.html"
-    with FileLock(WEB / ".install.lock", timeout=600):
-        sources = [*WEB.glob("*.json"), *WEB.glob("*.ts"), *WEB.glob("*.html"), *(WEB / "public").iterdir()]
-        sources += [each for each in (WEB / "src").rglob("*.*") if each.name != "schema.ts"]
-        if not index.exists() or index.stat().st_mtime < max(each.stat().st_mtime for each in sources):
-            subprocess.run([npm(), "run", "build"], cwd=WEB, check=True, timeout=300)
-    return index.parent
+    npm()
+    return page_build.build()
 
 
 @asynccontextmanager

@@ -129,6 +129,16 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingSample:
+    """The scaling at one moment: what waited, how many workers were wanted, how many there were."""
+
+    at: datetime
+    lag: int | None
+    desired: int
+    actual: int
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
     """One rollout of a component."""
 
@@ -179,6 +189,10 @@ class Environment(ABC):
     @abstractmethod
     async def scaling(self) -> Scaling:
         """The workers' scaling now."""
+
+    async def scaling_history(self) -> list[ScalingSample]:
+        """The last minutes of the scaling, oldest first; empty where nobody keeps it."""
+        return []
 
     @abstractmethod
     async def set_scaling_rule(self, rule: ScalingRule) -> None:

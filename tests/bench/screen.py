@@ -1,9 +1,8 @@
 """Measures the terminal app in a real pseudo-terminal: ``python -m tests.bench.screen``.
 
 First paint: from starting the interpreter to the first view's text, with nothing reachable. Key latency: from writing a
-key to the first byte of the answer, with a table of 10,000 rows of which all change each second, and with 5,000 log lines
-a second. Idle: processor time
-with the overview open on a pipeline that stands still.
+key to the first byte of the answer, with a table of 10,000 rows of which all change each second, and with 5,000 log
+lines a second. Idle: processor time with the overview open on a pipeline that stands still.
 """
 
 from __future__ import annotations

@@ -321,6 +321,9 @@ def test_the_components_pass_their_own_tests() -> None:
     from browser_stage import install, npm
 
     install()
+    program, environment = npm()
     for script in ("check", "test"):
-        done = subprocess.run([npm(), "run", script], cwd=WEB, capture_output=True, text=True, timeout=170, check=False)
+        done = subprocess.run(
+            [program, "run", script], cwd=WEB, env=environment, capture_output=True, text=True, timeout=170, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,12 @@ class Program:
         self.folder = folder
         self.environment = {**os.environ, "NOMNOM_HOME": str(folder), "COLUMNS": "200"}
 
-    def __call__(self, *arguments: str, code: int = 0, given: str | None = None) -> str:
+    def __call__(self, *arguments: str, code: int | None = 0, given: str | None = None) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "nomnom_tui.program", *arguments],
             check=False, capture_output=True, text=True, env=self.environment, timeout=120, input=given,
         )  # fmt: skip
-        assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+        assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done.stdout if code in (0, 3) else done.stdout + done.stderr
 
@@ -81,8 +83,8 @@ def test_up_and_a_record_is_completed(nomnom: Program) -> None:
     output = nomnom("up", "--detach", "--check")
     assert "completed" in output
     components = {each["name"]: each["health"] for each in nomnom.read("status")["components"]}
-    assert components.keys() == {"api", "nats", "worker", "postgres"}
-    assert components["api"] == components["nats"] == components["postgres"] == "healthy"
+    assert components.keys() == {"api", "nats", "worker", "postgres", "dashboard"}
+    assert {components[name] for name in ("api", "nats", "postgres", "dashboard")} == {"healthy"}
 
 
 def test_a_second_up_says_who_runs_it(nomnom: Program) -> None:
@@ -144,6 +146,33 @@ def test_settings_roll_out_and_back(nomnom: Program) -> None:
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
+def test_a_rollout_that_is_not_ready_is_taken_back(nomnom: Program) -> None:
+    for component, wrong in (("worker", "BATCH_SIZE=none"), ("api", "NOMNOM_API_GRACE=none")):
+        nomnom("scale", "1")
+        until(lambda: nomnom.read("scale")["ready"] == 1)
+        assert "was taken back" in nomnom("config", component, wrong, code=1)
+        newest, failed, *_ = nomnom.read("history", component)
+        assert newest["settings"] == {}
+        assert newest["current"]
+        assert wrong.partition("=")[0] in failed["settings"]
+        assert "completed" in nomnom("post", ORDER, "--wait")
+    nomnom("scale", "--auto")
+
+
+def test_the_dashboard_tells_of_the_same_pipeline(nomnom: Program) -> None:
+    ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['dashboard']}/api/stats", timeout=10) as answer:
+        assert json.load(answer)["counts"]["completed"]["value"] >= 1
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['page']}/api/health", timeout=10) as answer:
+        assert json.load(answer)["status"] == "ok"
+
+
+async def test_the_scaling_has_a_history(nomnom: Program) -> None:
+    samples = await LocalEnvironment(nomnom.folder).scaling_history()
+    assert {each.actual for each in samples} >= {0, 1, 2}
+    assert [each.at for each in samples] == sorted(each.at for each in samples)
+
+
 def test_streams_and_the_consumer(nomnom: Program) -> None:
     assert [each["Stream"] if "Stream" in each else next(iter(each.values())) for each in nomnom.read("stream", "ls")]
     assert "MESSAGES" in nomnom("stream", "info")
@@ -181,6 +210,35 @@ def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(n
     assert not left & {each.pid for each in nomnom.processes()}
     assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]
     assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None:
+    nomnom("down")
+    for interrupts, code in ((1, 0), (2, 0)):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "nomnom_tui.program", "up"], env=nomnom.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        until(lambda: "running" in nomnom("status", "--json", code=None))
+        for _ in range(interrupts):
+            running.send_signal(signal.SIGINT)
+        output, _ = running.communicate(timeout=60)
+        assert "Traceback" not in output
+        assert running.returncode in (code, 130), output
+        assert not nomnom.processes()
+    nomnom("up", "--detach")
+    assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_a_given_port_that_is_taken_is_said_and_leaves_nothing(nomnom: Program) -> None:
+    nomnom("down")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"port {port} for api is taken" in nomnom("up", "--port", port, code=1)
+    assert not nomnom.processes()
+    nomnom("up", "--detach")
 
 
 def test_down_stops_everything_and_keeps_the_data(nomnom: Program) -> None:

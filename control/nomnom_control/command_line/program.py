@@ -83,14 +83,13 @@ async def up(
     supervisor = Supervisor(Instance(dir), schema, {"api": port} if port else None)
     configure_logging("supervisor", Settings(log_level="error"))
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
-    await supervisor.start(show_step)
-    try:
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)
+
+    async def ready() -> None:
         await _welcome(dir, check=check)
         console.print("Ctrl-C stops it; the data stay.", style="dim")
-        await supervisor.stopping.wait()
-    finally:
-        await supervisor.stop(show_step)
+
+    await supervisor.run(show_step, ready)
 
 
 async def _welcome(folder: Path | None, *, check: bool) -> None:

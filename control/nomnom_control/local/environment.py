@@ -9,6 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from importlib import metadata
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from nomnom_control.environment import (
     Revision,
     Scaling,
     ScalingRule,
+    ScalingSample,
     StartOption,
     Step,
 )
@@ -36,12 +39,26 @@ from nomnom_control.environment import (
 )
 from nomnom_control.errors import ControlError
 from nomnom_control.local.channel import NotRunning, ask, request
-from nomnom_control.local.instance import Instance
+from nomnom_control.local.instance import PORTS, SERVICES, Instance
 from nomnom_control.local.journal import follow_logs
 from nomnom_control.local.servers import PostgresServer
 
-COMPONENTS = ("api", "nats", WORKER, "postgres")
+COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
 _START = 120.0
+_PORT_LABELS = {
+    "api": "the api",
+    "dashboard": "the dashboard's API",
+    "page": "the dashboard's page",
+    "nats": "nats-server",
+    "nats_monitor": "nats-server's monitoring",
+    "postgres": "PostgreSQL",
+}
+_RULE_LABELS = {
+    "minimum": "Fewest workers",
+    "maximum": "Most workers",
+    "threshold": "Lag for each worker",
+    "cooldown": "Seconds of cooldown",
+}
 
 
 class LocalEnvironment(Environment):
@@ -70,7 +87,7 @@ class LocalEnvironment(Environment):
             _server_component("nats", status["servers"]["nats"]),
             _server_component("postgres", status["servers"]["postgres"]),
         ]
-        for name in ("api", WORKER):
+        for name in SERVICES:
             running = [
                 Running(
                     each["name"],
@@ -94,6 +111,7 @@ class LocalEnvironment(Environment):
             nats=f"nats://127.0.0.1:{ports['nats']}",
             nats_monitor=f"http://127.0.0.1:{ports['nats_monitor']}",
             database=postgres.url,
+            dashboard=f"http://127.0.0.1:{ports['page']}",
         )
 
     async def schema(self) -> Schema:
@@ -133,6 +151,9 @@ class LocalEnvironment(Environment):
             decided_at=datetime.fromisoformat(decided) if decided else None,
             decision=now["decision"],
         )
+
+    async def scaling_history(self) -> list[ScalingSample]:
+        return msgspec.convert(await self._ask("history"), list[ScalingSample])
 
     async def set_scaling_rule(self, rule: ScalingRule) -> None:
         await self._ask("rule", **asdict(rule))
@@ -177,8 +198,33 @@ class LocalEnvironment(Environment):
                 yield each
 
     def start_options(self) -> Sequence[StartOption]:
-        chosen = self._options.get("schema") or self.instance.load().schema
-        return (StartOption("schema", "Schema", chosen, "tpch, ecommerce or a file", _check_schema),)
+        state = self.instance.load()
+        chosen = self._options.get("schema") or state.schema
+        ports = [
+            StartOption(
+                name,
+                f"Port of {_PORT_LABELS[name]}",
+                self._options.get(name) or str(state.ports.get(name, "")),
+                f"{usual} where it is free",
+                _check_port,
+            )
+            for name, usual in PORTS.items()
+        ]
+        rules = [
+            StartOption(
+                name,
+                label,
+                self._options.get(name) or f"{getattr(state.rule, name):g}",
+                "of the workers' scaling",
+                _check_number,
+            )
+            for name, label in _RULE_LABELS.items()
+        ]
+        return (
+            StartOption("schema", "Schema", chosen, "tpch, ecommerce or a file", _check_schema),
+            *ports,
+            *rules,
+        )
 
     def with_options(self, values: Mapping[str, str]) -> LocalEnvironment:
         folder = None if not self.selector else self.instance.folder
@@ -186,12 +232,22 @@ class LocalEnvironment(Environment):
 
     def plan(self, operation: str) -> Sequence[str]:
         place = self.instance.folder
-        return {
-            "start": (f"start nats-server and PostgreSQL in {place}", "set up streams and tables", "start the api",
-                      "let the autoscaler start workers"),
-            "stop": ("stop the api", "stop the workers", "stop PostgreSQL and nats-server", f"data stay in {place}"),
+        steps = {
+            "start": (
+                f"start nats-server and PostgreSQL in {place}",
+                "set up streams and tables",
+                "start the api and the dashboard",
+                "let the autoscaler start workers",
+            ),
+            "stop": (
+                "stop the api and the dashboard",
+                "stop the workers",
+                "stop PostgreSQL and nats-server",
+                f"data stay in {place}",
+            ),
             "destroy": ("stop everything", f"remove {place}"),
-        }.get(operation, ())  # fmt: skip
+        }
+        return steps.get(operation, ())
 
     def losses(self) -> Sequence[str]:
         return (f"{self.instance.folder}: every table, every stream with its messages and dead letters, all logs",)
@@ -207,6 +263,8 @@ class LocalEnvironment(Environment):
         command = [sys.executable, "-m", "nomnom_control.local", "--dir", str(self.instance.folder)]
         if schema := self._options.get("schema"):
             command += ["--schema", schema]
+        for flag, known in (("--port", PORTS), ("--rule", _RULE_LABELS)):
+            command += [f"{flag}={name}={value}" for name in known if (value := self._options.get(name))]
         # It outlives this process on purpose: 'nomnom down' ends it.
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -249,10 +307,11 @@ async def _readiness(client: httpx.AsyncClient, port: int) -> str | None:
     return None if answer.status_code == 200 else answer.text[:300]
 
 
-def _server_component(name: str, pid: int | None) -> Component:
-    health = Health.HEALTHY if pid else Health.FAILED
-    detail = "" if pid else "ended by itself; it is being started again"
-    return Component(name, 1, 1 if pid else 0, health, detail=detail)
+def _server_component(name: str, server: Mapping[str, Any]) -> Component:
+    running = server["pid"] is not None
+    health = Health.HEALTHY if running else Health.FAILED
+    detail = "" if running else "ended by itself; it is being started again"
+    return Component(name, 1, int(running), health, server["version"], detail)
 
 
 def _service_component(name: str, desired: int, running: tuple[Running, ...]) -> Component:
@@ -264,7 +323,19 @@ def _service_component(name: str, desired: int, running: tuple[Running, ...]) ->
         health = Health.HEALTHY
     else:
         health = Health.DEGRADED if ready else Health.STARTING
-    return Component(name, desired, ready, health, detail=detail, instances=running)
+    return Component(name, desired, ready, health, metadata.version("nomnom"), detail, running)
+
+
+def _check_port(text: str) -> str | None:
+    return None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port, 1 to 65535"
+
+
+def _check_number(text: str) -> str | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return "expected a number"
+    return None if 0 <= number < inf else "expected a number from 0"
 
 
 def _check_schema(text: str) -> str | None:

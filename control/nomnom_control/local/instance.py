@@ -14,10 +14,13 @@ import msgspec
 import platformdirs
 from filelock import FileLock, Timeout
 
-from nomnom_control.environment import Revision, ScalingRule
+from nomnom_control.environment import WORKER, Revision, ScalingRule
 from nomnom_control.errors import ControlError
 
-_PREFERRED = {"api": 8080, "nats": 4222, "nats_monitor": 8222, "postgres": 5432}
+PORTS = {"api": 8080, "dashboard": 3000, "page": 5173, "nats": 4222, "nats_monitor": 8222, "postgres": 5432}
+"""The usual port of each server."""
+SERVICES = ("api", "dashboard", WORKER)
+"""The components that are nomnom's own: they have settings, revisions and restarts."""
 
 
 class InstanceError(ControlError):
@@ -34,7 +37,7 @@ class State(msgspec.Struct, kw_only=True):
     schema: str = "tpch"
     ports: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     pid: int | None = None
-    rule: ScalingRule = ScalingRule(maximum=max(2, os.cpu_count() or 2), threshold=500, cooldown=30.0, polling=1.0)
+    rule: ScalingRule = ScalingRule(maximum=max(2, os.cpu_count() or 2), threshold=500, cooldown=30.0, polling=0.5)
     held: int | None = None
     """The number of workers chosen by hand; None lets the rule decide."""
     revisions: dict[str, list[Revision]] = msgspec.field(default_factory=dict[str, list[Revision]])
@@ -120,12 +123,14 @@ def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
 
     Raises InstanceError where a given port is taken.
     """
-    chosen: dict[str, int] = {}
-    for name, usual in _PREFERRED.items():
+    if unknown := [name for name in given if name not in PORTS]:
+        raise InstanceError(f"no server {unknown[0]!r}; there are {', '.join(PORTS)}")
+    for name, port in given.items():
+        if not _free(port) or list(given.values()).count(port) > 1:
+            raise InstanceError(f"port {port} for {name} is taken: choose another, or end what uses it")
+    chosen = dict(given)
+    for name, usual in PORTS.items():
         if name in given:
-            if not _free(given[name]):
-                raise InstanceError(f"port {given[name]} for {name} is taken: choose another, or end what uses it")
-            chosen[name] = given[name]
             continue
         wishes = [port for port in (kept.get(name), usual) if port and port not in chosen.values()]
         chosen[name] = next((port for port in wishes if _free(port)), 0) or any_port()

@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 
 from nomnom_control.environment import LogLine
+from nomnom_control.local.rotation import earlier_logs
 
 _POLL = 0.2
+_LINE = 400
 _NATS = re.compile(r"\[\d+\] (?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d+) \[(?P<level>\w{3})\] (?P<text>.*)")
 _NATS_LEVELS = {"INF": "info", "DBG": "debug", "TRC": "debug", "WRN": "warning", "ERR": "error", "FTL": "error"}
 _POSTGRES = re.compile(r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) \w+ \[\d+\] (?P<level>[A-Z]+\d?):\s+(?P<text>.*)")
@@ -26,7 +28,7 @@ async def follow_logs(paths: Mapping[str, Path], *, follow: bool, tail: int | No
     positions: dict[str, int] = {}
     earlier: deque[LogLine] = deque()
     for name, path in paths.items():
-        text, positions[name] = await asyncio.to_thread(_read, path, 0)
+        text, positions[name] = await asyncio.to_thread(_read_end, path, tail)
         earlier.extend(parse_line(name, line) for line in text)
     ordered = sorted(earlier, key=lambda each: each.at.timestamp() if each.at else 0.0)
     for each in ordered if tail is None else ordered[len(ordered) - min(tail, len(ordered)) :]:
@@ -57,6 +59,25 @@ def parse_line(component: str, line: str) -> LogLine:
             moment = datetime.strptime(match["at"], form).astimezone()
             return LogLine(component, component, moment, levels.get(match["level"], "info"), match["text"])
     return LogLine(component, component, None, "info", line)
+
+
+def _read_end(path: Path, tail: int | None) -> tuple[list[str], int]:
+    """At least the last ``tail`` lines (None: all, of the full files before it too), and where they end."""
+    if tail is None:
+        older = [line for each in earlier_logs(path) for line in _read(each, 0)[0]]
+        lines, end = _read(path, 0)
+        return older + lines, end
+    if not path.exists():
+        return [], 0
+    size, room = path.stat().st_size, max(1, tail) * _LINE
+    while True:
+        start = max(0, size - room)
+        lines, end = _read(path, start)
+        if start == 0:
+            return lines, end
+        if len(lines) > tail:
+            return lines[1:], end  # the first may be the end of a longer one
+        room *= 4
 
 
 def _read(path: Path, start: int) -> tuple[list[str], int]:

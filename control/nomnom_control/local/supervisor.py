@@ -4,100 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import signal
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
-
-import httpx
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from nomnom.settings import Settings
 from nomnom.setup import set_up
 from nomnom.telemetry import logger
 from nomnom_control.environment import WORKER, Progress, ScalingRule, Step
 from nomnom_control.errors import ControlError
-from nomnom_control.local.autoscaler import Autoscaler
 from nomnom_control.local.channel import Tell, serve
-from nomnom_control.local.instance import Instance, State, any_port, choose_ports
+from nomnom_control.local.instance import SERVICES, Instance, State, choose_ports
 from nomnom_control.local.leftovers import stop_leftovers
-from nomnom_control.local.processes import INSTANCE, ChildProcess
+from nomnom_control.local.processes import INSTANCE
+from nomnom_control.local.rotation import rotate_logs
+from nomnom_control.local.scaling import WorkerScaling, check_rule
 from nomnom_control.local.servers import NatsServer, PostgresServer
+from nomnom_control.local.services import Services
 
 _log = logger(__name__)
 _WATCH = 0.25
-_RESTART = (0.5, 15.0)
-_READY = 30.0
-_GRACE = 30.0
-_MAX_WORKERS = 64
-
-
-@dataclass
-class Service:
-    """One process of nomnom: how it is started, where it answers, how often it ended by itself."""
-
-    component: str
-    name: str
-    port: int
-    process: ChildProcess
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    restarts: int = 0
-    again_at: float = 0.0
-    stopping: bool = False
+_ROTATE = 10.0
+_AGAIN = 0.5
 
 
 class Supervisor:
-    """Runs one instance until it is stopped."""
+    """Runs one instance until it is stopped.
+
+    ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``rule`` (fields of the scaling rule)
+    replace what an earlier run kept.
+    """
 
     state: State
     nats: NatsServer
     postgres: PostgresServer
-    autoscaler: Autoscaler
+    scaling: WorkerScaling
 
-    def __init__(self, instance: Instance, schema: str | None = None, ports: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        schema: str | None = None,
+        ports: Mapping[str, int] | None = None,
+        rule: Mapping[str, float] | None = None,
+    ) -> None:
         self.instance = instance
-        self._schema, self._given = schema, ports or {}
-        self.stopping = asyncio.Event()
-        """Set when someone asked for the stop; whoever runs the supervisor waits for it."""
-        self.samples: deque[dict[str, Any]] = deque(maxlen=900)
+        self._schema, self._given, self._rule = schema, dict(ports or {}), dict(rule or {})
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
         self._servers: list[NatsServer | PostgresServer] = []
-        self._client: Client | None = None
+        self._services = Services(instance, self._environment)
         self._server: asyncio.Server | None = None
-        self._services: dict[str, Service] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._changing = asyncio.Lock()
-        self._desired = 0
-        self._lag: int | None = None
-        self._decision = "not decided yet"
-        self._decided_at: datetime | None = None
-        self._next_worker = 1
 
-    async def start(self, tell: Tell) -> None:
-        """Bring everything up, telling each step. Raises ControlError or another NomnomError; then nothing is left."""
+    async def run(self, tell: Tell, ready: Callable[[], Awaitable[None]]) -> None:
+        """Bring everything up, call ``ready``, and stop in order once :meth:`interrupt` was called.
+
+        Raises ControlError or another NomnomError where it does not come up, or AlreadyRunning; then nothing is left.
+        """
         self.instance.hold()
+        hurry = asyncio.create_task(self._hurry())
         try:
-            await self._start(tell)
-        except BaseException:
-            await self.stop(lambda _: None)
-            raise
+            if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
+                await self._until_stopping(_first_failure(self._tasks))
+        finally:
+            await self._stop(tell)
+            hurry.cancel()
+
+    def interrupt(self) -> None:
+        """Stop in order; asked a second time, at once: what workers held is redelivered to the next run's."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    async def _until_stopping(self, work: Awaitable[None]) -> bool:
+        """Whether the work came to its end before someone asked for the stop, which cancels it."""
+        doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = doing.done()
+            for each in (doing, stopping):
+                each.cancel()
+            await asyncio.wait({doing, stopping})
+        if ended:
+            doing.result()
+        return ended
 
     async def _start(self, tell: Tell) -> None:
-        names = await self._step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
+        names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
         if names:
             tell(Progress("clear leftovers", Step.OUTPUT, f"ended {', '.join(names)} of a run that was killed"))
-        self.state = self.instance.load()
-        self.state.schema = self._schema or self.state.schema
-        self.state.ports = choose_ports(self.state.ports, self._given)
-        self.state.pid = os.getpid()
-        for component in ("api", WORKER):
-            if not self.state.revisions.get(component):
-                self.state.revise(component, {}, "first start")
-        self.instance.save(self.state)
+        self.state = self._prepare_state()
         ports, mark = self.state.ports, {INSTANCE: str(self.instance.folder)}
         self.nats = NatsServer(
             self.instance.folder / "nats", ports["nats"], ports["nats_monitor"], self.instance.log("nats"), mark
@@ -106,51 +105,72 @@ class Supervisor:
             self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"), mark
         )
         self._servers = [self.nats, self.postgres]
-        self.autoscaler = Autoscaler(self.state.rule)
         await asyncio.gather(
-            self._step(tell, "start nats-server", self.nats.start()),
-            self._step(tell, "start PostgreSQL", self.postgres.start()),
+            _step(tell, "start nats-server", self.nats.start()),
+            _step(tell, "start PostgreSQL", self.postgres.start()),
         )
         settings = Settings(nats_url=self.nats.url, database_url=self.postgres.url, nomnom_schema=self.state.schema)
-        for line in await self._step(tell, "set up streams and tables", set_up(settings)):
+        for line in await _step(tell, "set up streams and tables", set_up(settings)):
             tell(Progress("set up streams and tables", Step.OUTPUT, line))
-        await self._step(tell, "start the api", self._launch("api", "api", ports["api"]))
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._autoscale())]
+        await asyncio.gather(
+            _step(tell, "start the api", self._services.launch("api", ports["api"])),
+            _step(tell, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
+        )
+        self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
+        self._tasks = [
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self.scaling.run()),
+            asyncio.create_task(rotate_logs(self.instance.logs, _ROTATE)),
+        ]
         self._server = await serve(self.instance.socket, self._handlers())
 
-    async def stop(self, tell: Tell) -> None:
-        """Bring everything down in order: api, workers, PostgreSQL, NATS. Data stay."""
+    def _prepare_state(self) -> State:
+        state = self.instance.load()
+        state.schema = self._schema or state.schema
+        state.rule = check_rule(replace(state.rule, **self._rule))
+        state.ports = choose_ports(state.ports, self._given)
+        state.pid = os.getpid()
+        for component in SERVICES:
+            if not state.revisions.get(component):
+                state.revise(component, {}, "first start")
+        self.instance.save(state)
+        return state
+
+    async def _stop(self, tell: Tell) -> None:
+        """Bring everything down in order: api and dashboard, workers, PostgreSQL, NATS. Data stay."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        api = [each for each in self._services.values() if each.component == "api"]
-        workers = [each for each in self._services.values() if each.component == WORKER]
-        for title, group in (("stop the api", api), ("stop the workers", workers)):
+        entrances = [each for each in self._services.all() if each.component != WORKER]
+        workers = [each for each in self._services.all() if each.component == WORKER]
+        for title, group in (("stop the api and the dashboard", entrances), ("stop the workers", workers)):
             if group:
-                await self._step(tell, title, asyncio.gather(*(self._end(each) for each in group)))
-        if self._client is not None:
-            await self._client.close()
+                await _step(tell, title, asyncio.gather(*(self._services.end(each) for each in group)))
         for server in reversed(self._servers):
-            await self._step(tell, f"stop {server.process.name}", server.stop())
+            await _step(tell, f"stop {server.process.name}", server.stop())
         if self._server is not None:
             self._server.close()
             self.instance.socket.unlink(missing_ok=True)
         self.instance.release()
 
-    async def _step(self, tell: Tell, title: str, work: Awaitable[Any]) -> Any:
-        tell(Progress(title, Step.STARTED))
-        started = time.monotonic()
-        try:
-            result = await work
-        except Exception as error:
-            tell(Progress(title, Step.FAILED, str(error), time.monotonic() - started))
-            raise
-        tell(Progress(title, Step.DONE, "", time.monotonic() - started))
-        return result
+    async def _hurry(self) -> None:
+        await self._hurrying.wait()
+        self._services.kill()
+        for server in self._servers:
+            # PostgreSQL's immediate shutdown: the next start recovers from its log.
+            server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
 
     def _environment(self, component: str, port: int) -> dict[str, str]:
-        prefix = {"api": "NOMNOM_API", WORKER: "WORKER_HEALTH"}[component]
+        ports = {
+            "api": {"NOMNOM_API_HOST": "127.0.0.1", "NOMNOM_API_PORT": str(port)},
+            "dashboard": {
+                "NOMNOM_DASHBOARD_HOST": "127.0.0.1",
+                "NOMNOM_DASHBOARD_PORT": str(port),
+                "NOMNOM_DASHBOARD_PAGE_PORT": str(self.state.ports["page"]),
+            },
+            WORKER: {"WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_HEALTH_PORT": str(port)},
+        }
         return {
             "NATS_URL": self.nats.url,
             "DATABASE_URL": self.postgres.url,
@@ -158,108 +178,23 @@ class Supervisor:
             "LOG_FORMAT": "json",
             INSTANCE: str(self.instance.folder),
             **self.state.settings(component),
-            f"{prefix}_HOST": "127.0.0.1",
-            f"{prefix}_PORT": str(port),
+            **ports[component],
         }
 
-    async def _launch(self, component: str, name: str, port: int) -> Service:
-        """Start a service and wait until it says that it is ready."""
-        command = [sys.executable, "-m", f"nomnom_{component}"]
-        process = ChildProcess(name, command, self.instance.log(component), self._environment(component, port))
-        service = self._services[name] = Service(component, name, port, process)
-        await process.start()
-        await self._ready(service)
-        return service
-
-    async def _ready(self, service: Service) -> None:
-        async with httpx.AsyncClient(timeout=2) as client:
-            try:
-                async with asyncio.timeout(_READY):
-                    while not await _is_ready(client, service.port):
-                        if service.process.exit_code is not None:
-                            raise service.process.failure()
-                        await asyncio.sleep(0.05)
-            except TimeoutError:
-                raise ControlError(
-                    f"{service.name} is not ready after {_READY:g} s: see {service.process.log}"
-                ) from None
-
-    async def _end(self, service: Service) -> None:
-        service.stopping = True
-        await service.process.stop(_GRACE)
-        self._services.pop(service.name, None)
-
     async def _watch(self) -> None:
-        """Start again what ended by itself, waiting longer each time."""
+        """Start again what ended by itself."""
         while True:
             await asyncio.sleep(_WATCH)
-            for each in list(self._services.values()):
-                if each.stopping or each.process.exit_code is None:
-                    continue
-                now = time.monotonic()
-                if not each.again_at:
-                    wait = min(_RESTART[0] * 2**each.restarts, _RESTART[1])
-                    each.again_at = now + wait
-                    _log.warning("ended", process=each.name, code=each.process.exit_code, again_in=wait)
-                elif now >= each.again_at:
-                    each.again_at, each.restarts, each.started_at = 0.0, each.restarts + 1, datetime.now(UTC)
-                    await each.process.start()
+            await self._services.start_again()
             for server in self._servers:
-                if server.process.exit_code is not None:
-                    _log.warning("ended", process=server.process.name, code=server.process.exit_code)
-                    try:
-                        await server.start()
-                    except ControlError as error:
-                        _log.error("not started again", process=server.process.name, error=str(error))
-                        await asyncio.sleep(_RESTART[0])
-
-    async def _autoscale(self) -> None:
-        while True:
-            self._lag = await self._read_lag()
-            if self.state.held is None:
-                decision = self.autoscaler.decide(self._lag, self._desired, time.monotonic())
-                if decision.desired != self._desired or self._decided_at is None:
-                    self._decided_at = datetime.now(UTC)
-                self._desired, self._decision = decision.desired, decision.reason
-            else:
-                self._desired, self._decision = self.state.held, f"paused: held at {self.state.held} by hand"
-            try:
-                await self._apply()
-            except ControlError as error:
-                self._decision += f"; {error}"
-                _log.error("workers not changed", error=str(error))
-            workers = self._workers()
-            self.samples.append(
-                {"at": datetime.now(UTC), "lag": self._lag, "desired": self._desired, "actual": len(workers)}
-            )
-            await asyncio.sleep(self.state.rule.polling)
-
-    async def _apply(self) -> None:
-        async with self._changing:
-            workers = self._workers()
-            if self._desired > len(workers):
-                missing = self._desired - len(workers)
-                await asyncio.gather(*(self._add_worker() for _ in range(missing)))
-            elif self._desired < len(workers):
-                await asyncio.gather(*(self._end(each) for each in workers[self._desired :]))
-
-    async def _add_worker(self) -> None:
-        name, self._next_worker = f"{WORKER}-{self._next_worker}", self._next_worker + 1
-        await self._launch(WORKER, name, any_port())
-
-    def _workers(self) -> list[Service]:
-        return [each for each in self._services.values() if each.component == WORKER and not each.stopping]
-
-    async def _read_lag(self) -> int | None:
-        try:
-            if self._client is None or self._client.is_closed:
-                self._client = await nats.connect(
-                    self.nats.url, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                )
-            info = await self._client.jetstream(timeout=2).consumer_info("MESSAGES", "workers")
-        except (OSError, NatsError):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+                if server.process.exit_code is None:
+                    continue
+                _log.warning("ended", process=server.process.name, code=server.process.exit_code)
+                try:
+                    await server.start()
+                except ControlError as error:
+                    _log.error("not started again", process=server.process.name, error=str(error))
+                    await asyncio.sleep(_AGAIN)
 
     # What other processes may ask for.
 
@@ -267,6 +202,7 @@ class Supervisor:
         return {
             "status": self._tell_status,
             "scaling": self._tell_scaling,
+            "history": self._tell_history,
             "rule": self._set_rule,
             "scale": self._scale,
             "restart": self._restart,
@@ -279,8 +215,8 @@ class Supervisor:
         return {
             "schema": self.state.schema,
             "ports": self.state.ports,
-            "servers": {name: each.process.pid for name, each in servers},
-            "desired": {"api": 1, WORKER: self._desired},
+            "servers": {name: {"pid": each.process.pid, "version": each.version} for name, each in servers},
+            "desired": {"api": 1, "dashboard": 1, WORKER: self.scaling.desired},
             "services": [
                 {
                     "component": each.component,
@@ -290,79 +226,70 @@ class Supervisor:
                     "started_at": each.started_at,
                     "restarts": each.restarts,
                 }
-                for each in self._services.values()
+                for each in self._services.all()
             ],
         }
 
     async def _tell_scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
-        return {
-            "rule": asdict(self.state.rule),
-            "lag": self._lag,
-            "desired": self._desired,
-            "actual": len(self._workers()),
-            "paused": self.state.held is not None,
-            "decided_at": self._decided_at,
-            "decision": self._decision,
-            "samples": list(self.samples),
-        }
+        return self.scaling.describe()
+
+    async def _tell_history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
+        return [asdict(each) for each in self.scaling.history()]
 
     async def _set_rule(self, given: dict[str, Any], _: Tell) -> None:
-        rule = ScalingRule(**given)
-        if not 0 <= rule.minimum <= rule.maximum <= _MAX_WORKERS or rule.maximum < 1:
-            raise ControlError(f"expected 0 <= minimum <= maximum <= {_MAX_WORKERS} and a maximum of at least 1")
-        if rule.threshold < 1 or rule.cooldown < 0 or rule.polling < 0.1:
-            raise ControlError("expected a threshold of at least 1, a cooldown from 0 s, polling from 0.1 s")
-        self.state.rule = self.autoscaler.rule = rule
+        self.scaling.set_rule(ScalingRule(**given))
+        self.state.rule = self.scaling.rule
         self.instance.save(self.state)
 
     async def _scale(self, given: dict[str, Any], _: Tell) -> None:
         """``replicas``: hold that many; absent: hold the present number; ``auto``: let the rule decide."""
-        if given.get("auto"):
-            self.state.held = None
-        else:
-            replicas = int(given.get("replicas", self._desired))
-            if not 0 <= replicas <= _MAX_WORKERS:
-                raise ControlError(f"expected 0 to {_MAX_WORKERS} workers, found {replicas}")
-            self.state.held = replicas
+        self.scaling.hold(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
+        self.state.held = self.scaling.held
         self.instance.save(self.state)
 
     async def _restart(self, given: dict[str, Any], tell: Tell) -> None:
-        component = given["component"]
-        services = [each for each in self._services.values() if each.component == component]
-        if not services:
-            raise ControlError(f"no {component} runs: the api and the workers can be restarted")
-        async with self._changing:
-            for each in services:
-                if component == WORKER:  # the new one is ready before the old one leaves
-                    await self._step(tell, f"replace {each.name}", self._add_worker())
-                    await self._end(each)
-                else:
-                    await self._step(tell, f"restart {each.name}", self._again(each))
-
-    async def _again(self, service: Service) -> None:
-        await self._end(service)
-        await self._launch(service.component, service.name, service.port)
+        component = str(given["component"])
+        if component not in SERVICES:
+            raise ControlError(f"{component} cannot be restarted here: {', '.join(SERVICES)} can")
+        async with self.scaling.changing:
+            for each in self._services.of(component):
+                await _step(tell, f"replace {each.name}", self._services.replace(each))
 
     async def _configure(self, given: dict[str, Any], tell: Tell) -> None:
-        component = given["component"]
-        if component not in ("api", WORKER):
-            raise ControlError(f"{component} has no settings to roll out: the api and the workers have")
-        self.state.revise(component, dict(given["settings"]), given["cause"])
+        """A rollout that does not become ready is taken back: the revision before it is current again."""
+        component = str(given["component"])
+        if component not in SERVICES:
+            raise ControlError(f"{component} has no settings to roll out: {', '.join(SERVICES)} have")
+        before = self.state.settings(component)
+        revision = self.state.revise(component, dict(given["settings"]), given["cause"])
         self.instance.save(self.state)
-        if component == "api" or self._workers():
+        try:
             await self._restart({"component": component}, tell)
+        except ControlError as error:
+            self.state.revise(component, before, f"revision {revision.number} was not ready and was taken back")
+            self.instance.save(self.state)
+            await self._restart({"component": component}, tell)
+            raise ControlError(f"revision {revision.number} was taken back: {error}") from error
 
     async def _ask_stop(self, _: dict[str, Any], __: Tell) -> int:
-        self.stopping.set()
+        self.interrupt()
         return os.getpid()
 
 
-async def _is_ready(client: httpx.AsyncClient, port: int) -> bool:
+async def _first_failure(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Raise what ends one of the tasks: none of them ends by itself."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for each in done:
+        each.result()
+
+
+async def _step(tell: Tell, title: str, work: Awaitable[Any]) -> Any:
+    tell(Progress(title, Step.STARTED))
+    started = time.monotonic()
     try:
-        return (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""
+        result = await work
+    except BaseException as error:
+        tell(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
+        raise
+    tell(Progress(title, Step.DONE, "", time.monotonic() - started))
+    return result

@@ -48,8 +48,9 @@ _ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 _INTRODUCTION = """Posts pipe-delimited records into a nomnom pipeline.
 
 A message is one record, or a parent and its children, a line each: `TAG|field|…`, UTF-8. It is accepted (202) once
-JetStream has acknowledged it; a faulty one is accepted too, and becomes a dead letter. Every error is a problem (RFC 9457)
-whose `type` ends in a code and whose `detail` says what to do; with 503, `Retry-After` says when to try again.
+JetStream has acknowledged it; a faulty one is accepted too, and becomes a dead letter. Every error is a problem
+(RFC 9457) whose `type` ends in a code and whose `detail` says what to do; with 503, `Retry-After` says when to try
+again.
 
 An `Idempotency-Key` makes a request safe to repeat: a key names one message (or batch) of a caller, and what was posted
 first under it stays. Without a `Content-Type`, a body is taken as `text/plain; charset=utf-8`."""

@@ -1,8 +1,8 @@
 """Publishing to JetStream, many at a time, over nats-py's plain publish.
 
-nats-py's own ``publish`` makes a request for each message, and its ``publish_async`` takes about 1.6 times the processor
-time of this (measured with batches of 40,000 orders, both on uvloop). Here one subscription takes all acks, one dictionary holds who waits for them, and one periodic
-sweep finds those that waited too long.
+nats-py's own ``publish`` makes a request for each message, and its ``publish_async`` takes about 1.6 times the
+processor time of this (measured with batches of 40,000 orders, both on uvloop). Here one subscription takes all acks,
+one dictionary holds who waits for them, and one periodic sweep finds those that waited too long.
 """
 
 from __future__ import annotations

