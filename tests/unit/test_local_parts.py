@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.local.instance import Instance, InstanceError, choose_ports
 from nomnom_control.local.journal import follow_logs
 from nomnom_control.local.rotation import rotate_logs
-from nomnom_control.local.scaling import check_rule
+from nomnom_control.local.scaling import change_rule
 
 
 async def _texts(path: Path, tail: int | None) -> list[str]:
@@ -89,11 +88,25 @@ def test_every_server_has_a_port_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"minimum": 3, "maximum": 2}, {"maximum": 0}, {"maximum": 65}, {"threshold": 0}, {"cooldown": -1}]
+    "wrong",
+    [
+        {"minimum": 3, "maximum": 2},
+        {"maximum": 0},
+        {"maximum": 65},
+        {"threshold": 0},
+        {"cooldown": -1},
+        {"maximum": 2.5},
+    ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ControlError, match="expected"):
-        check_rule(replace(ScalingRule(), **wrong))
+def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ControlError, match=r"expected|Expected"):
+        change_rule(ScalingRule(), wrong)
+
+
+def test_whole_numbers_of_a_rule_stay_whole() -> None:
+    changed = change_rule(ScalingRule(), {"maximum": 3.0, "cooldown": 1.5})
+    assert changed == ScalingRule(maximum=3, cooldown=1.5)
+    assert isinstance(changed.maximum, int)
 
 
 def test_a_state_that_cannot_be_read_is_told_with_its_file(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -48,8 +50,8 @@ class WorkerScaling:
         return self._autoscaler.rule
 
     def set_rule(self, rule: ScalingRule) -> None:
-        """Replace the rule; raises ControlError where it makes no sense."""
-        self._autoscaler.rule = check_rule(rule)
+        """Replace the rule."""
+        self._autoscaler.rule = rule
         self._look.set()
 
     def hold(self, replicas: int | None) -> None:
@@ -135,13 +137,18 @@ class WorkerScaling:
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 
-def check_rule(rule: ScalingRule) -> ScalingRule:
-    """The rule itself; raises ControlError where it makes no sense."""
-    if not 0 <= rule.minimum <= rule.maximum <= MAX_WORKERS or rule.maximum < 1:
+def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
+    """The rule with other fields; raises ControlError where it makes no sense."""
+    whole = {name: int(value) if value == int(value) else value for name, value in changes.items()}
+    try:
+        changed = msgspec.convert({**asdict(rule), **whole}, ScalingRule)
+    except msgspec.ValidationError as error:
+        raise ControlError(f"the scaling rule: {error}") from error
+    if not 0 <= changed.minimum <= changed.maximum <= MAX_WORKERS or changed.maximum < 1:
         raise ControlError(f"expected 0 <= minimum <= maximum <= {MAX_WORKERS} and a maximum of at least 1")
-    if rule.threshold < 1 or rule.cooldown < 0 or rule.polling < 0.1:
+    if changed.threshold < 1 or changed.cooldown < 0 or changed.polling < 0.1:
         raise ControlError("expected a threshold of at least 1, a cooldown from 0 s, polling from 0.1 s")
-    return rule
+    return changed
 
 
 async def _ignore(_: Exception) -> None:

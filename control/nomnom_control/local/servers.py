@@ -264,7 +264,8 @@ class PostgresServer:
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
             return False
         try:
-            self._version = ".".join(str(part) for part in connection.get_server_version()[:2])
+            told = connection.get_server_version()
+            self._version = f"{told.major}.{told.micro}"
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.database):
                 await connection.execute(f'CREATE DATABASE "{self.database}"')
         finally:

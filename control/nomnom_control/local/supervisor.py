@@ -7,20 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from nomnom.settings import Settings
 from nomnom.setup import set_up
 from nomnom.telemetry import logger
-from nomnom_control.environment import WORKER, Progress, ScalingRule, Step
+from nomnom_control.environment import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_control.local.channel import Tell, serve
 from nomnom_control.local.instance import SERVICES, Instance, State, choose_ports
 from nomnom_control.local.leftovers import stop_leftovers
 from nomnom_control.local.processes import INSTANCE
 from nomnom_control.local.rotation import rotate_logs
-from nomnom_control.local.scaling import WorkerScaling, check_rule
+from nomnom_control.local.scaling import WorkerScaling, change_rule
 from nomnom_control.local.servers import NatsServer, PostgresServer
 from nomnom_control.local.services import Services
 
@@ -127,7 +127,7 @@ class Supervisor:
     def _prepare_state(self) -> State:
         state = self.instance.load()
         state.schema = self._schema or state.schema
-        state.rule = check_rule(replace(state.rule, **self._rule))
+        state.rule = change_rule(state.rule, self._rule)
         state.ports = choose_ports(state.ports, self._given)
         state.pid = os.getpid()
         for component in SERVICES:
@@ -237,7 +237,7 @@ class Supervisor:
         return [asdict(each) for each in self.scaling.history()]
 
     async def _set_rule(self, given: dict[str, Any], _: Tell) -> None:
-        self.scaling.set_rule(ScalingRule(**given))
+        self.scaling.set_rule(change_rule(self.scaling.rule, given))
         self.state.rule = self.scaling.rule
         self.instance.save(self.state)
 
