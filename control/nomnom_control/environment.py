@@ -224,7 +224,10 @@ class Environment(ABC):
 
     @abstractmethod
     def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
-        """Roll out a component with changed settings (environment variables): a new revision."""
+        """Roll out a component with changed settings (environment variables; an empty one is its default again).
+
+        This makes a new revision.
+        """
 
     @abstractmethod
     async def history(self, component: str) -> list[Revision]:

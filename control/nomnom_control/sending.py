@@ -7,11 +7,14 @@ was sent but not acknowledged is sent again under the same key: its lines are th
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import httpx
 import msgspec
@@ -19,8 +22,11 @@ import msgspec
 from nomnom_control.errors import ControlError
 
 _CHUNK = 2 * 1024 * 1024
-_TRIES = 30
+_PATIENCE = 300.0
 _LONGEST_WAIT = 10.0
+_KEPT_REFUSALS = 1000
+_LATER = (429, 503)
+_LINES_REFUSED = (400, 413)
 
 
 class SendingError(ControlError):
@@ -29,23 +35,31 @@ class SendingError(ControlError):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that the api did not take."""
+    """Lines that the api did not take and never will, from ``line`` to ``last_line``, and why."""
 
     line: int
+    last_line: int
     detail: str
 
 
 @dataclass(slots=True)
 class Ingested:
-    """How far a file is."""
+    """How far a file is. ``duplicates`` are those of the accepted that the stream had before."""
 
     name: str
     size: int | None
+    """Bytes; None where they are not known before the end."""
     offset: int = 0
     lines: int = 0
     accepted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    """The first thousand."""
     resumed: bool = False
-    refused: list[Refusal] = field(default_factory=list[Refusal])
+    seconds: float = 0.0
+    trouble: str = ""
+    """Why the api takes nothing just now; it is asked again."""
 
 
 class Mark(msgspec.Struct):
@@ -55,76 +69,142 @@ class Mark(msgspec.Struct):
     lines: int = 0
 
 
-class Sending:
-    """Sends files to one api."""
+class _Problem(msgspec.Struct):
+    line: int
+    last_line: int | None
+    status: int
+    detail: str
 
-    def __init__(self, api: str, token: str | None, journal: Path) -> None:
+
+class _Answer(msgspec.Struct):
+    count: int
+    duplicates: int = 0
+    problems: list[_Problem] = []
+
+
+class Sending:
+    """Sends files to one api. ``rejects`` is a file that gets each refused line, as it was sent."""
+
+    def __init__(self, api: str, token: str | None, journal: Path, rejects: Path | None = None) -> None:
         self._url = f"{api}/api/ingest/batch"
         self._headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
-        self._journal = journal
+        self._journal, self._rejects = journal, rejects
 
     async def send(self, path: Path, tag: str | None = None, *, restart: bool = False) -> AsyncIterator[Ingested]:
-        """Send a file, ``tag`` put before each line; yields the progress after each chunk. Raises SendingError."""
+        """Send a file (one that ends in .gz is unpacked), ``tag`` put before each line.
+
+        Yields the progress after each chunk and whenever the api is in trouble; nothing where an earlier run sent all
+        of it. ``restart`` sends it from its beginning, under the same keys. Raises SendingError.
+        """
+        packed = path.suffix == ".gz"
         try:
             status = await asyncio.to_thread(path.stat)
-            source = await asyncio.to_thread(path.open, "rb")
+            source = await asyncio.to_thread(_open, path, packed=packed)
         except OSError as error:
             raise SendingError(f"{path} cannot be read: {error.strerror}") from error
         given = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
         identity = hashlib.sha256(given.encode()).hexdigest()[:32]
         entry = self._journal / f"{identity}.json"
         mark = Mark() if restart else await asyncio.to_thread(_read_mark, entry)
+        state = Ingested(
+            str(path), None if packed else status.st_size, mark.offset, mark.lines, resumed=mark.offset > 0
+        )
         with source:
-            source.seek(mark.offset)
-            state = Ingested(str(path), status.st_size, mark.offset, mark.lines, resumed=mark.offset > 0)
+            await asyncio.to_thread(source.seek, mark.offset)
             async for each in self._chunks(source, state, identity, tag):
                 await asyncio.to_thread(_write_mark, entry, Mark(each.offset, each.lines))
                 yield each
-        if not mark.offset and not status.st_size:
+        if not status.st_size:
             yield state
 
     async def send_stream(self, source: IO[bytes], tag: str | None = None) -> AsyncIterator[Ingested]:
         """Send what cannot be read twice (standard input): there is nothing to resume."""
-        run = hashlib.sha256(str(asyncio.get_running_loop().time()).encode()).hexdigest()[:32]
-        async for each in self._chunks(source, Ingested("-", None), run, tag):
+        async for each in self._chunks(source, Ingested("-", None), uuid.uuid4().hex, tag):
             yield each
 
     async def _chunks(
         self, source: IO[bytes], state: Ingested, identity: str, tag: str | None
     ) -> AsyncIterator[Ingested]:
         prefix = f"{tag}|".encode() if tag else b""
+        began = time.monotonic()
         async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5)) as client:
-            while lines := await asyncio.to_thread(source.readlines, _CHUNK):
-                body = b"".join(prefix + line if line.strip() else line for line in lines)
-                answer = await self._post(client, body, f"{identity}-{state.offset}")
-                accepted, refused = _outcome(answer)
-                state.accepted += accepted
-                state.refused += [Refusal(state.lines + each["line"], each["detail"]) for each in refused]
+            while lines := await _read_lines(source, state.name):
+                sent = [prefix + line if line.strip() else line for line in lines]
+                if any(line.strip() for line in lines):
+                    async for answer in self._post(client, b"".join(sent), f"{identity}-{state.offset}", len(lines)):
+                        state.seconds = time.monotonic() - began
+                        if isinstance(answer, str):
+                            state.trouble = answer
+                            yield state
+                        else:
+                            await asyncio.to_thread(self._take, state, answer, sent)
                 state.offset += sum(map(len, lines))
                 state.lines += len(lines)
+                state.trouble = ""
                 yield state
 
-    async def _post(self, client: httpx.AsyncClient, body: bytes, key: str) -> dict[str, Any]:
+    def _take(self, state: Ingested, answer: _Answer, lines: list[bytes]) -> None:
+        state.accepted += answer.count
+        state.duplicates += answer.duplicates
+        for each in answer.problems:
+            last = len(lines) if each.last_line is None else each.last_line
+            refused = [line for line in lines[each.line - 1 : last] if line.strip()]
+            state.refused += len(refused)
+            if len(state.refusals) < _KEPT_REFUSALS:
+                state.refusals.append(Refusal(state.lines + each.line, state.lines + last, each.detail))
+            if self._rejects is not None:
+                with self._rejects.open("ab") as file:
+                    file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
+
+    async def _post(self, client: httpx.AsyncClient, body: bytes, key: str, lines: int) -> AsyncIterator[_Answer | str]:
+        """Post a chunk until each of its lines is taken or refused for good: troubles, then the answer."""
         headers = {**self._headers, "Idempotency-Key": key}
-        problem = ""
-        for attempt in range(_TRIES):
+        wait, ends = 0.25, time.monotonic() + _PATIENCE
+        while True:
+            wait = min(wait * 2, _LONGEST_WAIT)
             try:
                 answer = await client.post(self._url, content=body, headers=headers, params={"ids": "none"})
             except httpx.HTTPError as error:
-                problem, wait = f"{type(error).__name__} {error}".strip(), min(0.5 * 2**attempt, _LONGEST_WAIT)
+                problem = f"no answer from the api ({type(error).__name__})"
             else:
                 if answer.status_code in (202, 207):
-                    return answer.json()
-                problem = f"{answer.status_code} {answer.text[:300]}"
-                if answer.status_code not in (429, 503):
-                    break
-                wait = min(float(answer.headers.get("Retry-After", "1")), _LONGEST_WAIT)
+                    read = msgspec.json.decode(answer.content, type=_Answer)
+                    later = next((each for each in read.problems if each.status in _LATER), None)
+                    if later is None:
+                        yield read
+                        return
+                    # Those of its lines that were taken are the same messages next time.
+                    problem = later.detail
+                else:
+                    problem = _detail(answer)
+                    if answer.status_code in _LINES_REFUSED:
+                        yield _Answer(0, 0, [_Problem(1, lines, answer.status_code, problem)])
+                        return
+                    if answer.status_code not in _LATER:
+                        raise SendingError(f"the api does not take it: {problem}")
+                    wait = min(float(answer.headers.get("Retry-After", wait)), _LONGEST_WAIT)
+            if time.monotonic() + wait > ends:
+                raise SendingError(f"{problem}, for {_PATIENCE:g} s; run the same command to go on")
+            yield problem
             await asyncio.sleep(wait)
-        raise SendingError(f"the api at {self._url} did not take a chunk: {problem}; run the same command to go on")
 
 
-def _outcome(answer: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-    return int(answer["count"]), list(answer.get("failures") or answer.get("failed") or [])
+def _open(path: Path, *, packed: bool) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+async def _read_lines(source: IO[bytes], name: str) -> list[bytes]:
+    try:
+        return await asyncio.to_thread(source.readlines, _CHUNK)
+    except (OSError, EOFError) as error:
+        raise SendingError(f"{name} cannot be read on: {error}") from error
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(msgspec.json.decode(answer.content, type=dict[str, Any])["detail"])
+    except (msgspec.DecodeError, KeyError):
+        return f"status {answer.status_code} {answer.text[:200]}"
 
 
 def _read_mark(entry: Path) -> Mark:

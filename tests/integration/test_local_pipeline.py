@@ -39,7 +39,7 @@ class Program:
         )  # fmt: skip
         assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
-        return done.stdout if code in (0, 3) else done.stdout + done.stderr
+        return done.stdout if "--json" in arguments else done.stdout + done.stderr
 
     def read(self, *arguments: str) -> Any:
         return json.loads(self(*arguments, "--json"))
@@ -75,7 +75,7 @@ def until(check: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def test_nothing_runs_yet(nomnom: Program) -> None:
-    assert "stopped" in nomnom("status", code=4)
+    assert "nothing runs in" in nomnom("status", code=4)
     assert "nothing runs here" in nomnom("scale", code=4)
 
 
@@ -100,8 +100,8 @@ def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
     lines = [ORDER.removeprefix("O|").replace("123|456", f"{key}|456") + "|" for key in range(1000, 1300)]
     file.write_text("\n".join(lines))
     sent = nomnom.read("ingest", str(file), "--entity", "O")
-    assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, [])
-    assert nomnom("ingest", str(file), "--entity", "O") == ""
+    assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, 0)
+    assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
     assert nomnom.read("ingest", str(file), "--entity", "O", "--restart")["accepted"] == 300
     assert "2 accepted" in nomnom("ingest", "-", given=f"{ORDER}\n\n{ORDER}\n")
     assert "cannot be read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
@@ -114,9 +114,8 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     assert (letter["entity"], letter["reason"], letter["attempts"]) == ("orders", "record", 3)
     sequence = str(letter["sequence"])
     assert "o_orderdate" in nomnom("dlq", "show", sequence)
-    assert nomnom.read("dlq", "groups") == [
-        {"by": "reason", "key": "record", "count": 1, "example": letter["sequence"]}
-    ]
+    [group] = nomnom.read("dlq", "groups", "--by", "reason")
+    assert (group["key"], group["count"], group["example"]) == ("record", 1, letter["sequence"])
     [forecast] = nomnom.read("dlq", "dry-run", "--set", "o_orderdate=2024-02-29")
     assert forecast["outcome"] == "completes"
     nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")
@@ -205,7 +204,7 @@ def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(n
     supervisor.wait(10)
     left = {each.pid for each in nomnom.processes()}
     assert left
-    assert "stopped" in nomnom("status", code=4)
+    assert "nothing runs in" in nomnom("status", code=4)
     assert "ended" in nomnom("up", "--detach")
     assert not left & {each.pid for each in nomnom.processes()}
     assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import traceback
-from enum import IntEnum
 from pathlib import Path
+from typing import NoReturn
 
 from nomnom.errors import NomnomError
+from nomnom_control.command_line.exits import Exit
 
-
-class Exit(IntEnum):
-    """What the exit code means."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    PARTLY = 3
-    """Some of what was asked was done."""
-    NOT_RUNNING = 4
-    REFUSED = 5
-    """Not confirmed."""
-    INTERRUPTED = 130
-
-
-class Stop(Exception):  # noqa: N818 (an end, not an error)
-    """End the command with this code; what there is to say has been said."""
-
-    def __init__(self, code: Exit) -> None:
-        super().__init__(code.name)
-        self.code = code
+__all__ = ["Exit", "main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,31 +21,46 @@ def main(arguments: list[str] | None = None) -> None:
     from nomnom_control.command_line.program import app
 
     try:
-        app(sys.argv[1:] if arguments is None else arguments)
-    except Stop as stop:
-        raise SystemExit(stop.code) from None
+        code = app(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         raise SystemExit(Exit.INTERRUPTED) from None
     except CycloptsError as error:
         _end(Exit.USAGE, f"{error} (nomnom --help lists the commands)")
     except NomnomError as error:
-        from nomnom_control.command_line.target import UsageError
-        from nomnom_control.connections import Away
-        from nomnom_control.local.channel import NotRunning
-
-        if isinstance(error, UsageError):
-            _end(Exit.USAGE, str(error))
-        _end(Exit.NOT_RUNNING if isinstance(error, (NotRunning, Away)) else Exit.FAILED, str(error))
+        _end(_code(error), str(error))
     except BrokenPipeError:
         # Who read the output has left; Python would complain once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(Exit.OK) from None
     except Exception as error:  # noqa: BLE001 (the last edge: a person sees a line, and where the rest is)
-        place = Path(tempfile.gettempdir()) / f"nomnom-error-{os.getpid()}.log"
-        place.write_text(traceback.format_exc())
-        _end(Exit.FAILED, f"unexpected {type(error).__name__}: {error}; details in {place}")
+        _end(Exit.FAILED, f"unexpected {type(error).__name__}: {error}; details in {_keep_traceback()}")
+    else:
+        raise SystemExit(code if isinstance(code, Exit) else Exit.OK)
 
 
-def _end(code: Exit, text: str) -> None:
+def _code(error: NomnomError) -> Exit:
+    from nomnom_control.command_line.asking import Declined, UsageProblem
+    from nomnom_control.connections import Away
+    from nomnom_control.dead_letters import FilterError
+    from nomnom_control.local.channel import NotRunning
+
+    if isinstance(error, (UsageProblem, FilterError)):
+        return Exit.USAGE
+    if isinstance(error, Declined):
+        return Exit.REFUSED
+    return Exit.NOT_RUNNING if isinstance(error, (NotRunning, Away)) else Exit.FAILED
+
+
+def _keep_traceback() -> Path:
+    import platformdirs
+
+    folder = platformdirs.user_log_path("nomnom", ensure_exists=True)
+    place = folder / f"error-{os.getpid()}.log"
+    place.write_text(traceback.format_exc())
+    return place
+
+
+def _end(code: Exit, text: str) -> NoReturn:
     print(f"nomnom: {text}", file=sys.stderr)  # noqa: T201
     raise SystemExit(code)

@@ -1,50 +1,151 @@
-"""What commands print: tables for people, JSON for programs, and questions before something is lost."""
+"""What commands print: tables for people, JSON for programs; results on standard output, the rest on standard error."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nomnom_control.command_line import Exit, Stop
-from nomnom_control.environment import Progress, Step
+from nomnom_control.environment import Health, Progress, Step
+from nomnom_control.rendering import NOTHING, Fact, age, moment
 
-console = Console(highlight=False)
-problems = Console(stderr=True, highlight=False)
+Cell: TypeAlias = str | Text
+_PIPED = 10_000
 _MARKS = {Step.DONE: ("✓", "green"), Step.FAILED: ("✗", "red"), Step.SKIPPED: ("-", "dim"), Step.OUTPUT: (" ", "dim")}
+_STATUS = {
+    "accepted": ("○", "blue"),
+    "processing": ("◐", "cyan"),
+    "completed": ("●", "green"),
+    "failed": ("▲", "yellow"),
+    "dlq": ("✗", "red"),
+}
+_HEALTH = {
+    Health.HEALTHY: ("●", "green"),
+    Health.STARTING: ("◐", "cyan"),
+    Health.DEGRADED: ("▲", "yellow"),
+    Health.STOPPED: ("○", "dim"),
+    Health.FAILED: ("✗", "red"),
+}
 
 
-def show_json(value: Any) -> None:
-    """One JSON document; dataclasses as objects, times as ISO 8601, bytes as text."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(_plain(value)), indent=2).decode() + "\n")
+@cache
+def results() -> Console:
+    """Where results go."""
+    # What is piped is read by programs, which want their lines whole.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
 
 
-def show_json_line(value: Any) -> None:
-    """One line of JSON."""
-    sys.stdout.write(msgspec.json.encode(_plain(value)).decode() + "\n")
+@cache
+def errors() -> Console:
+    """Where everything that is no result goes."""
+    return Console(stderr=True, highlight=False)
+
+
+def interactive() -> bool:
+    """Whether a person watches."""
+    return errors().is_terminal and not errors().is_dumb_terminal
+
+
+def tell(text: Cell, style: str = "") -> None:
+    """A line of the result; never cut and never wrapped by us."""
+    results().print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
+
+
+def say(text: str, style: str = "", end: str = "\n") -> None:
+    """A line about the result, for people."""
+    errors().print(Text(text, style), soft_wrap=True, end=end)
+
+
+def styled(text: str, style: str) -> Text:
+    """A text of that style, to be appended to."""
+    return Text.assemble((text, style))
+
+
+def status(value: str) -> Text:
+    """A message's status with its sign."""
+    sign, style = _STATUS.get(value, ("?", ""))
+    return Text(f"{sign} {value}", style)
+
+
+def health(value: Health) -> Text:
+    """A component's health with its sign."""
+    sign, style = _HEALTH[value]
+    return Text(f"{sign} {value.value}", style)
+
+
+def ago(at: datetime | None) -> str:
+    """How long ago, for tables."""
+    return NOTHING if at is None else f"{age(at)} ago"
+
+
+def when(at: datetime | None) -> str:
+    """A time with its age."""
+    return NOTHING if at is None else f"{moment(at)} ({age(at)} ago)"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: numbers stand right; those that grow share the room that is left and are cut where it ends."""
+
+    title: str
+    right: bool = False
+    grows: bool = False
+
+
+def show_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], nothing: str) -> None:
+    """A table; where it has no rows, what that means."""
+    filled = list(rows)
+    if not filled:
+        say(nothing, "dim")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for each in columns:
+        # A column that may wrap is the first that rich makes narrower; its cells do not wrap all the same.
+        table.add_column(each.title, justify="right" if each.right else "left", no_wrap=not each.grows, min_width=1)
+    for row in filled:
+        cells = [each if isinstance(each, Text) else Text(each) for each in row]
+        for each in cells:
+            each.no_wrap, each.overflow = True, "ellipsis"
+        table.add_row(*cells)
+    results().print(table)
+
+
+def show_facts(facts: Sequence[Fact]) -> None:
+    """A description, group by group."""
+    width = max((len(each.label) for each in facts), default=0)
+    group = None
+    for each in facts:
+        if each.group != group:
+            if group is not None:
+                tell("")
+            tell(each.group, "bold")
+            group = each.group
+        line = styled(f"  {each.label.ljust(width)}  ", "dim")
+        tell(line.append(each.value, ""))
+
+
+def as_json(value: Any) -> None:
+    """One JSON document; times as ISO 8601, bytes as text."""
+    sys.stdout.write(msgspec.json.format(_encoded(value), indent=2).decode() + "\n")
     sys.stdout.flush()
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table, or what it means that there are no rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    count = 0
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-        count += 1
-    console.print(table if count else Text(empty, style="dim"))
+def as_json_line(value: Any) -> None:
+    """One line of JSON."""
+    sys.stdout.write(_encoded(value).decode() + "\n")
+    sys.stdout.flush()
 
 
 async def show_progress(steps: AsyncIterator[Progress]) -> None:
-    """Each step as it ends, with its time."""
+    """The steps of a long operation as they end, with their times."""
     async for each in steps:
         show_step(each)
 
@@ -58,27 +159,23 @@ def show_step(each: Progress) -> None:
     text = f"{each.step}{seconds}" if each.state is not Step.OUTPUT else f"  {each.text}"
     if each.text and each.state is not Step.OUTPUT:
         text += f": {each.text}"
-    console.print(Text.assemble((f"{mark} ", style), text))
+    errors().print(Text.assemble((f"{mark} ", style), (text, "dim" if each.state is Step.OUTPUT else "")))
 
 
-def confirm(losses: Sequence[str], yes: bool) -> None:
-    """Name what will be lost and ask; ends the command where the answer is no, or nobody can be asked."""
-    if yes:
-        return
-    for each in losses:
-        problems.print(Text(f"this removes {each}"))
-    if not sys.stdin.isatty():
-        problems.print("not confirmed: say --yes to do it without a question")
-        raise Stop(Exit.REFUSED)
-    if input("go on? type yes: ").strip().lower() != "yes":
-        raise Stop(Exit.REFUSED)
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(_plain(value))
 
 
 def _plain(value: Any) -> Any:
+    """Bytes are shown as text, not as base64, wherever they are."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in cast("dict[object, Any]", value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in cast("Sequence[Any]", value)]
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value

@@ -175,6 +175,7 @@ class LocalEnvironment(Environment):
 
     async def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         merged = {**self.instance.load().settings(component), **settings}
+        merged = {name: value for name, value in merged.items() if value}
         async for each in self._progress("configure", component=component, settings=merged, cause=cause):
             yield each
 

@@ -1,0 +1,31 @@
+"""Questions before something is lost, and command lines that do not say what is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from nomnom_control.errors import ControlError
+
+
+class UsageProblem(ControlError):  # noqa: N818 (what the person typed, not what went wrong)
+    """A command line that does not say what is needed."""
+
+
+class Declined(ControlError):  # noqa: N818 (an answer)
+    """A person said no, or nobody could be asked."""
+
+
+def confirm(question: str, losses: Sequence[str], *, yes: bool, typed: str = "yes") -> None:
+    """Name what will change and ask for ``typed``; raises Declined where the answer is another or nobody can answer."""
+    from nomnom_control.command_line.output import say
+
+    if yes:
+        return
+    for each in losses:
+        say(f"  {each}")
+    if not sys.stdin.isatty():
+        raise Declined("not confirmed: say --yes to do it without a question")
+    say(f"{question} Type {typed} to go on: ", "bold", end="")
+    if input().strip() != typed:
+        raise Declined("not confirmed: nothing was changed")

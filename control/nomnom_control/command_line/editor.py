@@ -1,0 +1,35 @@
+"""A person's own editor on a text."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import tempfile
+from pathlib import Path
+
+from nomnom_control.errors import ControlError
+
+
+class EditorError(ControlError):
+    """An editor that cannot be run, or ended with an error."""
+
+
+async def edit_text(content: bytes, name: str) -> bytes:
+    """Open $VISUAL or $EDITOR (vi) on ``content`` and return what was saved; raises EditorError.
+
+    An end of the last line that the editor added is taken off again.
+    """
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    with tempfile.TemporaryDirectory(prefix="nomnom-") as folder:
+        path = Path(folder) / name
+        await asyncio.to_thread(path.write_bytes, content)
+        try:
+            process = await asyncio.create_subprocess_exec(*command, str(path))
+            code = await process.wait()
+        except OSError as error:
+            raise EditorError(f"{command[0]} cannot be run ({error.strerror}): set EDITOR") from error
+        if code != 0:
+            raise EditorError(f"{command[0]} ended with code {code}: nothing was replayed")
+        edited = await asyncio.to_thread(path.read_bytes)
+    return edited if content.endswith(b"\n") else edited.removesuffix(b"\n")

@@ -1,0 +1,130 @@
+"""``nomnom ingest``: files of records to the api."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from nomnom_control.command_line.asking import UsageProblem
+from nomnom_control.command_line.exits import Exit
+from nomnom_control.command_line.options import Json, Where, open_environment
+
+if TYPE_CHECKING:
+    from nomnom_control.sending import Ingested, Sending
+
+_SHOWN = 20
+
+
+async def ingest(
+    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    entity: Annotated[str | None, Parameter(show_default=False)] = None,
+    restart: Annotated[bool, Parameter(negative="")] = False,
+    rejects: Annotated[Path | None, Parameter(show_default=False)] = None,
+    json: Json = False,
+    where: Where | None = None,
+) -> Exit:
+    """Send files of records, a message a line; what was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    files
+        Files (.gz is unpacked), or - for standard input.
+    entity
+        Put this entity's tag before each line, as TPC-H's .tbl files need it: a name or a tag.
+    restart
+        From the beginning again; a line that was taken before stays the same message.
+    rejects
+        Append the lines that the api refuses to this file.
+    """
+    from nomnom_control.command_line.output import as_json, say
+    from nomnom_control.sending import Sending
+
+    if not files:
+        raise UsageProblem("name the files, or - for standard input")
+    here = open_environment(where)
+    tag = (await here.schema()).entity(entity).tag if entity else None
+    ends = await here.endpoints()
+    sending = Sending(ends.api, ends.api_token, Path(here.location) / "ingestion", rejects)
+    refused = 0
+    for name in files:
+        last = await _send(sending, name, tag, restart=restart, quiet=json)
+        if last is None:
+            say(f"{name}: all of it has been sent already; --restart sends it again", "dim")
+            continue
+        refused += last.refused
+        if json:
+            as_json(asdict(last))
+        else:
+            _tell(last)
+    return Exit.PARTLY if refused else Exit.OK
+
+
+async def _send(sending: Sending, name: str, tag: str | None, *, restart: bool, quiet: bool) -> Ingested | None:
+    steps = (
+        sending.send_stream(sys.stdin.buffer, tag) if name == "-" else sending.send(Path(name), tag, restart=restart)
+    )
+    last: Ingested | None = None
+    with _bar(name, quiet=quiet) as show:
+        async for last in steps:
+            show(last)
+    return last
+
+
+def _tell(last: Ingested) -> None:
+    from nomnom_control.command_line.output import say, tell
+
+    parts = [f"{last.accepted:,} accepted"]
+    if last.duplicates:
+        parts.append(f"{last.duplicates:,} of them there before")
+    if last.refused:
+        parts.append(f"{last.refused:,} refused")
+    parts.append(f"{last.lines:,} lines" + (" with those of earlier runs" if last.resumed else ""))
+    rate = f", {last.accepted / last.seconds:,.0f}/s" if last.seconds > 0.5 else ""
+    tell(f"{last.name}: {', '.join(parts)} in {last.seconds:.1f} s{rate}")
+    for each in last.refusals[:_SHOWN]:
+        lines = f"{each.line}" if each.line == each.last_line else f"{each.line}-{each.last_line}"
+        say(f"{last.name}:{lines}: {each.detail}", "red")
+    if len(last.refusals) > _SHOWN:
+        say(f"and {len(last.refusals) - _SHOWN:,} more; --rejects FILE keeps the lines", "red")
+
+
+@contextmanager
+def _bar(name: str, *, quiet: bool) -> Generator[Callable[[Ingested], None], None, None]:
+    """A bar where a person watches; elsewhere a line when the api begins or ends to be in trouble."""
+    from nomnom_control.command_line.output import errors, interactive, say
+
+    trouble = ""
+
+    def note(now: Ingested) -> None:
+        nonlocal trouble
+        if now.trouble != trouble and not quiet:
+            say(f"{name}: {now.trouble}; trying again" if now.trouble else f"{name}: going on", "yellow")
+        trouble = now.trouble
+
+    if quiet or not interactive():
+        yield note
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[trouble]}", style="yellow", markup=False),
+    )
+    with Progress(*columns, console=errors(), expand=True, transient=True) as bar:
+        task = bar.add_task(name, total=None, rate="", trouble="")
+
+        def show(now: Ingested) -> None:
+            rate = f"{now.accepted / now.seconds:,.0f} records/s" if now.seconds > 0 else ""
+            bar.update(task, completed=now.offset, total=now.size, rate=rate, trouble=now.trouble)
+
+        yield show
