@@ -41,8 +41,8 @@ class Program:
         assert "Traceback" not in done.stderr
         return done.stdout if "--json" in arguments else done.stdout + done.stderr
 
-    def read(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
+    def read(self, *arguments: str, code: int = 0, given: str | None = None) -> Any:
+        return json.loads(self(*arguments, "--json", code=code, given=given))
 
     def processes(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
