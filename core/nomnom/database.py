@@ -89,7 +89,7 @@ async def _bring_forward(connection: asyncpg.Connection, entity: Entity) -> list
         except asyncpg.PostgresError as error:
             raise MigrationError(f"table {entity.table}: {error} (while running: {step})") from error
         await _record(connection, f"{entity.table}: {step}", hashlib.sha256(step.encode()).hexdigest())
-    what = "created" if not present else f"{len(steps)} changes"
+    what = "created" if not present else f"{len(steps)} change{'s' if len(steps) > 1 else ''}"
     return [f"table {entity.table}: {what}"] if steps else []
 
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-Value = int | str | bool | date | datetime | None
-"""A parsed value. A decimal stays the text that was checked: exact, and what PostgreSQL's numeric is read from."""
+Value = int | str | bool | None
+"""A parsed value as it is bound. Decimals, dates and times are checked and stay texts, which PostgreSQL reads: a float
+would lose digits, and asyncpg turns the first and the last date there is into -infinity and infinity."""
+Native = Value | Decimal | date | datetime
+"""A value as Python counts with it."""
 
 _BIGINT = (-(2**63), 2**63 - 1)
 _INTEGER = (-(2**31), 2**31 - 1)
@@ -42,9 +45,10 @@ class FieldType:
     precision: int | None = None
     scale: int | None = None
 
-    def measure(self, value: Value) -> Decimal | Value:
-        """The value as limits compare it: decimals as Decimal."""
-        return Decimal(value) if self.name == "decimal" and isinstance(value, str) else value
+    def native(self, value: Value) -> Native:
+        """The value as Python counts with it: Decimal, date, datetime in UTC."""
+        read = _NATIVE.get(self.name)
+        return read(value) if read is not None and isinstance(value, str) else value
 
 
 def _bounded(low: int, high: int) -> Callable[[str], int]:
@@ -57,9 +61,23 @@ def _bounded(low: int, high: int) -> Callable[[str], int]:
     return convert
 
 
-def _timestamp(text: str) -> datetime:
+_NATIVE: dict[str, Callable[[str], Native]] = {
+    "decimal": Decimal,
+    "date": date.fromisoformat,
+    "timestamp": datetime.fromisoformat,
+}
+
+
+def _date(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+def _timestamp(text: str) -> str:
+    """One moment has one text, whatever its zone was: keys are compared by it."""
     moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _boolean(text: str) -> bool:
@@ -113,13 +131,11 @@ _PLAIN: dict[str, FieldType] = {
         _bounded(*_INTEGER),
         numeric=True,
     ),
-    "date": FieldType(
-        "date", "date", "date", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date as YYYY-MM-DD", date.fromisoformat
-    ),
+    "date": FieldType("date", "date", "text", r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date as YYYY-MM-DD", _date),
     "timestamp": FieldType(
         "timestamp",
         "timestamptz",
-        "timestamptz",
+        "text",
         r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?",
         "a time as YYYY-MM-DDTHH:MM:SS, with a zone or in UTC",
         _timestamp,
@@ -151,8 +167,4 @@ def render(kind: FieldType, value: Value) -> str:
         return ""
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
     return value.rstrip(" ") if kind.name == "char" and isinstance(value, str) else str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,7 +47,7 @@ class RecordError(NomnomError):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One line's values in the order of the entity's fields, typed for binding (a decimal is its exact text)."""
+    """One line's values in the order of the entity's fields, typed for binding."""
 
     entity: Entity
     values: tuple[Value, ...]
@@ -60,11 +59,8 @@ class Record(msgspec.Struct, frozen=True):
         return None if None in key else key
 
     def mapping(self) -> dict[str, Any]:
-        """Values by field name, decimals as Decimal."""
-        return {
-            each.name: Decimal(value) if each.type.name == "decimal" and isinstance(value, str) else value
-            for each, value in zip(self.entity.fields, self.values, strict=True)
-        }
+        """Values by field name, as Python counts with them."""
+        return {each.name: each.type.native(value) for each, value in zip(self.entity.fields, self.values, strict=True)}
 
 
 class _Line:
@@ -122,7 +118,7 @@ def _conversion(each: Field) -> Callable[[str], Value] | None:
 
 
 def _check_limits(each: Field, value: Value) -> None:
-    measured: Any = each.type.measure(value)
+    measured: Any = each.type.native(value)
     if (
         (each.minimum is not None and measured < each.minimum)
         or (each.maximum is not None and measured > each.maximum)

@@ -18,13 +18,15 @@ import msgspec
 import yaml
 
 from nomnom.errors import NomnomError
-from nomnom.fields import FieldType, Value, field_type
+from nomnom.fields import FieldType, Native, field_type
 
 UNKNOWN = "unknown"
 """The entity token of a message whose first line has no known tag."""
 RESERVED_COLUMNS = frozenset({"received_at", "message_id"})
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
+_LONGEST_LINE_START = 64
+_DEEPEST = 16
 Places: TypeAlias = "Mapping[str, int]"
 
 
@@ -44,8 +46,8 @@ class Field:
     name: str
     type: FieldType
     nullable: bool = False
-    minimum: Value = None
-    maximum: Value = None
+    minimum: Native = None
+    maximum: Native = None
     values: frozenset[str] | None = None
     title: str = ""
 
@@ -168,7 +170,7 @@ class Schema:
 
     def entity_name(self, message: str) -> str:
         """The entity token of a message, from its first line's tag: what its subject carries."""
-        found = self._by_tag.get(message[: message.find("|")].lstrip("\n\r"))
+        found = self._by_tag.get(message[:_LONGEST_LINE_START].lstrip("\n\r").partition("|")[0])
         return found.name if found else UNKNOWN
 
     def describe(self) -> dict[str, Any]:
@@ -231,7 +233,10 @@ def load_schema(name_or_path: str | os.PathLike[str]) -> Schema:
 def parse_schema(text: str, source: str = "schema") -> Schema:
     """Build a schema from the text of a schema file; raises SchemaError, naming the line and the place."""
     try:
+        _check_events(text, source)
         root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))
+        if root is not None:
+            _check_keys(root, source)
         data: Any = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
@@ -242,10 +247,66 @@ def parse_schema(text: str, source: str = "schema") -> Schema:
     try:
         file = msgspec.convert(data, _SchemaFile)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-        place = place.rstrip("`").lstrip(".")
+        place, problem = _locate(data, error)
         raise SchemaError(source, _line(places, place), place, problem) from error
     return _Builder(source, places).schema(file)
+
+
+def _check_events(text: str, source: str) -> None:
+    """A schema is a plain tree: aliases may be a bomb, and what nests deeply is none of ours."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise SchemaError(source, line, "", "YAML aliases are not taken here: write it out")
+        if depth > _DEEPEST:
+            raise SchemaError(source, line, "", "this nests deeper than a schema does")
+
+
+def _check_keys(node: yaml.Node, source: str) -> None:
+    """YAML's reader keeps the last of two equal keys and says nothing."""
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise SchemaError(source, key.start_mark.line + 1, "", "expected a name as a key")
+            if key.value in seen:
+                raise SchemaError(source, key.start_mark.line + 1, str(key.value), "is given twice")
+            seen.add(str(key.value))
+            children.append(value)
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    for each in children:
+        _check_keys(each, source)
+
+
+def _locate(data: Any, error: msgspec.ValidationError) -> tuple[str, str]:
+    """Where a structural error is, and what it says: msgspec names no positions within lists."""
+    entities = data.get("entities") if isinstance(data, dict) else None
+    for at, entity in enumerate(entities if isinstance(entities, list) else []):
+        fields = entity.get("fields") if isinstance(entity, dict) else None
+        for position, each in enumerate(fields if isinstance(fields, list) else []):
+            if found := _fault(each, _FieldFile):
+                return f"entities[{at}].fields[{position}]{found[0]}", found[1]
+        if found := _fault(entity, _EntityFile):
+            return f"entities[{at}]{found[0]}", found[1]
+    place, problem = _read_fault(error)
+    return place.lstrip("."), problem
+
+
+def _fault(data: Any, kind: type[msgspec.Struct]) -> tuple[str, str] | None:
+    try:
+        msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        return _read_fault(error)
+    return None
+
+
+def _read_fault(error: msgspec.ValidationError) -> tuple[str, str]:
+    problem, _, place = str(error).partition(" - at `$")
+    return place.rstrip("`"), problem
 
 
 def _places(node: yaml.Node, place: str = "") -> Iterator[tuple[str, int]]:
@@ -351,7 +412,7 @@ class _Builder:
         values = frozenset(file.values) if file.values is not None else None
         return Field(file.name, kind, file.nullable, low, high, values, file.title)
 
-    def limit(self, kind: FieldType, limit: int | float | str | None, place: str) -> Value:
+    def limit(self, kind: FieldType, limit: int | float | str | None, place: str) -> Native:
         if limit is None:
             return None
         text = str(limit)
@@ -363,7 +424,7 @@ class _Builder:
             value = kind.convert(text) if kind.convert else text
         except (ValueError, OverflowError) as error:
             raise self.fail(place, f"expected {kind.expected}, found {text!r}") from error
-        return cast("Value", kind.measure(value))
+        return kind.native(value)
 
     def check_parent(self, entity: Entity, by_name: Mapping[str, Entity], place: str) -> None:
         if entity.parent is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Annotated, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -51,10 +50,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return StreamSettings(stream=self.nats_stream, consumer=self.nats_consumer, replicas=self.nats_replicas)
 
 
+_SECRET_PARAMETERS = frozenset({"password", "passfile", "sslpassword", "token"})
+
+
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: its user stays, its password does not."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    """A URL (or NATS's list of them) as it may be shown: its user stays, its password or token does not."""
+    return ",".join(_without_secrets(each) for each in url.split(","))
+
+
+def _without_secrets(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    place, mark, query = rest.partition("?")
+    # A password may hold any character but a bar: what stands before the last @ of the place is the user's.
+    user, at, host = place.rpartition("@")
+    name, colon, _ = user.partition(":")
+    # NATS reads a user without a password as a token.
+    shown = f"{name}:***" if colon else "***" if scheme.startswith(("nats", "tls")) else name
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    kept = "&".join(f"{key}{equals}{'***' if key in _SECRET_PARAMETERS else value}" for key, equals, value in pairs)
+    return f"{scheme}{separator}{f'{shown}@' if at else ''}{host}{mark}{kept}"

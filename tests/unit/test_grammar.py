@@ -1,0 +1,290 @@
+"""The record grammar: what is written is read back, what is wrong is said with its place, and nothing crashes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from conftest import LINE, ORDER
+from nomnom.grammar import Grammar, Problem, Record, RecordError
+from nomnom.schema import load_schema, parse_schema
+from record_strategies import messages
+
+SCHEMAS = {name: load_schema(name) for name in ("tpch", "ecommerce")}
+GRAMMARS = {name: Grammar(schema) for name, schema in SCHEMAS.items()}
+TPCH = GRAMMARS["tpch"]
+EVERY = parse_schema(
+    """\
+schema: every
+entities:
+  - name: every
+    tag: E
+    key: [big]
+    fields:
+      - {name: big, type: bigint}
+      - {name: small, type: integer, nullable: true, min: -5}
+      - {name: amount, type: "decimal(9,4)", max: 100}
+      - {name: share, type: "decimal(2,2)", nullable: true}
+      - {name: day, type: date, nullable: true, min: "2000-01-01"}
+      - {name: at, type: timestamp, nullable: true}
+      - {name: flag, type: boolean, nullable: true}
+      - {name: code, type: char(3)}
+      - {name: kind, type: varchar(9), values: [new, old]}
+      - {name: words, type: text}
+""",
+    "every",
+)
+GRAMMARS["every"] = Grammar(EVERY)
+SCHEMAS["every"] = EVERY
+ANY = st.sampled_from(sorted(GRAMMARS))
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[str, list[Record]]:
+    name = draw(ANY)
+    return name, draw(messages(SCHEMAS[name]))
+
+
+def _values(records: list[Record]) -> list[tuple[str, tuple[object, ...]]]:
+    return [(each.entity.name, each.values) for each in records]
+
+
+@given(written())
+def test_what_is_written_is_read_back(given_records: tuple[str, list[Record]]) -> None:
+    name, records = given_records
+    grammar = GRAMMARS[name]
+    text = grammar.write(records)
+    read = grammar.parse(text)
+    assert _values(read) == _values(records)
+    assert grammar.write(read) == text
+
+
+@given(written(), st.sampled_from(["|", "\r", "\n", "\r\n", "\n\n"]))
+def test_line_ends_and_a_last_bar_change_nothing(given_records: tuple[str, list[Record]], end: str) -> None:
+    name, records = given_records
+    lines = GRAMMARS[name].write(records).split("\n")
+    if end == "|":
+        text = "\n".join(line if line.endswith("|") else line + "|" for line in lines)
+    else:
+        text = (end if end != "\r" else "\r\n").join(lines) + end
+    assert _values(GRAMMARS[name].parse(text)) == _values(records)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[str, str]:
+    """A message with some of its characters gone, doubled or replaced."""
+    name, records = draw(written())
+    text = list(GRAMMARS[name].write(records))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(text)))
+        piece = draw(st.sampled_from(["|", "\\", "\n", "\0", "-", "9", "٣", "", " ", "x", "\u2028", "😀"]))
+        text[at : at + draw(st.integers(0, 2))] = [piece]
+    return name, "".join(text)
+
+
+@settings(max_examples=300)
+@given(damaged())
+def test_both_ways_of_reading_agree(given_text: tuple[str, str]) -> None:
+    """The compiled expression takes a line if and only if reading field by field does, with the same values."""
+    name, text = given_text
+    grammar = GRAMMARS[name]
+    for line in text.split("\n"):
+        if "\\" in line:
+            continue  # escapes are for the second way alone
+        quick = grammar._read(line)
+        try:
+            slow = grammar._take_apart(line, 1)
+        except RecordError:
+            assert quick is None
+        else:
+            assert quick is not None
+            assert quick.values == slow.values
+
+
+@settings(max_examples=300)
+@given(ANY, st.text() | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")))
+@example("tpch", "O" + "|" * 10_000)
+@example("tpch", "O|" + "9" * 10_000)
+@example("tpch", "O|\\")
+@example("every", "E|1||1.5||0000-00-00|9999-12-31T23:59:59-23:59||abc|new|")
+def test_no_text_crashes_it(name: str, text: str) -> None:
+    try:
+        records = GRAMMARS[name].parse(text)
+    except RecordError as error:
+        assert error.problems
+        assert all(each.line >= 1 and each.expected and each.found for each in error.problems)
+    else:
+        assert records
+
+
+@settings(max_examples=300)
+@given(damaged())
+def test_no_damage_crashes_it(given_text: tuple[str, str]) -> None:
+    name, text = given_text
+    try:
+        records = GRAMMARS[name].parse(text)
+    except RecordError as error:
+        assert str(error)
+    else:
+        assert GRAMMARS[name].parse(GRAMMARS[name].write(records)) is not None
+
+
+def test_the_two_examples_are_taken_as_they_stand() -> None:
+    [order] = TPCH.parse(ORDER)
+    assert order.entity.name == "orders"
+    assert order.mapping() == {
+        "o_orderkey": 123, "o_custkey": 456, "o_orderstatus": "F", "o_totalprice": Decimal("123.45"),
+        "o_orderdate": date(2024, 1, 1), "o_orderpriority": "urgent", "o_clerk": "clerk1", "o_shippriority": 1,
+        "o_comment": "comment",
+    }  # fmt: skip
+    [line] = TPCH.parse(LINE)
+    assert line.key is None
+    assert (line.mapping()["l_orderkey"], line.mapping()["l_linenumber"], line.mapping()["l_tax"]) == (
+        None, 1, Decimal("0.07"),
+    )  # fmt: skip
+
+
+def test_a_line_takes_its_orders_key() -> None:
+    records = TPCH.parse(f"{ORDER}\n{LINE}\n{LINE.replace('OLI|1|', 'OLI|2|')}")
+    assert [each.key for each in records] == [(123,), (123, 1), (123, 2)]
+    whole = LINE.replace("OLI|1|789|1|", "OLI|123|789|1|3|")
+    assert TPCH.parse(f"{ORDER}\n{whole}")[1].key == (123, 3)
+    [alone] = TPCH.parse(whole)
+    assert alone.key == (123, 3)
+
+
+def test_a_line_of_another_order_is_refused() -> None:
+    whole = LINE.replace("OLI|1|789|1|", "OLI|124|789|1|3|")
+    with pytest.raises(RecordError) as caught:
+        TPCH.parse(f"{ORDER}\n{whole}")
+    assert caught.value.problems == (Problem(2, "l_orderkey", 1, "O's o_orderkey, 123", "'124'"),)
+
+
+def test_sixteen_fields_with_an_empty_last_one_and_fifteen_with_a_last_bar_are_told_apart() -> None:
+    fifteen = LINE + "|"
+    assert TPCH.parse(fifteen)[0].key is None
+    sixteen = "OLI|7" + LINE.removeprefix("OLI|1").replace("|789|1|", "|789|1|1|").replace("|test", "|") + "|"
+    [record] = TPCH.parse(sixteen)
+    assert (record.key, record.values[-1]) == ((7, 1), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "line 1: expected a record, found nothing"),
+        ("\n\n", "line 1: expected a record, found nothing"),
+        ("X|1", "line 1, field tag: expected one of the tags C, N, O, OLI, P, PS, R, S, found 'X'"),
+        ("O", "line 1: expected 9 fields after O, found"),
+        ("O|1|2", "line 1: expected 9 fields after O, found 2"),
+        (ORDER.replace("123|", "12x|", 1), "line 1, field o_orderkey (1): expected a whole number, found '12x'"),
+        (ORDER.replace("123|", "|", 1), "line 1, field o_orderkey (1): expected a whole number, found nothing"),
+        (ORDER.replace("123|", f"{2**63}|", 1), "field o_orderkey (1): expected a whole number"),
+        (ORDER.replace("|1|", f"|{2**31}|"), "field o_shippriority (8): expected a whole number from -2147483648"),
+        (ORDER.replace("123.45", "1.234"), "at most 13 digits before and 2 after the point, found '1.234'"),
+        (ORDER.replace("123.45", "1e5"), "field o_totalprice (4)"),
+        (ORDER.replace("123.45", "NaN"), "field o_totalprice (4)"),
+        (ORDER.replace("123.45", "١٢"), "field o_totalprice (4)"),
+        (ORDER.replace("2024-01-01", "2024-02-30"), "field o_orderdate (5): expected a date as YYYY-MM-DD"),
+        (ORDER.replace("2024-01-01", "0000-01-01"), "field o_orderdate (5)"),
+        (ORDER.replace("2024-01-01", "20240101"), "field o_orderdate (5)"),
+        (ORDER.replace("|F|", "|FF|"), "field o_orderstatus (3): expected at most 1 characters, found 'FF'"),
+        (ORDER.replace("comment", "a\0b"), "field o_comment (9)"),
+        (ORDER.replace("comment", "a\\n"), "expected \\| or \\\\ after a backslash"),
+        (f"{ORDER}\nC|1", "line 2, field tag: expected a child of O (OLI), found 'C'"),
+        (f"R|1|EUROPE|x\n{LINE}", "line 2, field tag: expected no further line"),
+    ],
+)
+def test_an_error_says_line_field_expected_and_found(text: str, problem: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        TPCH.parse(text)
+    assert problem in str(caught.value)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    wrong = ORDER.replace("123|", "x|", 1).replace("2024-01-01", "soon")
+    with pytest.raises(RecordError) as caught:
+        TPCH.parse(f"{wrong}\n{LINE.replace('0.05', 'five')}")
+    assert [(each.line, each.field) for each in caught.value.problems] == [
+        (1, "o_orderkey"), (1, "o_orderdate"), (2, "l_discount"),
+    ]  # fmt: skip
+
+
+def test_escapes() -> None:
+    [order] = TPCH.parse(ORDER.replace("comment", r"a\|b\\c"))
+    assert order.values[-1] == "a|b\\c"
+    assert TPCH.write([order]).endswith(r"a\|b\\c")
+    # What an escape stands for counts as one character.
+    limit = "\\|" * 79
+    assert TPCH.parse(ORDER.replace("comment", limit))[0].values[-1] == "|" * 79
+    with pytest.raises(RecordError, match="at most 79 characters"):
+        TPCH.parse(ORDER.replace("comment", limit + "\\|"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("E|1||100.0000|||||abc|new|", None),
+        ("E|1||100.0001|||||abc|new|", "not above 100"),
+        ("E|1|-6|1|||||abc|new|", "not below -5"),
+        ("E|1||1||1999-12-31|||abc|new|", "not below 2000-01-01"),
+        ("E|1||1|||||abc|newer|", "one of new, old"),
+        ("E|1||1|.25||||abc|old|", None),
+        ("E|1||1|1.25||||abc|old|", "at most 0 digits before"),
+        ("E|1||1|||2024-01-01T00:00:00+01:00||abc|old|", None),
+        ("E|1||1|||2024-01-01T25:00:00||abc|old|", "a time as"),
+        ("E|1||1|||0001-01-01T00:00:00+01:00||abc|old|", "a time as"),
+        ("E|1||1||||yes|abc|old|", "true or false"),
+        ("E|1||1||||true|abcd|old|", "at most 3 characters"),
+    ],
+)
+def test_limits_and_types(line: str, expected: str | None) -> None:
+    if expected is None:
+        assert GRAMMARS["every"].parse(line + "|")
+        return
+    with pytest.raises(RecordError) as caught:
+        GRAMMARS["every"].parse(line + "|")
+    assert expected in str(caught.value)
+
+
+def test_times_are_in_utc() -> None:
+    [record] = GRAMMARS["every"].parse("E|1||1|||2024-01-01 00:30:00.5+01:00||abc|old||")
+    assert record.mapping()["at"] == datetime(2023, 12, 31, 23, 30, 0, 500_000, UTC)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of TPC-H's own generator."""
+    program = Path(sys.executable).with_name("tpchgen-cli")
+    if not program.exists():
+        pytest.skip("tpchgen-cli is not installed")
+    folder = tmp_path_factory.mktemp("tpch")
+    subprocess.run([program, "-s", "0.001", "--output-dir", folder], check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@pytest.mark.parametrize("entity", [each.name for each in SCHEMAS["tpch"]])
+def test_real_files_are_read_exactly(tables: Path, entity: str) -> None:
+    """Every line of each table, with its tag before it: taken, and its values are its texts."""
+    kind = SCHEMAS["tpch"].entity(entity)
+    lines = (tables / f"{entity}.tbl").read_text().splitlines()
+    assert lines
+    for line in lines:
+        [record] = TPCH.parse(f"{kind.tag}|{line}")
+        assert record.key is not None
+        texts = line.removesuffix("|").split("|")
+        for each, value, text in zip(kind.fields, record.values, texts, strict=True):
+            shown = Decimal(str(value)) if each.type.name == "decimal" else value
+            wanted: object = Decimal(text) if each.type.name == "decimal" else text
+            assert (str(shown) if not isinstance(shown, Decimal) else shown) == wanted
+
+
+def test_a_schema_of_its_own_has_a_grammar_of_its_own() -> None:
+    with pytest.raises(RecordError, match="one of the tags E, found 'O'"):
+        GRAMMARS["every"].parse(ORDER)
