@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import api, dashboard, dead_letters, memory, page, pipeline, worker
+from tests.bench import api, dashboard, dead_letters, memory, page, pipeline, screen, worker
 from tests.bench.figures import Report
 from tests.bench.stage import Stage
 
@@ -28,14 +28,17 @@ PARTS: dict[str, Callable[[Stage, Report, argparse.Namespace], Awaitable[None]]]
     "memory": memory.measure,
     "dashboard": dashboard.measure,
     "page": page.measure,
+    "screen": screen.measure,
 }
-_LONG = ("memory", "dashboard", "page")
+_LONG = ("memory", "dashboard", "page", "screen")
 
 
 async def main() -> None:
-    """Run the named parts (all but memory, dashboard and page, when none is named)."""
+    """Run the named parts (all but memory, dashboard, page and screen, when none is named)."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard and page")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one round of requests")
     parser.add_argument("--messages", type=int, default=60_000, help="messages in one round of a worker")

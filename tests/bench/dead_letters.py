@@ -28,7 +28,7 @@ _TICK = 0.005
 async def measure(stage: Stage, report: Report, _: argparse.Namespace) -> None:
     """A hundred thousand letters: first page, scan, pages, filters, groups, dry run, replay, undo, deletion."""
     report.title(f"dead letters: {_LETTERS:,} of them")
-    await _fill(stage)
+    await fill(stage)
     endpoints = Endpoints("http://127.0.0.1:9", stage.nats.url, stage.nats.monitor_url, stage.postgres.url)
     async with Pipeline(endpoints, load_schema("tpch"), journal=stage.folder / "audit") as pipeline:
         await pipeline.overview()
@@ -109,10 +109,11 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-async def _fill(stage: Stage) -> None:
+async def fill(stage: Stage, letters: int = _LETTERS) -> None:
+    """Put so many dead letters into the stage's stream, as workers would."""
     now = datetime.now(UTC)
     waiting: list[Awaitable[object]] = []
-    for number, payload in enumerate(orders(_LETTERS)):
+    for number, payload in enumerate(orders(letters)):
         bad = payload.replace("-", "-13-", 1)
         error = f"line 1, field o_orderdate (5): expected a date as YYYY-MM-DD, found '{bad.split('|')[5]}'"
         envelope = Envelope(new_message_id(), "customer" if number % 10 == 0 else "orders", now)

@@ -1,8 +1,9 @@
-"""Measures the terminal app in a real pseudo-terminal: ``python -m tests.bench.screen``.
+"""Measures the terminal app in a real pseudo-terminal: ``python -m tests.bench screen``.
 
-First paint: from starting the interpreter to the first view's text, with nothing reachable. Key latency: from writing a
-key to the first byte of the answer, with a table of 10,000 rows of which all change each second, and with 5,000 log
-lines a second. Idle: processor time with the overview open on a pipeline that stands still.
+First paint: from starting the interpreter to the first view's text, nothing reachable; beside it a bare Textual app.
+Key latency: from writing a key to the answer, over a table of 10,000 rows that all change each second, over 10,000 real
+dead letters, over pages of a real stream, and while 5,000 log lines a second arrive. Idle: processor time with a screen
+open on a pipeline that stands still.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import asyncio
 import fcntl
 import itertools
-import json
 import os
 import pty
 import random
@@ -25,22 +25,29 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 
+if TYPE_CHECKING:
+    from nomnom_control.environment import Environment
+    from tests.bench.figures import Report
+    from tests.bench.stage import Stage
+
 HERE = Path(__file__).resolve()
 ROWS = 10_000
+CURSOR = b"48;2;36;51;64m"
+"""What the terminal is told to draw the cursor's row: the answer to a key that moves it, and not just any byte."""
 
 
 class Terminal:
     """A program in a pseudo-terminal of its own."""
 
-    def __init__(self, *command: str, columns: int = 120, lines: int = 40) -> None:
+    def __init__(self, *command: str, columns: int = 120, lines: int = 40, **extra: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.started = time.perf_counter()
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **extra}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
@@ -113,7 +120,27 @@ def measure_rows(presses: int) -> tuple[float, float]:
         terminal.read_until(b"row 12", 15)
         terminal.drain(3)
         for at in range(presses):
-            times.append(terminal.press(b"j" if at % 100 < 90 else b"k"))
+            times.append(terminal.press(b"j" if at % 100 < 90 else b"k", CURSOR))
+            terminal.drain(chance.uniform(0.01, 0.06))
+    return _summary(times)
+
+
+def measure_place(name: str, keys: Sequence[bytes], sign: bytes, presses: int, **servers: str) -> tuple[float, float]:
+    """Latency of moving in a numbered screen over real servers, after these keys and once this text has come."""
+    times: list[float] = []
+    chance = random.Random(1)
+    with Terminal(sys.executable, str(HERE), "--child", f"place:{name}", **servers) as terminal:
+        terminal.read_until(b"Overview", 15)
+        terminal.drain(2)
+        terminal.started = time.perf_counter()
+        for key in keys:
+            os.write(terminal.master, key)
+            if key != keys[-1]:
+                terminal.drain(1)
+        terminal.read_until(sign, 30)
+        terminal.drain(3)
+        for at in range(presses):
+            times.append(terminal.press(b"j" if at % 100 < 90 else b"k", CURSOR))
             terminal.drain(chance.uniform(0.01, 0.06))
     return _summary(times)
 
@@ -138,11 +165,11 @@ def _summary(times: list[float]) -> tuple[float, float]:
     return statistics.median(times), times[int(len(times) * 0.99) - 1]
 
 
-def measure_idle(seconds: float) -> float:
+def measure_idle(what: str, seconds: float, **servers: str) -> float:
     """Share of a core that the app takes while nothing happens."""
-    with Terminal(sys.executable, str(HERE), "--child", "still") as terminal:
+    with Terminal(sys.executable, str(HERE), "--child", what, **servers) as terminal:
         terminal.read_until(b"Overview", 10)
-        terminal.drain(3)
+        terminal.drain(5)
         process = psutil.Process(terminal.process.pid)
         before = process.cpu_times()
         ends = time.perf_counter() + seconds
@@ -167,13 +194,34 @@ def child(what: str) -> None:
     from nomnom_tui.session import Session
     from tui.still import StillEnvironment
 
-    app = NomnomApp(Session(StillEnvironment()))
+    kind, _, place = what.partition(":")
+    app = NomnomApp(Session(_served() if kind == "place" else StillEnvironment()))
     if what == "rows":
         _push_rows(app)
     if what == "lines":
         app.session.environment.logs = _many_lines
         app.call_later(app.action_go, "logs")
+    if place:
+        app.call_later(app.action_go, place)
     app.run()
+
+
+def _served() -> Environment:
+    """The stage's servers, as the children of this process are told of them."""
+    from nomnom.schema import Schema, load_schema
+    from nomnom_control.environment import Endpoints
+    from tui.still import StillEnvironment
+
+    class Served(StillEnvironment):
+        async def endpoints(self) -> Endpoints:
+            return Endpoints(
+                "http://127.0.0.1:9", os.environ["NATS_URL"], "http://127.0.0.1:9", os.environ["DATABASE_URL"]
+            )
+
+        async def schema(self) -> Schema:
+            return load_schema("tpch")
+
+    return Served()
 
 
 async def _many_lines(components: Sequence[str] = (), *, follow: bool = False, tail: int | None = None):
@@ -231,33 +279,40 @@ def _push_rows(app: object) -> None:
     app.call_later(lambda: app.push_screen(RowsView()))
 
 
-def main() -> None:
-    """Measure, print, and write the figures where asked."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.screen", description=__doc__)
-    parser.add_argument("--child", choices=["unreachable", "bare", "rows", "lines", "still"], help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--presses", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.child:
-        child(options.child)
-        return
-    paints, bare = measure_first_paint(options.rounds)
-    keys = measure_rows(options.presses)
-    lines = measure_lines(options.presses // 2)
-    idle = measure_idle(options.seconds)
+async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+    """First paint, key latency and idle cost, on the stage's servers with 10,000 dead letters and as many messages."""
+    from nomnom_tui.screens import PLACES
+    from tests.bench.dead_letters import fill
+    from tests.bench.stage import orders
+
+    report.title("screen: the terminal app in a pseudo-terminal of 120×40")
+    paints, bare = await asyncio.to_thread(measure_first_paint, options.rounds + 2)
     paint, peer = statistics.median(paints), statistics.median(bare)
-    print(
-        f"first paint   {paint / peer:.2f} of a bare Textual app's {peer:.3f} s: median {paint:.3f} s   (goal: 0.5 s)"
-    )
-    for name, (median, p99) in (("10,000 rows", keys), ("5,000 lines/s", lines)):
-        print(f"key latency   {name}: median {median * 1e3:.1f} ms   p99 {p99 * 1e3:.1f} ms   (goal: p99 50 ms)")
-    print(f"idle          {idle * 100:.1f} % of a core   (goal: under 3 %)")
-    if options.json:
-        figures = {"first_paint": paints, "bare": bare, "rows": keys, "lines": lines, "idle": idle}
-        options.json.write_text(json.dumps(figures, indent=2))
+    report.line("first paint", [paints, bare], f"{paint:.3f} s, a bare Textual app {peer:.3f} s   (goal: 0.5 s)")
+    await fill(stage, ROWS)
+    await stage.fill([each.encode() for each in orders(ROWS)])
+    presses = 400
+
+    def tell(name: str, figures: tuple[float, float]) -> None:
+        median, p99 = figures
+        report.line(name, figures, f"median {median * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms   (goal: p99 50 ms)")
+
+    tell("key, 10,000 rows that change each second", await asyncio.to_thread(measure_rows, presses))
+    if any(place.name == "dead_letters" or place.key == "5" for place in PLACES):
+        name = next(place.name for place in PLACES if place.key == "5")
+        figures = await asyncio.to_thread(measure_place, name, [], b"orders", presses, **stage.environment)
+        tell("key, 10,000 dead letters", figures)
+    figures = await asyncio.to_thread(measure_place, "streams", [b"\r"], b"O|99", presses, **stage.environment)
+    tell("key, pages of a stream", figures)
+    tell("key, 5,000 log lines/s", await asyncio.to_thread(measure_lines, presses // 2))
+    for place in ("overview", "streams", "consumers", "database"):
+        what = "still" if place == "overview" else f"place:{place}"
+        share = await asyncio.to_thread(measure_idle, what, 3 * options.seconds, **stage.environment)
+        report.line(f"idle, {place}", share, f"{share:.1%} of a core   (goal: under 3 %)")
 
 
 if __name__ == "__main__":
-    main()
+    # The measured program itself: measurements start it.
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--child", required=True)
+    child(parser.parse_args().child)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from nomnom_control.environment import LogLine
@@ -419,3 +420,11 @@ async def test_without_an_environment_the_app_says_so_and_goes_on(tmp_path: Path
         await pilot.press("6", "2", "1", "escape")
         await pilot.pause()
         assert "no environment is chosen" in str(app.pulse.trouble)
+
+
+@pytest.mark.parametrize("instance", ["w", "worker-12345678901"])
+@pytest.mark.parametrize("text", ["plain", "ü漢字", "escape \x1b and tab\t"])
+def test_a_log_lines_width_is_that_of_what_is_drawn(instance: str, text: str) -> None:
+    for at in (datetime.now(UTC), None):
+        line = LogLine("worker", instance, at, "error", text, {"count": 1, "name": "ß漢"})
+        assert log_pane._width(line) == sum(cell_len(each) for each, _ in LogPane()._pieces(line))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -110,6 +112,10 @@ class NomnomApp(App[int]):
         """Say what is wrong with the settings; everything else waits until the first paint is out."""
         if self.preferences.problem:
             self.notify(self.preferences.problem, severity="warning", title="Settings", timeout=10, markup=False)
+        if not self.is_headless and threading.current_thread() is threading.main_thread():
+            # Ended from outside (kill, a closed terminal or ssh connection), it gives the terminal back as well.
+            for each in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(each, self.exit, 0, 128 + each)
         self.call_after_refresh(self.set_timer, _PAINT, self._painted)
 
     async def on_unmount(self) -> None:

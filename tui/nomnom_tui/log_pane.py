@@ -30,6 +30,8 @@ from nomnom_tui.tones import HUES, Inks, Tone, printable
 KEPT = 20_000
 """Lines kept; the oldest go first."""
 _SLACK = 2_000
+_CLOCK = 12
+"""Columns of the time of day with its fraction."""
 
 LEVELS = ("debug", "info", "warning", "error")
 _RANKS = {
@@ -53,10 +55,11 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line and its number in the order of arrival."""
+    """A line, its number in the order of arrival, and how many columns of the screen it takes unwrapped."""
 
     serial: int
     line: LogLine
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ class LogPane(ScrollView, can_focus=True):
 
     def append(self, lines: Sequence[LogLine]) -> None:
         """Add lines, all at once."""
-        fresh = [Entry(serial, line) for serial, line in enumerate(lines, start=self._next)]
+        fresh = [Entry(serial, line, _width(line)) for serial, line in enumerate(lines, start=self._next)]
         self._next += len(fresh)
         for line in lines:
             if line.component not in self._hues:
@@ -161,7 +164,7 @@ class LogPane(ScrollView, can_focus=True):
         self._shown += taken
         if self.wrap:
             start = self._tops[-1] if self._tops else 0
-            self._tops += list(accumulate((self._height(entry.line) for entry in taken), initial=start))[1:]
+            self._tops += list(accumulate(self._heights(taken), initial=start))[1:]
         if len(self._entries) > KEPT + _SLACK:
             self._trim()
         self._arranged()
@@ -224,11 +227,19 @@ class LogPane(ScrollView, can_focus=True):
             self.scroll_to(y=max(0, round(self.scroll_y) - lines), animate=False, force=True)
 
     def _rewrap(self) -> None:
-        self._tops = list(accumulate(self._height(entry.line) for entry in self._shown)) if self.wrap else []
+        self._tops = list(accumulate(self._heights(self._shown))) if self.wrap else []
 
     def _arranged(self) -> None:
         height = self._tops[-1] if self._tops else (0 if self.wrap else len(self._shown))
-        self.virtual_size = Size(0, height)
+        size = Size(0, height)
+        if self.show_vertical_scrollbar and height > self.container_size.height:
+            # Only the scrollbar's proportion changes. Textual would lay out the whole screen anew, which takes longer
+            # than drawing it, each time that lines come in.
+            # Textual types a reactive by what an instance gives.
+            self.set_reactive(LogPane.virtual_size, size)  # pyright: ignore[reportArgumentType]
+            self._scroll_update(size)
+        else:
+            self.virtual_size = size
         if self.follow and self._shown:
             self._cursor = len(self._shown) - 1
             self.scroll_to(y=max(0, height - self.scrollable_content_region.height), animate=False, force=True)
@@ -313,16 +324,16 @@ class LogPane(ScrollView, can_focus=True):
     def _pieces(self, line: LogLine) -> list[tuple[str, Tone]]:
         mark, tone, text_tone = _MARKS[rank(line.level)]
         pieces = [
-            (f" {figures.clock(line.at, fractions=True):<12} ", Tone.MUTED),
-            (f"{line.instance:<11} "[:14], self._hues.get(line.component, Tone.PLAIN)),
+            (f" {figures.clock(line.at, fractions=True):<{_CLOCK}} ", Tone.MUTED),
+            (_instance(line), self._hues.get(line.component, Tone.PLAIN)),
             (mark, tone),
             (printable(line.text), text_tone),
         ]
         return pieces + [(printable(f"  {name}={value}"), Tone.MUTED) for name, value in line.fields.items()]
 
-    def _height(self, line: LogLine) -> int:
+    def _heights(self, entries: Sequence[Entry]) -> list[int]:
         width = max(20, self.scrollable_content_region.width)
-        return max(1, -(-sum(cell_len(text) for text, _ in self._pieces(line)) // width))
+        return [max(1, -(-entry.width // width)) for entry in entries]
 
     def render_line(self, y: int) -> Strip:
         """One line on the screen."""
@@ -361,6 +372,18 @@ class LogPane(ScrollView, can_focus=True):
                     at = match.end()
             segments.append(Segment(text[at:], style))
         return segments
+
+
+def _instance(line: LogLine) -> str:
+    return f"{line.instance:<11} "[:14]
+
+
+def _width(line: LogLine) -> int:
+    """The cells of all pieces of a line. Wrapping needs those of every line kept: making the pieces would take long."""
+    total = _CLOCK + 4 + cell_len(_instance(line))
+    for text in (line.text, *(f"  {name}={value}" for name, value in line.fields.items())):
+        total += len(text) if text.isascii() else cell_len(printable(text))
+    return total
 
 
 def _serial(entry: Entry) -> int:

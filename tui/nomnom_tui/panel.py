@@ -40,6 +40,7 @@ class Panel(Vertical):
 
     def __init__(self, title: str, *children: Widget, id: str | None = None, awaits: str = "") -> None:
         super().__init__(*children, id=id)
+        self._heading: tuple[str, list[tuple[str, str]]] | None = None
         self.retitle(title)
         self._awaits = awaits
         self._notice = Notice()
@@ -63,6 +64,9 @@ class Panel(Vertical):
             (text, str(tone))
             for text, tone in pieces([(f" {each} ", Tone.MUTED) if isinstance(each, str) else each for each in beside])
         ]
+        if (title, told) == self._heading:
+            return  # a new title draws the whole panel anew, whether it says anything new or not
+        self._heading = (title, told)
         self.border_title = Content.assemble((f" {title} ", "bold"), *told)
 
     def say(self, *lines: Line) -> None:

@@ -23,6 +23,8 @@ TIMEOUT = 10.0
 """Seconds after which a load is given up."""
 LONGEST_RETRY = 15.0
 _FIRST_RETRY = 1.0
+_SOON = 2.0
+"""Seconds that the first retry takes at most: what is loaded seldom is missed as soon as the rest."""
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +142,6 @@ class Feed(Generic[T]):
     def _fail(self, text: str) -> None:
         self._failures += 1
         self._since = self._since or datetime.now(UTC)
-        wait = min(LONGEST_RETRY, max(_FIRST_RETRY, self.interval) * 2 ** min(self._failures - 1, 6))
+        wait = min(LONGEST_RETRY, max(_FIRST_RETRY, min(self.interval, _SOON)) * 2 ** min(self._failures - 1, 6))
         self.trouble = Trouble(text, self._since, monotonic() + wait)
         self._report(self.trouble)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from nomnom_control.jetstream.streams import Cluster, configuration, listed, nanoseconds
+from nomnom_control.jetstream.streams import Cluster, configuration, host, listed, nanoseconds
 from nomnom_control.rendering import Fact, age, count, duration, limit, moment, yes
 
 
@@ -22,6 +22,19 @@ class Position(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         active = f", {age(self.last_active)} ago" if self.last_active else ""
         return f"consumer sequence {count(self.consumer_seq)}, stream sequence {count(self.stream_seq)}{active}"
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """Which client a priority group is pinned to, and since when."""
+
+    group: str = ""
+    pinned_client_id: str = ""
+    pinned_ts: datetime | None = None
+
+    def __str__(self) -> str:
+        if not self.pinned_client_id:
+            return f"{self.group}: none"
+        return f"{self.group}: {self.pinned_client_id}" + (f", {age(self.pinned_ts)} ago" if self.pinned_ts else "")
 
 
 class ConsumerReport(msgspec.Struct, frozen=True):
@@ -41,6 +54,7 @@ class ConsumerReport(msgspec.Struct, frozen=True):
     paused: bool = False
     pause_remaining: int = 0
     cluster: Cluster | None = None
+    priority_groups: tuple[Pin, ...] = ()
     ts: datetime | None = None
 
     @property
@@ -85,6 +99,8 @@ class ConsumerReport(msgspec.Struct, frozen=True):
             state.append(("Waiting pulls", count(self.num_waiting) + most_waiting))
         else:
             state.append(("Active interest", yes(self.push_bound)))
+        state += [("Pinned client", str(each)) for each in self.priority_groups]
+        state += host(self.config)
         return lines + [Fact("State", label, value) for label, value in state]
 
     def row(self) -> dict[str, str]:
@@ -138,6 +154,9 @@ _LABELS: Mapping[str, tuple[str, Any]] = {
     "sample_freq": ("Sampling", str),
     "idle_heartbeat": ("Heartbeat", nanoseconds),
     "flow_control": ("Flow control", yes),
+    "priority_groups": ("Priority groups", listed),
+    "priority_policy": ("Priority policy", str),
+    "priority_timeout": ("Pin timeout", nanoseconds),
     "headers_only": ("Headers only", yes),
     "num_replicas": ("Replicas", count),
     "mem_storage": ("Memory storage", yes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -32,14 +32,18 @@ class Cluster(msgspec.Struct, frozen=True):
 
     name: str = ""
     leader: str = ""
+    leader_since: datetime | None = None
     replicas: tuple[Peer, ...] = ()
     raft_group: str = ""
 
     def facts(self) -> list[Fact]:
         """As lines."""
-        lines = [("Name", self.name), ("Raft group", self.raft_group), ("Leader", self.leader)]
+        lines = [("Name", self.name), ("Raft group", self.raft_group), ("Leader", self._led())]
         lines += [("Replica", str(each)) for each in self.replicas]
         return [Fact("Cluster", label, value) for label, value in lines if value]
+
+    def _led(self) -> str:
+        return f"{self.leader} (for {age(self.leader_since)})" if self.leader_since else self.leader
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -113,10 +117,8 @@ class StreamReport(msgspec.Struct, frozen=True):
         """Everything, a line each."""
         state = self.state
         lines = [Fact("Stream", "Name", self.name), Fact("Stream", "Created", moment(self.created))]
-        # nats-server leaves out what is false.
         lines += [
-            Fact("Configuration", label, value)
-            for label, value in configuration({"no_ack": False, **self.config}, _LABELS)
+            Fact("Configuration", label, value) for label, value in configuration({**_LEFT_OUT, **self.config}, _LABELS)
         ]
         lines += self.cluster.facts() if self.cluster else []
         lines += [Fact("Sources", "Mirror", str(self.mirror))] if self.mirror else []
@@ -135,6 +137,7 @@ class StreamReport(msgspec.Struct, frozen=True):
                 ("Lost messages", count(lost)),
                 ("Subjects", count(state.num_subjects)),
                 ("Active consumers", count(state.consumer_count)),
+                *host(self.config),
             )
         ]
         return lines
@@ -180,6 +183,34 @@ def _no(value: object) -> str:
     return yes(not value)
 
 
+def placement(value: Any) -> str:
+    """Where a stream is asked to live: the cluster and the servers' tags."""
+    if not isinstance(value, dict):
+        return ""
+    asked = cast("dict[str, Any]", value)
+    return ", ".join(str(each) for each in (asked.get("cluster"), *(asked.get("tags") or ())) if each)
+
+
+def api_level(config: Mapping[str, Any]) -> str:
+    """The API level that a configuration needs of a server; 0 for what every server knows."""
+    return str(config.get("metadata", {}).get(_REQUIRED_LEVEL, 0))
+
+
+def host(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The version of the server that holds it and the API levels, which nats-server keeps in the metadata."""
+    metadata = config.get("metadata", {})
+    if _HOST_VERSION not in metadata:
+        return []
+    level = f"{api_level(config)}, hosted at level {metadata.get(_HOST_LEVEL, 0)}"
+    return [("Host version", str(metadata[_HOST_VERSION])), ("Required API level", level)]
+
+
+_HOST_VERSION, _HOST_LEVEL, _REQUIRED_LEVEL = _SERVERS = ("_nats.ver", "_nats.level", "_nats.req.level")
+_LEFT_OUT: Mapping[str, Any] = dict.fromkeys(
+    ("no_ack", "allow_atomic", "allow_batched", "allow_msg_counter", "allow_msg_schedules"), False
+)
+"""What nats-server leaves out of its answers where it is false."""
+
 _LABELS: Mapping[str, tuple[str, Any]] = {
     "name": ("", None),
     "description": ("Description", str),
@@ -187,6 +218,7 @@ _LABELS: Mapping[str, tuple[str, Any]] = {
     "num_replicas": ("Replicas", count),
     "storage": ("Storage", str),
     "compression": ("Compression", str),
+    "placement": ("Placement", placement),
     "retention": ("Retention", str),
     "no_ack": ("Acknowledgements", _no),
     "discard": ("Discard policy", str),
@@ -220,8 +252,12 @@ def configuration(config: Mapping[str, Any], labels: Mapping[str, tuple[str, Any
     lines = [(label, render(config[key])) for key, (label, render) in labels.items() if label and key in config]
     rest = [(key, value) for key, value in config.items() if key not in labels and key != "metadata" and value]
     lines += [(key.replace("_", " ").capitalize(), _plain(value)) for key, value in rest]
-    lines += [(f"Metadata {key}", str(value)) for key, value in sorted(config.get("metadata", {}).items())]
+    lines += [(f"Metadata {key}", str(value)) for key, value in _metadata(config)]
     return lines
+
+
+def _metadata(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted((key, value) for key, value in config.get("metadata", {}).items() if key not in _SERVERS)
 
 
 def _plain(value: Any) -> str:

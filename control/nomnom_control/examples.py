@@ -1,0 +1,48 @@
+"""Example messages, made from the schema alone: what a person begins with."""
+
+from __future__ import annotations
+
+from nomnom.grammar import Grammar
+from nomnom.schema import Entity, Field, Schema
+
+_PLAIN = {
+    "bigint": "1",
+    "integer": "1",
+    "date": "2024-01-01",
+    "timestamp": "2024-01-01T12:00:00Z",
+    "boolean": "true",
+    "text": "text",
+}
+
+
+def example_message(schema: Schema, entity: Entity, grammar: Grammar | None = None) -> str:
+    """A message that the schema takes: one record, below it one of each kind of child."""
+    lines = [_line(entity)]
+    for child in schema:
+        if child.parent is not None and child.parent.entity == entity.name:
+            lines.append(_line(child, min(child.layouts, key=len)))
+    text = "\n".join(lines)
+    (grammar or Grammar(schema)).parse(text)
+    return text
+
+
+def _line(entity: Entity, layout: tuple[str, ...] | None = None) -> str:
+    names = layout or max(entity.layouts, key=len)
+    return "|".join([entity.tag, *(_value(entity.fields[entity.index[name]]) for name in names)])
+
+
+def _value(field: Field) -> str:
+    kind = field.type
+    if field.values is not None:
+        return min(field.values)
+    if field.minimum is not None:
+        return str(field.minimum)
+    if field.maximum is not None:
+        return str(field.maximum)
+    if kind.name == "decimal":
+        assert kind.scale is not None
+        assert kind.precision is not None
+        return ("1" if kind.precision > kind.scale else "0") + ("." + "0" * kind.scale if kind.scale else "")
+    if kind.textual and kind.length is not None:
+        return "text"[: kind.length]
+    return _PLAIN[kind.name]

@@ -1,0 +1,142 @@
+"""The database's screen on a real PostgreSQL: counts, pages of rows both ways, one row whole, hours and statuses."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from conftest import Deployment
+from nomnom.envelope import Status
+from nomnom_tui.application import NomnomApp
+from nomnom_tui.screens.database import DatabaseView, Hour
+from nomnom_tui.screens.entity_rows import EntityRowsView, RowView
+from tui.test_shell import until
+from tui.test_streams import PATIENCE, opened, text_of
+
+ORDERS = """
+INSERT INTO orders (o_orderkey, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority, o_clerk,
+                    o_shippriority, o_comment, received_at, message_id)
+SELECT key, key % 7, 'F', key * 1.5, date '2024-01-01', '1-URGENT', 'clerk', 0, 'comment ' || key,
+       now(), gen_random_uuid()
+FROM generate_series(1, $1::bigint) AS key
+"""
+STATUSES = """
+INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at, retry_count, error_message)
+SELECT gen_random_uuid(), 'orders', $1, $2, $2, 0, CASE WHEN $1 = 'completed' THEN NULL ELSE 'wrong' END
+FROM generate_series(1, $3::int)
+"""
+
+
+async def database_view(app: NomnomApp) -> DatabaseView:
+    """The database's screen with its first answers."""
+    view = app.screen
+    assert isinstance(view, DatabaseView)
+    await until(lambda: view._entities.rows and view._statuses.rows and view._hours, PATIENCE)
+    return view
+
+
+async def test_counts_by_entity_status_and_hour_live(deployment: Deployment) -> None:
+    now = datetime.now(UTC).replace(minute=10, second=0, microsecond=0)
+    await deployment.database.execute(ORDERS, 35)
+    await deployment.database.execute(STATUSES, "completed", now, 30)
+    await deployment.database.execute(STATUSES, "dlq", now, 4)
+    await deployment.database.execute(STATUSES, "failed", now - timedelta(hours=3), 2)
+    await deployment.database.execute(STATUSES, "completed", now - timedelta(hours=30), 5)
+    async with opened(deployment, "9", size=(200, 60)) as (app, pilot):
+        view = await database_view(app)
+        orders = next(each for each in view._entities.rows if each.entity.name == "orders")
+        assert (orders.count.rows, orders.count.exact) == (35, True)
+        assert {each.status: each.messages for each in view._statuses.rows} == {
+            Status.PROCESSING: 0,
+            Status.COMPLETED: 35,
+            Status.FAILED: 2,
+            Status.DLQ: 4,
+        }
+        assert len(view._hours) == 24
+        found = {each.at: each for each in view._hours if each.total}
+        this = now.replace(minute=0)
+        assert found == {
+            this: Hour(this, {Status.COMPLETED: 30, Status.DLQ: 4}, 0),
+            this - timedelta(hours=3): Hour(this - timedelta(hours=3), {Status.FAILED: 2}, 0),
+        }
+        chart = str(view.query_one("#chart").render())
+        assert "   34 " in chart
+        await pilot.press("t")
+        await until(lambda: len(view._hours) == 72, PATIENCE)
+        assert sum(each.total for each in view._hours) == 41
+        await deployment.database.execute("DELETE FROM orders WHERE o_orderkey > 10")
+        await until(lambda: "orders | O | 10 |" in text_of(view._entities), PATIENCE)
+
+
+async def test_rows_are_paged_by_key_both_ways_and_one_is_shown_whole(deployment: Deployment) -> None:
+    await deployment.database.execute(ORDERS, 250)
+    async with opened(deployment, "9", size=(80, 24)) as (app, pilot):
+        view = await database_view(app)
+        assert view._entities.move_to("orders")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
+        rows = app.screen
+        assert isinstance(rows, EntityRowsView)
+
+        def keys() -> list[int]:
+            return [each["o_orderkey"] for each in rows._table.rows]
+
+        assert keys() == [*range(1, 101)]
+        await pilot.press("G", "j")
+        await until(lambda: keys() == [*range(101, 201)], PATIENCE)
+        assert rows._table.cursor == 0
+        await pilot.press("right_square_bracket")
+        await until(lambda: keys() == [*range(201, 251)], PATIENCE)
+        assert not rows._table.ahead
+        await pilot.press("k")
+        await until(lambda: keys() == [*range(101, 201)], PATIENCE)
+        assert rows._table.cursor == 99
+        await pilot.press("left_square_bracket")
+        await until(lambda: keys() == [*range(1, 101)], PATIENCE)
+        assert not rows._table.behind
+        await pilot.press("right_square_bracket")
+        await until(lambda: keys()[0] == 101, PATIENCE)
+        await pilot.press("f")
+        await until(lambda: keys()[0] == 1, PATIENCE)
+        # The key stays, the others move.
+        titles = [each.title for each in rows._table.columns]
+        await pilot.press("l", "l")
+        assert [each.title for each in rows._table.columns] == [titles[0], *titles[3:]]
+        await pilot.press("left", "h", "h")
+        assert [each.title for each in rows._table.columns] == titles
+        await pilot.press("g", "j", "enter")
+        await until(lambda: isinstance(app.screen, RowView), PATIENCE)
+        row = app.screen
+        assert isinstance(row, RowView)
+        await until(lambda: "comment 2" in text_of(row._lines), PATIENCE)
+        identity = await deployment.database.fetchval("SELECT message_id FROM orders WHERE o_orderkey = 2")
+        assert str(identity) in text_of(row._lines)
+        assert app.breadcrumbs[-2:] == ["orders rows", "2"]
+        await deployment.database.execute("DELETE FROM orders WHERE o_orderkey = 1")
+        await pilot.press("escape", "r")
+        await until(lambda: keys()[0] == 2, PATIENCE)
+
+
+async def test_rows_without_a_key_come_last_and_null_is_not_empty(deployment: Deployment) -> None:
+    await deployment.database.execute(
+        "INSERT INTO lineitem (l_orderkey, l_partkey, l_suppkey, l_linenumber, l_quantity, l_extendedprice, l_discount,"
+        " l_tax, l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate, l_shipinstruct, l_shipmode,"
+        " l_comment, received_at, message_id) SELECT nullif(key, 3), 1, 1, 1, 1, 1, 0, 0, 'N', 'O', now(), now(),"
+        " now(), 'DELIVER', 'SHIP', '', now(), $1 FROM generate_series(1, 3) AS key",
+        uuid.uuid4(),
+    )
+    async with opened(deployment, "9") as (app, pilot):
+        view = await database_view(app)
+        assert view._entities.move_to("lineitem")
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
+        rows = app.screen
+        assert isinstance(rows, EntityRowsView)
+        assert [each["l_orderkey"] for each in rows._table.rows] == [1, 2, None]
+        await pilot.press("G", "enter")
+        await until(lambda: isinstance(app.screen, RowView), PATIENCE)
+        row = app.screen
+        assert isinstance(row, RowView)
+        assert row.crumb == "without key"
+        await until(lambda: "''" in text_of(row._lines), PATIENCE)
+        assert "null" in text_of(row._lines)

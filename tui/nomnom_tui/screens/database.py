@@ -1,0 +1,251 @@
+"""Database: the entities' tables and their rows; the messages by status and by the hour of their receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from nomnom.envelope import Status
+from nomnom_tui import figures
+from nomnom_tui.columns import column_chart
+from nomnom_tui.panel import Panel
+from nomnom_tui.screens.entity_rows import EntityRowsView
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import Line, Tone, content
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.entities import EntityReport
+    from nomnom_control.statuses import HourCount, StatusCount
+
+SPANS = (24, 72, 168)
+"""Hours that can be looked at."""
+_BAR = 14
+_BAD = (Status.FAILED, Status.DLQ)
+_MARKS: dict[Status, tuple[str, Tone]] = {
+    Status.PROCESSING: ("◐", Tone.ACCENT),
+    Status.COMPLETED: ("●", Tone.GOOD),
+    Status.FAILED: ("▲", Tone.WARNING),
+    Status.DLQ: ("✕", Tone.BAD),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """An hour's messages by their status now."""
+
+    at: datetime
+    counts: Mapping[Status, int]
+    superseded: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.counts.values())
+
+    @property
+    def bad(self) -> int:
+        """Those that failed, for now or for good."""
+        return sum(self.counts.get(each, 0) for each in _BAD)
+
+
+class DatabaseView(View):
+    """Entities with their rows; ``message_status`` by status and by hour, as a table and a small plot."""
+
+    CRUMB = "Database"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "span", "Hours", id="database.hours"),
+    ]
+    DEFAULT_CSS = """
+    DatabaseView #upper { height: 1fr; max-height: 16; }
+    DatabaseView #entities { width: 1fr; }
+    DatabaseView #statuses { width: 31; }
+    DatabaseView #lower { height: 1fr; }
+    DatabaseView #chart { height: auto; padding: 1 1 0 1; display: none; }
+    DatabaseView.-high #chart { display: block; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._span = SPANS[0]
+        self._hours: list[Hour] = []
+        self._most = 0
+        self._bar_room = _BAR
+        self._entities: LiveTable[EntityReport] = LiveTable(
+            _entity_columns(), key=lambda each: each.entity.name, id="tables", empty="no entity", opens="Rows"
+        )
+        self._statuses: LiveTable[StatusCount] = LiveTable(
+            _status_columns(), key=lambda each: each.status, id="counts", empty="no message answered yet"
+        )
+        self._table: LiveTable[Hour] = LiveTable(
+            self._hour_columns(), key=lambda each: each.at, id="hours", empty="no message in these hours"
+        )
+
+    def content(self) -> ComposeResult:
+        """Entities and statuses side by side, the hours below."""
+        with Horizontal(id="upper"):
+            yield Panel("Entities", self._entities, id="entities", awaits="counting rows")
+            yield Panel("Messages by status", self._statuses, id="statuses", awaits="counting")
+        with Vertical(id="lower"):
+            yield Panel("By hour", Static(id="chart"), self._table, id="by-hour", awaits="counting messages by hour")
+
+    def begin(self) -> None:
+        """What is quick to count often, the hours seldom."""
+        self._entities.focus()
+        self.subscribe("entities", 5.0, self._load_entities, self._show_entities, self.query_one("#entities", Panel))
+        self.subscribe("statuses", 3.0, self._load_statuses, self._statuses.show, self.query_one("#statuses", Panel))
+        self.subscribe("hours", 15.0, self._load_hours, self._show_hours, self.query_one("#by-hour", Panel), timeout=15)
+
+    def environment_changed(self) -> None:
+        """Nothing of the other environment's database stays."""
+        self._hours = []
+        for table in (self._entities, self._statuses, self._table):
+            table.show([])
+        self.query_one("#chart", Static).update("")
+
+    async def _load_entities(self) -> list[EntityReport]:
+        return await (await self.session.pipeline()).entities.reports()
+
+    async def _load_statuses(self) -> list[StatusCount]:
+        return await (await self.session.pipeline()).statuses.counts()
+
+    async def _load_hours(self) -> list[HourCount]:
+        return await (await self.session.pipeline()).statuses.by_hour(self._span)
+
+    def _show_entities(self, reports: Sequence[EntityReport]) -> None:
+        self._entities.show(reports)
+        total = sum(each.count.rows for each in reports)
+        exact = all(each.count.exact for each in reports)
+        told = f"{'' if exact else 'about '}{figures.count(total)} rows  {figures.size(sum(r.bytes for r in reports))}"
+        self.query_one("#entities", Panel).retitle("Entities", (f" {told} ", Tone.MUTED))
+
+    def _show_hours(self, counts: Sequence[HourCount]) -> None:
+        self._hours = by_hours(counts, self._span, figures.present())
+        self._most = max((each.total for each in self._hours), default=0)
+        self._table.show(self._hours)
+        total = sum(each.total for each in self._hours)
+        self.query_one("#by-hour", Panel).retitle(
+            "By hour", (f" received in the last {self._span} hours: {figures.count(total)} ", Tone.MUTED)
+        )
+        self._draw()
+
+    def on_resize(self) -> None:
+        """The chart takes the room there is."""
+        room = _BAR + max(0, self.size.width - 80) // 2
+        if room != self._bar_room:
+            self._bar_room = room
+            self._table.replace_columns(self._hour_columns())
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        hours = list(reversed(self._hours))
+        if not hours or not self.is_mounted:
+            return
+        room = max(40, self.size.width - 4)
+        every = 6 if room // len(hours) < 3 else 3
+        labels = [_axis_label(each.at) if each.at.astimezone().hour % every == 0 else "" for each in hours]
+        lines: list[Line] = [("received", Tone.MUTED)]
+        lines += column_chart([each.total for each in hours], labels, 5, room, Tone.ACCENT)
+        bad = sum(each.bad for each in hours)
+        lines.append([("failed or dead letter, on a scale of their own", Tone.MUTED)])
+        if bad:
+            lines += column_chart([each.bad for each in hours], labels, 2, room, Tone.BAD)
+        else:
+            lines.append(("      none", Tone.GOOD))
+        self.query_one("#chart", Static).update(content(*lines))
+
+    def action_span(self) -> None:
+        """More hours, or fewer again."""
+        self._span = SPANS[(SPANS.index(self._span) + 1) % len(SPANS)]
+        self._feeds["hours"].refresh()
+
+    @on(LiveTable.Chosen, "#tables")
+    def _chosen(self, event: LiveTable.Chosen) -> None:
+        self.nomnom.push_screen(EntityRowsView(event.row.entity))
+
+    def _hour_columns(self) -> list[Column[Hour]]:
+        def of(status: Status, tone: Tone = Tone.PLAIN) -> Column[Hour]:
+            def cell(hour: Hour) -> Line:
+                number = hour.counts.get(status, 0)
+                return (figures.count(number), tone) if number else (figures.NONE, Tone.FAINT)
+
+            return Column(status.value.capitalize() if status is not Status.DLQ else "DLQ", cell, 10, right=True)
+
+        return [
+            Column("Hour", lambda each: _hour_label(each.at), 9),
+            Column(
+                "Received", lambda each: figures.count(each.total) if each.total else ("–", Tone.FAINT), 9, right=True
+            ),
+            Column("", self._bar, self._bar_room),
+            of(Status.COMPLETED),
+            of(Status.DLQ, Tone.BAD),
+            Column("Failed", of(Status.FAILED, Tone.WARNING).cell, 7, right=True, rank=1),
+            Column("Processing", of(Status.PROCESSING).cell, 10, right=True, rank=2),
+            Column(
+                "Superseded",
+                lambda each: figures.count(each.superseded) if each.superseded else (figures.NONE, Tone.FAINT),
+                10,
+                right=True,
+                rank=3,
+            ),
+        ]
+
+    def _bar(self, hour: Hour) -> Line:
+        if not hour.total or not self._most:
+            return ""
+        room = self._bar_room
+        filled = max(1, round(hour.total / self._most * room))
+        bad = min(filled, max(1, round(hour.bad / self._most * room))) if hour.bad else 0
+        return [("█" * (filled - bad), Tone.ACCENT), ("▒" * bad, Tone.BAD)]
+
+
+def by_hours(counts: Sequence[HourCount], span: int, now: datetime) -> list[Hour]:
+    """So many hours up to now, newest first; those without messages too."""
+    found: dict[datetime, tuple[dict[Status, int], int]] = {}
+    for each in counts:
+        by_status, superseded = found.get(each.hour, ({}, 0))
+        by_status[each.status] = by_status.get(each.status, 0) + each.messages
+        found[each.hour] = (by_status, superseded + each.superseded)
+    latest = max([now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), *found])
+    hours = (latest - timedelta(hours=ago) for ago in range(span))
+    return [Hour(at, *found.get(at, ({}, 0))) for at in hours]
+
+
+def _entity_columns() -> list[Column[EntityReport]]:
+    return [
+        Column("Entity", lambda each: (each.entity.name, Tone.STRONG), 14),
+        Column("Tag", lambda each: (each.entity.tag, Tone.MUTED), 4),
+        Column("Rows", lambda each: str(each.count), 15, right=True),
+        Column("Size", lambda each: figures.size(each.bytes), 9, right=True),
+        Column("Key", lambda each: (", ".join(each.entity.key), Tone.MUTED), 24, share=1, rank=1),
+        Column("Fields", lambda each: figures.count(len(each.entity.fields)), 6, right=True, rank=2),
+        Column("Table", lambda each: (each.entity.table, Tone.MUTED), 14, rank=3),
+    ]
+
+
+def _status_columns() -> list[Column[StatusCount]]:
+    def name(each: StatusCount) -> Line:
+        mark, tone = _MARKS[each.status]
+        return [(f"{mark} ", tone if each.messages else Tone.MUTED), (each.status.value, Tone.PLAIN)]
+
+    return [
+        Column("Status", name, 12),
+        Column("Messages", str, 15, right=True),
+    ]
+
+
+def _hour_label(at: datetime) -> str:
+    return at.astimezone().strftime("%a %H:%M")
+
+
+def _axis_label(at: datetime) -> str:
+    local = at.astimezone()
+    return local.strftime("%a") if local.hour == 0 else local.strftime("%H")

@@ -1,0 +1,329 @@
+"""Dead letters: what could not be written, why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+
+from nomnom_tui import figures
+from nomnom_tui.commands import Command
+from nomnom_tui.dialogs import Field, FormDialog
+from nomnom_tui.letter_changes import Chosen, delete_change, filter_problem, parse_filter, replay_change
+from nomnom_tui.letter_pane import LetterPane
+from nomnom_tui.pages import PAGE, PagedTable
+from nomnom_tui.panel import Panel
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import Line, Tone
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.dead_letters import Filter, Letter, Page
+
+_WITHIN = 0.4
+"""Seconds of reading letters that are not known yet, for each refresh: the rest waits for the next."""
+_HINT = "entity: reason: payload: id: since:2h until: or words"
+
+
+class DeadLettersView(View):
+    """A page of letters, newest first, with room the one under the cursor; by a filter, marked, one or all."""
+
+    CRUMB = "Dead letters"
+    CHANGES = frozenset({"replay", "replay_all", "delete", "delete_all"})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", id="dead_letters.filter"),
+        Binding("b", "groups", "Groups", id="dead_letters.groups"),
+        Binding("d", "dry_run", "Dry run", id="dead_letters.dry_run"),
+        Binding("p", "replay", "Replay", id="dead_letters.replay"),
+        Binding("e", "edit", "Edit", id="dead_letters.edit"),
+        Binding("a", "audit", "Audit", id="dead_letters.audit"),
+        Binding("D", "dry_run_all", "Dry run of all that match", show=False, id="dead_letters.dry_run_all"),
+        Binding("P", "replay_all", "Replay all that match", show=False, id="dead_letters.replay_all"),
+        Binding("x", "delete", "Delete", show=False, id="dead_letters.delete"),
+        Binding("X", "delete_all", "Delete all that match", show=False, id="dead_letters.delete_all"),
+        Binding("o", "order", "Newest or oldest first", show=False, id="dead_letters.order"),
+        Binding("c", "clear_marks", "Unmark all", show=False, id="dead_letters.clear_marks"),
+    ]
+    DEFAULT_CSS = """
+    DeadLettersView #page { width: 3fr; }
+    DeadLettersView #preview { width: 2fr; }
+    DeadLettersView.-narrow #preview { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = ""
+        self._after: int | None = None
+        self._before: int | None = None
+        self._newest_first = True
+        self._turned: int | None = 1
+        self._page: Page | None = None
+        self._table: PagedTable[Letter] = PagedTable(
+            letter_columns(), key=lambda each: each.sequence, id="table", empty="no dead letters", opens="Open",
+            markable=True,
+        )  # fmt: skip
+        self._pane = LetterPane(id="pane")
+
+    def content(self) -> ComposeResult:
+        """A page, and with room the letter under the cursor."""
+        with Horizontal():
+            yield Panel("Dead letters", self._table, id="page", awaits="reading the dead letters")
+            yield Panel("Letter", self._pane, id="preview")
+
+    def begin(self) -> None:
+        """Look again each second: letters come and go."""
+        self._table.focus()
+        self.subscribe("letters", 1.0, self._load, self._show, self.query_one("#page", Panel))
+
+    def environment_changed(self) -> None:
+        """The other environment's letters begin at the newest; a filter may name what it does not have."""
+        self._table.show([])
+        self._table.clear_marks()
+        self.filter("")
+
+    # Pages
+
+    @property
+    def wanted(self) -> Filter:
+        """The present filter."""
+        return parse_filter(self._words)
+
+    async def _load(self) -> Page:
+        pipeline = await self.session.pipeline()
+        self._pane.grammar = pipeline.grammar
+        letters = pipeline.dead_letters
+        page = await letters.page(
+            self.wanted,
+            after=self._after,
+            before=self._before,
+            limit=PAGE,
+            newest_first=self._newest_first,
+            within=_WITHIN,
+        )
+        edge = self._after if self._newest_first else self._before
+        if edge is not None and len(page.letters) < PAGE:
+            # Less than a page up to the edge: the page at the edge itself is full, and lives.
+            self._after = self._before = None
+            page = await letters.page(self.wanted, limit=PAGE, newest_first=self._newest_first, within=_WITHIN)
+        return page
+
+    def _show(self, page: Page) -> None:
+        self._page = page
+        self._table.empty = "no dead letter matches" if self._words else "no dead letters"
+        if self._turned is None:
+            self._table.show(page.letters)
+        else:
+            self._table.turn(page.letters, self._turned)
+            self._turned = None
+        ahead, behind = (page.older, page.newer) if self._newest_first else (page.newer, page.older)
+        self._table.edges(behind=behind, ahead=ahead)
+        self._retitle(page)
+        self._preview()
+
+    def _retitle(self, page: Page) -> None:
+        known = f" {figures.count(page.matching)}"
+        beside: list[tuple[str, Tone]] = [(known, Tone.PLAIN)]
+        if self._words:
+            beside += [(f" of {figures.count(page.total)} match ", Tone.MUTED), (self._words, Tone.ACCENT)]
+        if not page.complete:
+            beside.append((f"  ◐ {figures.count(page.scanned)} of {figures.count(page.total)} looked at", Tone.ACCENT))
+        if self._table.marked:
+            beside.append((f"  ✓ {len(self._table.marked):,} marked", Tone.ACCENT))
+        beside.append(("  newest first" if self._newest_first else "  oldest first", Tone.MUTED))
+        ways = [text for text, there in (("[ before", self._table.behind), ("] more", self._table.ahead)) if there]
+        beside.append((f"  {'  '.join(ways)} ", Tone.MUTED))
+        self.query_one("#page", Panel).retitle("Dead letters", *beside)
+
+    @on(PagedTable.Turned)
+    def _turn(self, event: PagedTable.Turned) -> None:
+        if self._page is None or not self._page.letters or self._turned is not None:
+            return
+        first, last = self._page.letters[0].sequence, self._page.letters[-1].sequence
+        if (event.by > 0) == self._newest_first:
+            self._after, self._before = None, last if event.by > 0 else first
+        else:
+            self._after, self._before = last if event.by > 0 else first, None
+        self._go(event.by)
+
+    def _go(self, turned: int) -> None:
+        self._turned = turned
+        self._feeds["letters"].refresh()
+
+    def action_order(self) -> None:
+        """Newest or oldest first."""
+        self._newest_first = not self._newest_first
+        self._after = self._before = None
+        self._go(1)
+
+    # The filter
+
+    def action_filter(self) -> None:
+        """Ask for the letters to show."""
+        form = FormDialog(
+            "Which dead letters", [Field("words", "Filter", self._words, _HINT, filter_problem)], lambda _: (), "Filter"
+        )
+        self.nomnom.push_screen(form, lambda values: None if values is None else self.filter(values["words"]))
+
+    def filter(self, words: str) -> None:
+        """Show letters that match these words only; all where empty."""
+        if (problem := filter_problem(words)) is not None:
+            self.nomnom.notify(problem, title="Filter", severity="warning", markup=False)
+            return
+        self._words = words.strip()
+        self._after = self._before = None
+        self._table.clear_marks()
+        if "letters" in self._feeds:
+            self._go(1)
+
+    def commands(self) -> Iterable[Command]:
+        """The same, typed."""
+        return (Command("filter", "show letters that match", self.filter, "WORDS", lambda _: self._suggestions()),)
+
+    def _suggestions(self) -> list[str]:
+        letters = self._page.letters if self._page is not None else ()
+        named = {f"entity:{each.entity}" for each in letters} | {f"reason:{each.reason}" for each in letters}
+        return sorted([*named, "since:15m", "since:2h"])
+
+    # What is done to letters
+
+    def chosen(self) -> Chosen | None:
+        """The marked letters, else the one under the cursor."""
+        if self._table.marked:
+            marked = sorted(each for each in self._table.marked if isinstance(each, int))
+            return Chosen(marked, len(marked))
+        letter = self._table.current
+        return None if letter is None else Chosen([letter.sequence], 1)
+
+    def matching(self) -> Chosen | None:
+        """All letters that match the filter, once all have been looked at."""
+        page = self._page
+        if page is None or page.matching == 0:
+            return None
+        if not page.complete:
+            self.nomnom.notify("not all letters have been looked at yet: in a moment", severity="warning")
+            return None
+        return Chosen(self.wanted, page.matching)
+
+    def action_replay(self) -> None:
+        """Send the marked letters, or this one, to the workers again."""
+        if (chosen := self.chosen()) is not None:
+            self.nomnom.perform(replay_change(self.session, chosen), self._unmark)
+
+    def action_replay_all(self) -> None:
+        """Send all that match to the workers again, at a rate."""
+        if (chosen := self.matching()) is None:
+            return
+        form = FormDialog(
+            f"Replay {chosen.which}",
+            [Field("rate", "Letters/s", "", "at most; empty for as fast as it goes", _rate_problem)],
+            lambda _: (),
+            "Go on",
+        )
+
+        def go(values: dict[str, str] | None) -> None:
+            if values is not None:
+                rate = float(values["rate"]) if values["rate"] else None
+                self.nomnom.perform(replay_change(self.session, chosen, rate=rate))
+
+        self.nomnom.push_screen(form, go)
+
+    def action_delete(self) -> None:
+        """Remove the marked letters, or this one, for good."""
+        if (chosen := self.chosen()) is not None:
+            self.nomnom.perform(delete_change(self.session, chosen), self._unmark)
+
+    def action_delete_all(self) -> None:
+        """Remove all that match for good."""
+        if (chosen := self.matching()) is not None:
+            self.nomnom.perform(delete_change(self.session, chosen))
+
+    def _unmark(self, done: bool) -> None:
+        if done:
+            self._table.clear_marks()
+
+    def action_clear_marks(self) -> None:
+        """Unmark all."""
+        self._table.clear_marks()
+
+    def action_dry_run(self) -> None:
+        """What a replay of the marked letters, or of this one, would come to."""
+        self._try_out(self.chosen())
+
+    def action_dry_run_all(self) -> None:
+        """What a replay of all that match would come to."""
+        self._try_out(self.matching())
+
+    def _try_out(self, chosen: Chosen | None) -> None:
+        from nomnom_tui.screens.letter_trials import LetterTrialsView
+
+        if chosen is not None:
+            self.nomnom.push_screen(LetterTrialsView(chosen))
+
+    def action_groups(self) -> None:
+        """What the letters have in common."""
+        from nomnom_tui.screens.letter_groups import LetterGroupsView
+
+        self.nomnom.push_screen(LetterGroupsView(self._words, self.filter))
+
+    def action_audit(self) -> None:
+        """What people did to messages."""
+        from nomnom_tui.screens.audit import AuditView
+
+        self.nomnom.push_screen(AuditView())
+
+    def action_edit(self) -> None:
+        """Edit this letter's payload."""
+        from nomnom_tui.screens.letter_editor import LetterEditorView
+
+        if (letter := self._table.current) is not None:
+            self.nomnom.push_screen(LetterEditorView(letter.sequence))
+
+    @on(LiveTable.Highlighted, "#table")
+    def _preview(self) -> None:
+        letter = self._table.current
+        self._pane.show_letter(letter)
+        self.query_one("#preview", Panel).retitle("Letter" if letter is None else f"Letter {letter.sequence:,}")
+
+    @on(LiveTable.Marked, "#table")
+    def _marked(self) -> None:
+        if self._page is not None:
+            self._retitle(self._page)
+
+    @on(LiveTable.Chosen, "#table")
+    def _open(self, event: LiveTable.Chosen) -> None:
+        from nomnom_tui.screens.letter import LetterView
+
+        self.nomnom.push_screen(LetterView(event.row.sequence))
+
+
+def letter_columns() -> list[Column[Letter]]:
+    """The columns of a table of letters."""
+    return [
+        Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
+        Column("Age", lambda each: figures.age(each.failed_at), 7, right=True),
+        Column("Entity", lambda each: each.entity, 10),
+        Column("Reason", _reason, 10),
+        Column("Tries", lambda each: str(each.attempts), 5, right=True, rank=1),
+        Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=3),
+        Column("Message id", lambda each: (each.message_id, Tone.MUTED), 36, rank=2),
+        Column("Error", lambda each: each.error, 26, share=1),
+    ]
+
+
+def _reason(letter: Letter) -> Line:
+    tone = Tone.BAD if letter.reason == "unanswered" else Tone.WARNING if letter.reason == "envelope" else Tone.PLAIN
+    return (letter.reason, tone)
+
+
+def _rate_problem(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        return "expected a number"
+    return None if 0 < rate < float("inf") else "expected a number above 0"

@@ -1,0 +1,228 @@
+"""An entity's rows, a page at a time by its key, in both directions; and one row with all of its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.cells import cell_len
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from nomnom_tui import figures
+from nomnom_tui.facts import LABEL, TextTable, broken, labelled
+from nomnom_tui.pages import PAGE, PagedTable
+from nomnom_tui.panel import Panel
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import Line, Tone
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom.schema import Entity
+    from nomnom_control.entities import RowPage
+
+_WIDEST = 40
+"""Columns of the screen that a column of the table has at most; one row shows its values whole."""
+
+_TYPE = 16
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which page is wanted: that behind a cursor, that in front of one, or (neither) the first."""
+
+    after: str | None = None
+    before: str | None = None
+
+
+class EntityRowsView(View):
+    """Rows in the order of the key; the key's columns stay while the others are moved past them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,l", "shift(1)", "More columns", key_display="→", id="entity_rows.right"),
+        Binding("left,h", "shift(-1)", "Columns back", show=False, id="entity_rows.left"),
+        Binding("f", "first", "First page", id="entity_rows.first"),
+    ]
+
+    def __init__(self, entity: Entity) -> None:
+        super().__init__()
+        self.entity = entity
+        self._asked = Asked()
+        self._turned: int | None = 1
+        self._page: RowPage | None = None
+        self._offset = 0
+        self._table: PagedTable[Row] = PagedTable(
+            [], key=self._row_key, id="table", empty=f"no {entity.name} yet", opens="All fields"
+        )
+
+    @property
+    def crumb(self) -> str:
+        """Which entity's."""
+        return f"{self.entity.name} rows"
+
+    def content(self) -> ComposeResult:
+        """A page."""
+        yield Panel(self.entity.name, self._table, id="rows", awaits=f"reading {self.entity.table}")
+
+    def begin(self) -> None:
+        """Load the page again now and then: its rows are written all the time."""
+        self._table.focus()
+        self.subscribe("rows", 5.0, self._load, self._show, self.query_one("#rows", Panel))
+
+    def environment_changed(self) -> None:
+        """The other environment's rows begin at the first."""
+        self._table.show([])
+        self._go(Asked())
+
+    def _row_key(self, row: Row) -> tuple[object, ...]:
+        return (*(row[each] for each in self.entity.key), row["message_id"])
+
+    async def _load(self) -> RowPage:
+        entities = (await self.session.pipeline()).entities
+        asked = self._asked
+        page = await entities.rows(self.entity.name, after=asked.after, before=asked.before, limit=PAGE)
+        if asked.before is not None and page.previous is None and len(page.rows) < PAGE:
+            # Less than a page up to the first row: the first page is full.
+            self._asked = Asked()
+            return await entities.rows(self.entity.name, limit=PAGE)
+        return page
+
+    def _show(self, page: RowPage) -> None:
+        self._page = page
+        if self._turned is None:
+            self._table.show(page.rows)
+        else:
+            self._arrange(page)
+            self._table.turn(page.rows, self._turned)
+            self._turned = None
+        ways = [text for text, there in (("[ before", page.previous), ("] more", page.next)) if there]
+        self._table.edges(behind=page.previous is not None, ahead=page.next is not None)
+        told = f" {len(page.rows)} rows by {', '.join(self.entity.key)}"
+        hidden = f"  columns from {self._others[self._offset]}" if self._offset else ""
+        self.query_one("#rows", Panel).retitle(
+            self.entity.name,
+            (f"{told}{hidden}  {'  '.join(ways) or ('all of them' if page.rows else '')} ", Tone.MUTED),
+        )
+
+    def _go(self, asked: Asked, turned: int = 1) -> None:
+        self._asked, self._turned = asked, turned
+        self._feeds["rows"].refresh()
+
+    @on(PagedTable.Turned)
+    def _turn(self, event: PagedTable.Turned) -> None:
+        page = self._page
+        if page is None or self._turned is not None:
+            return
+        if event.by > 0 and page.next is not None:
+            self._go(Asked(after=page.next))
+        elif event.by < 0 and page.previous is not None:
+            self._go(Asked(before=page.previous), -1)
+
+    def action_first(self) -> None:
+        """To the first page."""
+        self._go(Asked())
+
+    # Columns
+
+    @property
+    def _others(self) -> list[str]:
+        names = [each.name for each in self.entity.fields if each.name not in self.entity.key]
+        return [*names, "received_at", "message_id"]
+
+    def _arrange(self, page: RowPage) -> None:
+        """Columns as wide as this page's values; those that do not fit are to the right, and come with the arrow."""
+        numeric = {each.name for each in self.entity.fields if each.type.numeric}
+        names = [*self.entity.key, *self._others[self._offset :]]
+        columns: list[Column[Row]] = []
+        for at, name in enumerate(names):
+            widest = max((cell_len(shown(row[name])) for row in page.rows), default=0)
+            columns.append(
+                Column(
+                    name,
+                    lambda row, name=name: _cell(row[name], strong=name in self.entity.key),
+                    max(cell_len(name), min(_WIDEST, widest), 3),
+                    right=name in numeric,
+                    # The last ones go first; the key stays.
+                    rank=max(0, at - len(self.entity.key) + 1),
+                )
+            )
+        self._table.replace_columns(columns)
+
+    def action_shift(self, by: int) -> None:
+        """Move the columns behind the key by one."""
+        if self._page is None:
+            return
+        self._offset = max(0, min(len(self._others) - 1, self._offset + by))
+        self._arrange(self._page)
+        self._show(self._page)
+
+    @on(LiveTable.Chosen)
+    def _open(self, event: LiveTable.Chosen) -> None:
+        self.nomnom.push_screen(RowView(self.entity, event.row))
+
+
+class RowView(View):
+    """One row: every field with its type, its whole value, and the message that wrote it."""
+
+    def __init__(self, entity: Entity, row: Row) -> None:
+        super().__init__()
+        self.entity, self.row = entity, row
+        self._lines = TextTable(id="lines")
+
+    @property
+    def crumb(self) -> str:
+        """Its key."""
+        key = [self.row[each] for each in self.entity.key]
+        return " ".join(shown(each) for each in key) if None not in key else "without key"
+
+    def content(self) -> ComposeResult:
+        """All fields."""
+        yield Panel(f"{self.entity.name} {self.crumb}", self._lines, id="row")
+
+    def begin(self) -> None:
+        """Nothing to load: this is the row as it was on the page."""
+        self._lines.focus()
+        self.call_after_refresh(self._tell)
+
+    def on_resize(self) -> None:
+        """Break the lines anew."""
+        self.call_after_refresh(self._tell)
+
+    def _tell(self) -> None:
+        room = self._lines.room
+        lines: list[Line] = [("Fields", Tone.HEADING)]
+        for each in self.entity.fields:
+            value = self.row[each.name]
+            mark = "*" if each.name in self.entity.key else " "
+            name = f"{mark} {each.name}"
+            tone = Tone.FAINT if value is None else Tone.STRONG if mark == "*" else Tone.PLAIN
+            parts = broken(shown(value) or "''", max(10, room - LABEL - _TYPE - 2))
+            lines.append(
+                [(f"  {name:<{LABEL}}", Tone.MUTED), (f"{each.type.column:<{_TYPE}}", Tone.FAINT), (parts[0], tone)]
+            )
+            lines += [[(" " * (LABEL + _TYPE + 2), Tone.PLAIN), (part, tone)] for part in parts[1:]]
+        lines += ["", ("Written by", Tone.HEADING)]
+        for name in ("message_id", "received_at"):
+            lines += labelled(f"  {name}", shown(self.row[name]), room, width=LABEL + _TYPE)
+        lines += ["", [("  * key", Tone.MUTED)]]
+        self._lines.show_lines(lines)
+
+
+def shown(value: object) -> str:
+    """A value as text: what is absent and what is empty are told apart."""
+    if value is None:
+        return "null"
+    if isinstance(value, datetime):
+        return figures.moment(value)
+    return str(value)
+
+
+def _cell(value: object, *, strong: bool) -> Line:
+    if value is None:
+        return ("null", Tone.FAINT)
+    return (shown(value), Tone.STRONG if strong else Tone.PLAIN)

@@ -1,0 +1,140 @@
+"""One message, followed from accepted to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from nomnom.envelope import Status
+from nomnom_tui import figures
+from nomnom_tui.facts import TextTable, labelled
+from nomnom_tui.panel import Panel
+from nomnom_tui.tones import Line, Tone
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.messages import State
+
+_LABEL = 14
+_STEPS = (Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED)
+
+
+class MessageView(View):
+    """Its status as it changes: how far it is, when that was, why it failed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "letter", "Its dead letter", id="message.letter"),
+        Binding("y", "copy", "Copy id", show=False, id="message.copy"),
+    ]
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__()
+        self.message_id = message_id.strip().lower()
+        self._state: State | None = None
+        self._seen: list[State] = []
+        self._lines = TextTable(id="lines")
+
+    @property
+    def crumb(self) -> str:
+        """The beginning of its id."""
+        return f"{self.message_id[:13]}…"
+
+    def content(self) -> ComposeResult:
+        """How far it is, and what was seen of it."""
+        yield Panel(f"Message {self.message_id}", self._lines, id="message", awaits="asking the api")
+
+    def begin(self) -> None:
+        """Ask often: a message is soon at its end."""
+        self._lines.focus()
+        self.subscribe("message", 0.3, self._load, self._show, self.query_one("#message", Panel))
+
+    async def _load(self) -> State:
+        return await (await self.session.pipeline()).messages.state(self.message_id)
+
+    def _show(self, state: State) -> None:
+        if state != self._state:
+            self._seen.append(state)
+        self._state = state
+        self._feeds["message"].interval = 2.0 if state.final else 0.3
+        self._lines.show_lines([*self._way(state), "", *self._facts(state), *self._history()])
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Only a dead letter has one."""
+        if action == "letter":
+            return self._state is not None and self._state.status is Status.DLQ
+        return super().check_action(action, parameters)
+
+    def _way(self, state: State) -> list[Line]:
+        """accepted ─ processing ─ completed, or where it left that way."""
+        from nomnom_tui.screens.messages import STATUS_MARKS
+
+        end = state.status if state.status in (Status.DLQ, Status.FAILED) else Status.COMPLETED
+        steps = (*_STEPS[:2], end)
+        reached = steps.index(state.status)
+        parts: list[tuple[str, Tone]] = [("  ", Tone.PLAIN)]
+        for at, each in enumerate(steps):
+            mark, tone = (
+                STATUS_MARKS[each] if at == reached else ("●", Tone.GOOD) if at < reached else ("○", Tone.FAINT)
+            )
+            if at:
+                parts.append((" ──── ", Tone.GOOD if at <= reached else Tone.FAINT))
+            parts.append((f"{mark} {each.value}", Tone.STRONG if at == reached and tone is Tone.GOOD else tone))
+        return ["", parts]
+
+    def _facts(self, state: State) -> list[Line]:
+        room = self._lines.room
+        took = None
+        if state.received_at is not None and state.processed_at is not None:
+            took = (state.processed_at - state.received_at).total_seconds()
+        facts = {
+            "entity": state.entity or figures.NONE,
+            "received": figures.NONE if state.received_at is None else figures.moment(state.received_at),
+            "processed": figures.NONE if state.processed_at is None else figures.moment(state.processed_at),
+            "took": figures.duration(took),
+            "failed tries": figures.count(state.retry_count),
+        }
+        lines = [line for label, value in facts.items() for line in labelled(label, value, room, Tone.PLAIN, _LABEL)]
+        if state.error:
+            lines += labelled("error", state.error, room, Tone.BAD, _LABEL)
+        if state.superseded:
+            lines += labelled("superseded", "rows received later were there: it changed nothing", room, width=_LABEL)
+        return lines
+
+    def _history(self) -> list[Line]:
+        from nomnom_tui.screens.messages import status_line
+
+        if len(self._seen) < 2:
+            return []
+        shown: list[Line] = ["", ("  Seen from here", Tone.HEADING)]
+        for each in self._seen:
+            tries = f"  after {each.retry_count} failed tries" if each.retry_count else ""
+            mark = status_line(each.status)
+            assert isinstance(mark, tuple)
+            shown.append([("  ", Tone.PLAIN), mark, (tries, Tone.MUTED)])  # type: ignore[list-item]
+        return shown
+
+    def action_copy(self) -> None:
+        """Put its id on the clipboard, by way of the terminal."""
+        self.nomnom.copy_to_clipboard(self.message_id)
+        self.nomnom.notify("copied, as far as this terminal takes it")
+
+    def action_letter(self) -> None:
+        """Open the dead letter that it became."""
+        self.run_worker(self._open_letter(), name="letter", group="letter", exclusive=True)
+
+    async def _open_letter(self) -> None:
+        from nomnom.errors import NomnomError
+        from nomnom_tui.screens.letter import LetterView
+
+        try:
+            found = await (await self.session.pipeline()).dead_letters.find(self.message_id)
+        except NomnomError as error:
+            self.nomnom.tell_problem("Dead letter", error)
+            return
+        if found:
+            self.nomnom.push_screen(LetterView(found[-1].sequence))
+        else:
+            self.nomnom.notify("its letter is gone: replayed or deleted", severity="warning")

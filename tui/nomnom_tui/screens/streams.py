@@ -1,0 +1,221 @@
+"""Streams: all that JetStream says of each, live; their messages one key away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+
+from nomnom_tui import figures
+from nomnom_tui.changes import Change
+from nomnom_tui.facts import FactTable
+from nomnom_tui.meter import Meter
+from nomnom_tui.panel import Panel
+from nomnom_tui.screens.stream_messages import StreamMessagesView, message_columns
+from nomnom_tui.table import Column, LiveTable
+from nomnom_tui.tones import Line, Tone
+from nomnom_tui.view import View
+
+if TYPE_CHECKING:
+    from nomnom_control.jetstream import StoredMessage, StreamReport
+
+_FULL = 0.9
+"""Share of a stream's limit from which it is marked."""
+_NEWEST = 50
+_EVERY = 2.0
+
+
+class StreamsView(View):
+    """A line for each stream as ``nats stream report`` has it; below it everything about the one under the cursor."""
+
+    CRUMB = "Streams"
+    CHANGES = frozenset({"purge"})
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "consumers", "Consumers", id="streams.consumers"),
+        Binding("P", "purge", "Purge", id="streams.purge"),
+    ]
+    DEFAULT_CSS = """
+    StreamsView #streams { height: auto; max-height: 40%; }
+    StreamsView #streams LiveTable { height: auto; min-height: 3; max-height: 14; }
+    StreamsView #facts { width: 1fr; }
+    StreamsView #newest { width: 2fr; }
+    StreamsView.-narrow #newest { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meter = Meter()
+        self._rates: dict[str, float | None] = {}
+        self._whole: StreamReport | None = None
+        self._table: LiveTable[StreamReport] = LiveTable(
+            self._columns(), key=lambda each: each.name, id="table", empty="no stream: nomnom setup", opens="Messages"
+        )
+        self._facts = FactTable(id="about")
+        self._newest: LiveTable[StoredMessage] = LiveTable(
+            message_columns(), key=lambda each: each.sequence, id="latest", empty="no message", opens="Open"
+        )
+
+    def content(self) -> ComposeResult:
+        """Streams, what is known of one, and with room its newest messages."""
+        yield Panel("Streams", self._table, id="streams", awaits="asking JetStream")
+        with Horizontal(id="below"):
+            yield Panel("About it", self._facts, id="facts")
+            yield Panel("Newest messages", self._newest, id="newest")
+
+    def _columns(self) -> list[Column[StreamReport]]:
+        return [
+            Column("Stream", lambda each: (each.name, Tone.STRONG), 12, share=1),
+            Column("Messages", lambda each: figures.count(each.state.messages), 9, right=True),
+            Column("In", lambda each: figures.rate(self._rates.get(each.name)), 8, right=True),
+            Column("Bytes", lambda each: figures.size(each.state.bytes), 9, right=True),
+            Column("Limit", _fill, 12),
+            Column("Oldest", lambda each: figures.age(each.state.oldest), 7, right=True),
+            Column("Consumers", lambda each: figures.count(each.state.consumer_count), 9, right=True, rank=1),
+            Column("Subjects", lambda each: figures.count(each.state.num_subjects), 9, right=True, rank=3),
+            Column("Deleted", lambda each: figures.count(each.state.num_deleted), 9, right=True, rank=2),
+            Column("Lost", _lost, 5, right=True, rank=2),
+            Column("Sequences", _sequences, 25, rank=5),
+            Column("Storage", lambda each: str(each.config.get("storage", "")), 7, rank=4),
+            Column("Retention", lambda each: str(each.config.get("retention", "")), 9, rank=4),
+            Column("Placement", _placement, 9, rank=7),
+            Column("API", _level, 3, right=True, rank=7),
+            Column("Replicas", _replicas, 11, rank=6),
+        ]
+
+    def begin(self) -> None:
+        """Reports every two seconds; the newest messages only where there is room for them."""
+        self._table.focus()
+        self.subscribe("streams", _EVERY, self._load, self._show, self.query_one("#streams", Panel))
+        self.subscribe("newest", 2.0, self._load_newest, self._show_newest, self.query_one("#newest", Panel))
+
+    def environment_changed(self) -> None:
+        """Nothing of the other environment's streams stays."""
+        self._meter.clear()
+        self._rates = {}
+        self._table.show([])
+        self._newest.show([])
+        self._facts.tell([])
+
+    async def _load(self) -> tuple[list[StreamReport], StreamReport | None]:
+        jetstream = (await self.session.pipeline()).jetstream
+        reports = await jetstream.streams()
+        row = self._table.current or next(iter(reports), None)
+        # nats-server tells some of a stream (its host's version, for one) only to who asks for this stream.
+        known = row is not None and any(each.name == row.name for each in reports)
+        return reports, await jetstream.stream(row.name) if row is not None and known else None
+
+    def _show(self, found: tuple[list[StreamReport], StreamReport | None]) -> None:
+        reports, self._whole = found
+        for each in reports:
+            self._rates[each.name] = self._meter.read(each.name, each.state.last_seq, each.ts or figures.present())
+        self._table.show(reports)
+        self._tell()
+
+    async def _load_newest(self) -> Sequence[StoredMessage]:
+        if (row := self._table.current) is None or not self.has_class("-wide"):
+            return ()
+        jetstream = (await self.session.pipeline()).jetstream
+        return (await jetstream.messages(row.name, limit=_NEWEST, newest_first=True)).messages
+
+    def _show_newest(self, messages: Sequence[StoredMessage]) -> None:
+        self._newest.show(messages)
+
+    @on(LiveTable.Highlighted, "#table")
+    def _other(self, event: LiveTable.Highlighted) -> None:
+        self._tell()
+        if event.row is not None and (self._whole is None or self._whole.name != event.row.name):
+            self._feeds["streams"].refresh()
+            self._newest.show([])
+            self._feeds["newest"].refresh()
+
+    def _tell(self) -> None:
+        row = self._table.current
+        whole = self._whole if row is not None and self._whole is not None and self._whole.name == row.name else row
+        self._facts.tell([] if whole is None else whole.facts())
+        name = "" if row is None else row.name
+        self.query_one("#facts", Panel).retitle(name or "About it")
+        self.query_one("#newest", Panel).retitle("Newest messages", *([f"of {name}"] if name else []))
+
+    @on(LiveTable.Chosen, "#table")
+    def _chosen(self, event: LiveTable.Chosen) -> None:
+        self.nomnom.push_screen(StreamMessagesView(event.row.name))
+
+    @on(LiveTable.Chosen, "#latest")
+    def _message_chosen(self, event: LiveTable.Chosen) -> None:
+        from nomnom_tui.screens.stored_message import StoredMessageView
+
+        self.nomnom.push_screen(StoredMessageView(event.row))
+
+    def action_consumers(self) -> None:
+        """To the consumers."""
+        self.nomnom.action_go("consumers")
+
+    def action_purge(self) -> None:
+        """Remove every message of the stream, after its name was typed."""
+        if (row := self._table.current) is None:
+            return
+        self.nomnom.perform(purge_change(self, row))
+
+
+def purge_change(view: View, report: StreamReport) -> Change:
+    """Purging a stream: what it loses, by number and by what that means."""
+    name, state = report.name, report.state
+
+    async def purge() -> None:
+        await (await view.session.pipeline()).jetstream.purge(name, confirm=name)
+
+    waiting = str(report.config.get("retention")) == "workqueue"
+    meaning = (
+        "messages that were accepted and not written yet: nothing can bring them back"
+        if waiting
+        else "every payload with its reason and headers: nothing can bring them back"
+    )
+    oldest = f", the oldest of {figures.age(state.oldest)} ago" if state.oldest else ""
+    return Change(
+        f"Purge {name}",
+        view.session.command(f"stream purge {name}"),
+        act=purge,
+        loses=(f"{figures.count(state.messages)} messages of {name} ({figures.size(state.bytes)}{oldest})", meaning),
+        typed=name,
+        told=f"{name} is purged",
+    )
+
+
+def _fill(report: StreamReport) -> Line:
+    fill = report.fill
+    if fill is None:
+        return ("no limit", Tone.MUTED)
+    filled = min(6, round(fill * 6))
+    tone = Tone.BAD if fill >= _FULL else Tone.ACCENT
+    mark = "!" if fill >= _FULL else " "
+    return [("━" * filled, tone), ("─" * (6 - filled), Tone.FAINT), (f"{fill:>5.0%}{mark}", Tone.PLAIN)]
+
+
+def _lost(report: StreamReport) -> Line:
+    lost = len(report.state.lost.msgs or ()) if report.state.lost else 0
+    return (figures.count(lost), Tone.BAD if lost else Tone.PLAIN)
+
+
+def _sequences(report: StreamReport) -> Line:
+    return [(figures.count(report.state.first_seq), Tone.PLAIN), (" … ", Tone.MUTED),
+            (figures.count(report.state.last_seq), Tone.PLAIN)]  # fmt: skip
+
+
+def _placement(report: StreamReport) -> Line:
+    from nomnom_control.jetstream.streams import placement
+
+    return placement(report.config.get("placement")) or (figures.NONE, Tone.MUTED)
+
+
+def _level(report: StreamReport) -> Line:
+    from nomnom_control.jetstream.streams import api_level
+
+    return api_level(report.config)
+
+
+def _replicas(report: StreamReport) -> Line:
+    return report.row()["Replicas"] or figures.count(int(report.config.get("num_replicas", 1)))
