@@ -17,11 +17,8 @@ _PLAIN = {
 
 def example_message(schema: Schema, entity: Entity, grammar: Grammar | None = None) -> str:
     """A message that the schema takes: one record, below it one of each kind of child."""
-    lines = [_line(entity)]
-    for child in schema:
-        if child.parent is not None and child.parent.entity == entity.name:
-            lines.append(_line(child, min(child.layouts, key=len)))
-    text = "\n".join(lines)
+    children = [each for each in schema if each.parent is not None and each.parent.entity == entity.name]
+    text = "\n".join([_line(entity), *(_line(each, min(each.layouts, key=len)) for each in children)])
     (grammar or Grammar(schema)).parse(text)
     return text
 

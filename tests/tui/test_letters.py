@@ -1,0 +1,286 @@
+"""Dead letters on real servers, by typed keys: listed, filtered, edited, tried out, replayed, undone, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
+
+from conftest import LINE, ORDER, Deployment
+from nomnom.envelope import Reason, dead_headers, dead_subject, new_message_id, read_envelope
+from nomnom.envelope import headers as envelope_headers
+from nomnom_tui.application import NomnomApp
+from nomnom_tui.dialogs import AskDialog, FormDialog
+from nomnom_tui.operations import Outcome
+from nomnom_tui.screens.audit import AuditView
+from nomnom_tui.screens.dead_letters import DeadLettersView
+from nomnom_tui.screens.letter import LetterView
+from nomnom_tui.screens.letter_editor import LetterEditorView
+from nomnom_tui.screens.letter_groups import LetterGroupsView
+from nomnom_tui.screens.letter_trials import LetterTrialsView
+from tui.test_shell import told, until
+from tui.test_streams import opened, own_home, text_of
+
+__all__ = ["own_home"]
+"""A fixture of the streams' tests, which these need too."""
+
+PATIENCE = 15.0
+RECEIVED = 1_700_000_000_000_000
+BAD_DATE = "line 1, field o_orderdate (5): expected a date as YYYY-MM-DD, found '2024-02-30'"
+BAD_KEY = "line 1, field o_orderkey (1): expected a whole number, found 'x'"
+
+
+async def bury(deployment: Deployment, payloads: Sequence[str], error: str = BAD_DATE, entity: str = "orders") -> None:
+    """Put dead letters where the workers put them."""
+    from datetime import UTC, datetime
+
+    for payload in payloads:
+        message_id = new_message_id()
+        subject = dead_subject(entity, message_id)
+        envelope = read_envelope(subject, envelope_headers(message_id, RECEIVED), "messages.dlq")
+        headers = dead_headers(envelope, Reason.RECORD, error, 3, datetime.now(UTC))
+        await deployment.jetstream.publish(subject, payload.encode(), headers=headers)
+
+
+def bad_orders(count: int, first: int = 1) -> list[str]:
+    """Orders with an impossible date."""
+    return [
+        ORDER.replace("|123|", f"|{number}|", 1).replace("2024-01-01", "2024-02-30")
+        for number in range(first, first + count)
+    ]
+
+
+@asynccontextmanager
+async def letters(
+    deployment: Deployment, *, readonly: bool = False, size: tuple[int, int] = (160, 40)
+) -> AsyncIterator[tuple[NomnomApp, Pilot[int], DeadLettersView]]:
+    """The app on its dead letters, with the first page."""
+    async with opened(deployment, "5", readonly=readonly, size=size) as (app, pilot):
+        view = app.screen
+        assert isinstance(view, DeadLettersView)
+        await until(lambda: view._page, PATIENCE)
+        yield app, pilot, view
+
+
+async def typed(app: NomnomApp, pilot: Pilot[int], field: str, text: str) -> None:
+    """Fill a form's field and send the form."""
+    await until(lambda: isinstance(app.screen, FormDialog), PATIENCE)
+    await pilot.pause()
+    app.screen.query_one(f"#field-{field}", Input).value = text
+    await pilot.pause()
+    await pilot.press("enter")
+
+
+async def waiting(deployment: Deployment) -> list[str]:
+    """The payloads that lie in the stream of messages."""
+    info = await deployment.jetstream.stream_info("MESSAGES")
+    found = [
+        await deployment.jetstream.get_msg("MESSAGES", sequence)
+        for sequence in range(max(1, info.state.first_seq), info.state.last_seq + 1)
+    ]
+    return [(each.data or b"").decode() for each in found]
+
+
+async def test_letters_are_listed_with_the_field_that_failed(deployment: Deployment) -> None:
+    await bury(deployment, [*bad_orders(3), f"{bad_orders(1, 50)[0]}\n{LINE}"])
+    async with letters(deployment) as (app, pilot, view):
+        assert [each.sequence for each in view._table.rows] == [4, 3, 2, 1]
+        assert BAD_DATE in text_of(view._table)
+        await until(lambda: "2024-02-30" in text_of(view._pane), PATIENCE)
+        await pilot.press("enter")
+        letter = app.screen
+        assert isinstance(letter, LetterView)
+        await until(lambda: letter._letter, PATIENCE)
+        shown = text_of(letter._pane)
+        assert "o_orderdate" in shown
+        assert "✕ 2024-02-30" in shown
+        assert "expected a date as YYYY-MM-DD" in shown
+        assert "l_shipmode" in shown
+        await pilot.press("v")
+        assert ORDER.split("|")[-1] in text_of(letter._pane)
+        await pilot.press("escape")
+        assert app.screen is view
+
+
+async def test_pages_reach_every_letter_both_ways(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(230))
+    async with letters(deployment) as (_, pilot, view):
+        assert [view._table.rows[0].sequence, view._table.rows[-1].sequence] == [230, 131]
+        await pilot.press("right_square_bracket")
+        await until(lambda: view._table.rows[0].sequence == 130, PATIENCE)
+        await pilot.press("G", "down")
+        await until(lambda: view._table.rows[-1].sequence == 1, PATIENCE)
+        await pilot.press("left_square_bracket")
+        await until(lambda: view._table.rows[0].sequence >= 130, PATIENCE)
+        await pilot.press("o")
+        await until(lambda: view._table.rows[0].sequence == 1, PATIENCE)
+
+
+async def test_letters_that_arrive_are_seen(deployment: Deployment) -> None:
+    async with letters(deployment) as (_, _pilot, view):
+        assert view._table.rows == ()
+        await bury(deployment, bad_orders(2))
+        await until(lambda: len(view._table.rows) == 2, PATIENCE)
+        await deployment.jetstream.delete_msg("MESSAGESDLQ", 1)
+        await until(lambda: [each.sequence for each in view._table.rows] == [2], PATIENCE)
+
+
+async def test_a_filter_and_groups_choose_letters(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(5))
+    await bury(deployment, ["O|x|1"], BAD_KEY)
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("slash")
+        await typed(app, pilot, "words", "reason:nonsense")
+        assert isinstance(app.screen, FormDialog), "a filter that makes no sense goes nowhere"
+        await typed(app, pilot, "words", "o_orderkey")
+        await until(lambda: [each.sequence for each in view._table.rows] == [6], PATIENCE)
+        view.filter("")
+        await until(lambda: len(view._table.rows) == 6, PATIENCE)
+        await pilot.press("b")
+        groups = app.screen
+        assert isinstance(groups, LetterGroupsView)
+        await until(lambda: [each.count for each in groups._table.rows] == [5, 1], PATIENCE)
+        await pilot.press("b")
+        await until(lambda: [each.key for each in groups._table.rows] == ["record"], PATIENCE)
+        await pilot.press("b", "b")
+        await until(lambda: len(groups._table.rows) == 2, PATIENCE)
+        await pilot.press("down", "enter")
+        assert app.screen is view
+        await until(lambda: [each.sequence for each in view._table.rows] == [6], PATIENCE)
+
+
+async def test_an_edited_letter_is_checked_compared_tried_out_and_replayed(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(1))
+    async with letters(deployment) as (app, pilot, _):
+        await pilot.press("e")
+        editor = app.screen
+        assert isinstance(editor, LetterEditorView)
+        await until(lambda: editor._letter, PATIENCE)
+        assert not editor._valid
+        text = editor.query_one(TextArea)
+        at = text.text.index("2024-02-30")
+        text.replace("2024-02-29", (0, at), (0, at + 10))
+        await until(lambda: editor._valid, PATIENCE)
+        assert "o_orderdate" in text_of(editor._difference)
+        assert "2024-02-29" in text_of(editor._difference)
+        await pilot.press("ctrl+t")
+        trials = app.screen
+        assert isinstance(trials, LetterTrialsView)
+        await until(lambda: [each.outcome.value for each in trials._found] == ["completes"], PATIENCE)
+        await pilot.press("escape")
+        await until(lambda: app.screen is editor, PATIENCE)
+        await pilot.press("ctrl+s")
+        await until(lambda: isinstance(app.screen, DeadLettersView), PATIENCE)
+        assert await waiting(deployment) == [bad_orders(1)[0].replace("2024-02-30", "2024-02-29")]
+        assert "nomnom dlq replay --seq 1 --edit" in told(app)
+
+
+async def test_a_letter_that_would_fail_again_is_asked_about(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(1))
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, LetterEditorView) and app.screen._letter, PATIENCE)
+        await pilot.press("ctrl+s")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("n", "escape")
+        await until(lambda: app.screen is view, PATIENCE)
+        assert await waiting(deployment) == []
+
+
+async def test_marked_letters_and_all_that_match_are_tried_out_and_replayed(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(4))
+    await bury(deployment, ["O|x|1"], BAD_KEY)
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("down", "space", "space", "d")
+        trials = app.screen
+        assert isinstance(trials, LetterTrialsView)
+        await until(lambda: [each.outcome.value for each in trials._found] == ["fails", "fails"], PATIENCE)
+        await pilot.press("t")
+        await until(lambda: trials._deep and len(trials._found) == 2, PATIENCE)
+        await pilot.press("escape", "p")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        assert "nomnom dlq replay --seq 3 --seq 4" in app.screen.change.command  # type: ignore[union-attr]
+        await pilot.press("y")
+        await until(lambda: app.operations and app.operations[-1].outcome is Outcome.DONE, PATIENCE)
+        assert app.operations[-1].steps[0].text.startswith("2 replayed")
+        await pilot.press("escape")
+        await until(lambda: [each.sequence for each in view._table.rows] == [5, 2, 1], PATIENCE)
+        assert view._table.marked == set()
+        view.filter("o_orderdate")
+        await until(lambda: len(view._table.rows) == 2, PATIENCE)
+        await pilot.press("P")
+        await typed(app, pilot, "rate", "50")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: len(app.operations) == 2 and app.operations[-1].outcome is Outcome.DONE, PATIENCE)
+        assert "--rate 50" in app.operations[-1].command
+        assert len(await waiting(deployment)) == 4
+
+
+async def test_a_replay_is_undone_from_the_audit(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(1))
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("p")
+        await until(lambda: view._table.rows == (), PATIENCE)
+        await pilot.press("a")
+        audit = app.screen
+        assert isinstance(audit, AuditView)
+        await until(lambda: len(audit._table.rows) == 1, PATIENCE)
+        assert "replayed" in text_of(audit._table)
+        await pilot.press("u")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: len(audit._table.rows) == 2, PATIENCE)
+        await pilot.press("home", "u")
+        assert "only a replay can be undone" in told(app)
+        await pilot.press("escape")
+        await until(lambda: len(view._table.rows) == 1, PATIENCE)
+        assert await waiting(deployment) == []
+
+
+async def test_deleting_names_what_is_lost_and_asks(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(3))
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("x")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("n")
+        await pilot.press("x")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: [each.sequence for each in view._table.rows] == [2, 1], PATIENCE)
+        await pilot.press("X")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        assert isinstance(app.screen, AskDialog), "many letters are deleted only after their number was typed"
+        await pilot.press("backspace", "2", "enter")
+        await until(lambda: view._table.rows == (), PATIENCE)
+
+
+async def test_a_read_only_session_changes_nothing(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(1))
+    async with letters(deployment, readonly=True) as (app, pilot, view):
+        await pilot.press("p", "x", "X", "P")
+        assert app.screen is view
+        await pilot.press("e")
+        await until(lambda: isinstance(app.screen, LetterEditorView) and app.screen._letter, PATIENCE)
+        await pilot.press("ctrl+s")
+        await pilot.pause()
+        assert isinstance(app.screen, LetterEditorView)
+        assert await waiting(deployment) == []
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)], ids=["80x24", "200x60"])
+async def test_both_sizes_hold_all_of_it(deployment: Deployment, size: tuple[int, int], tmp_path: Path) -> None:
+    await bury(deployment, bad_orders(1))
+    async with letters(deployment, size=size) as (app, pilot, view):
+        assert view.query_one("#preview").display == (size[0] >= 140)
+        for key, kind in (("enter", LetterView), ("e", LetterEditorView)):
+            await pilot.press(key)
+            await until(lambda kind=kind: isinstance(app.screen, kind), PATIENCE)  # type: ignore[misc]
+            await pilot.pause()
+            widths = [each.region.right for each in app.screen.query("*") if each.display and each.region.width]
+            assert max(widths) <= size[0]

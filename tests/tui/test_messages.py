@@ -1,0 +1,191 @@
+"""Messages on a real pipeline, by typed keys: posted, followed, looked up, sent by the file; and a whole incident."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, TextArea
+
+from conftest import ORDER
+from nomnom.envelope import Status
+from nomnom_control.local.environment import LocalEnvironment
+from nomnom_tui.application import NomnomApp
+from nomnom_tui.dialogs import AskDialog, FormDialog
+from nomnom_tui.operations import Outcome
+from nomnom_tui.screens.dead_letters import DeadLettersView
+from nomnom_tui.screens.letter import LetterView
+from nomnom_tui.screens.letter_editor import LetterEditorView
+from nomnom_tui.screens.letter_trials import LetterTrialsView
+from nomnom_tui.screens.message import MessageView
+from nomnom_tui.screens.messages import MessagesView
+from nomnom_tui.screens.overview import OverviewView
+from nomnom_tui.screens.post import PostView
+from tui.test_letters import typed
+from tui.test_local import opened, post
+from tui.test_shell import told, until
+from tui.test_streams import text_of
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+async def local(server_folder: Path) -> AsyncIterator[LocalEnvironment]:
+    """An instance of this module's own, with one worker at least."""
+    environment = LocalEnvironment(server_folder / f"messages-{uuid.uuid4().hex[:8]}", {"minimum": "1"})
+    async for _ in environment.start():
+        pass
+    yield environment
+    async for _ in environment.destroy():
+        pass
+
+
+async def messages(app: NomnomApp, pilot: Pilot[int]) -> MessagesView:
+    """The messages' screen."""
+    await pilot.press("7")
+    view = app.screen
+    assert isinstance(view, MessagesView)
+    return view
+
+
+def set_text(area: TextArea, text: str) -> None:
+    """What a person would have typed."""
+    area.load_text(text)
+
+
+async def test_one_is_posted_and_followed_to_its_end(local: LocalEnvironment) -> None:
+    async with opened(local) as (app, pilot):
+        view = await messages(app, pilot)
+        await pilot.press("n")
+        writing = app.screen
+        assert isinstance(writing, PostView)
+        text = writing.query_one(TextArea)
+        await until(lambda: text.text and writing._valid, PATIENCE)
+        first = text.text
+        await pilot.press("ctrl+n")
+        await until(lambda: text.text != first and writing._valid, PATIENCE)
+        await pilot.press("ctrl+s")
+        await until(lambda: isinstance(app.screen, MessageView), PATIENCE)
+        followed = app.screen
+        assert isinstance(followed, MessageView)
+        await until(lambda: followed._state and followed._state.status is Status.COMPLETED, PATIENCE)
+        assert "● completed" in text_of(followed._lines)
+        assert "nomnom post 'N|" in told(app)
+        await pilot.press("escape", "escape")
+        await until(lambda: app.screen is view, PATIENCE)
+        await until(lambda: any(each.message_id == followed.message_id for each in view._table.rows), PATIENCE)
+
+
+async def test_one_that_is_wrong_is_asked_about_and_leads_to_its_letter(local: LocalEnvironment) -> None:
+    async with opened(local) as (app, pilot):
+        view = await messages(app, pilot)
+        await pilot.press("n")
+        writing = app.screen
+        assert isinstance(writing, PostView)
+        await until(lambda: writing._valid, PATIENCE)
+        set_text(writing.query_one(TextArea), ORDER.replace("123.45", "many"))
+        await until(lambda: not writing._valid, PATIENCE)
+        assert "✕ many" in text_of(writing._checked)
+        await pilot.press("ctrl+s")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: isinstance(app.screen, MessageView), PATIENCE)
+        followed = app.screen
+        assert isinstance(followed, MessageView)
+        await until(lambda: followed._state and followed._state.status is Status.DLQ, PATIENCE)
+        assert "o_totalprice" in text_of(followed._lines)
+        await pilot.press("d")
+        await until(lambda: isinstance(app.screen, LetterView) and app.screen._letter, PATIENCE)
+        await pilot.press("escape", "escape", "escape")
+        await until(lambda: app.screen is view, PATIENCE)
+        view.show_status("dlq")
+        await until(lambda: {each.status for each in view._table.rows} == {Status.DLQ}, PATIENCE)
+        await pilot.press("l")
+        await typed(app, pilot, "id", "not-an-id")
+        assert isinstance(app.screen, FormDialog)
+        await typed(app, pilot, "id", followed.message_id)
+        await until(lambda: isinstance(app.screen, MessageView) and app.screen._state, PATIENCE)
+
+
+async def test_a_file_is_sent_with_progress(local: LocalEnvironment, tmp_path: Path) -> None:
+    file = tmp_path / "orders.tbl"
+    file.write_text(
+        "".join(f"{ORDER.removeprefix('O|').replace('123|', f'{key}|', 1)}|\n" for key in range(5000, 5400))
+    )
+    async with opened(local) as (app, pilot):
+        await messages(app, pilot)
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, FormDialog), PATIENCE)
+        await pilot.pause()
+        app.screen.query_one("#field-entity", Input).value = "O"
+        await typed(app, pilot, "path", str(file))
+        await until(lambda: app.operations and not app.operations[-1].running, PATIENCE)
+        operation = app.operations[-1]
+        assert operation.outcome is Outcome.DONE
+        assert operation.steps[0].text == "400 accepted"
+        assert operation.command.startswith(f"nomnom ingest {file} --entity O")
+
+
+async def test_a_whole_incident(local: LocalEnvironment) -> None:
+    """Bad records arrive; they are seen, filtered, edited, tried out, replayed; PostgreSQL has them in the end."""
+    keys = [uuid.uuid4().int % 10**12 for _ in range(3)]
+    bad = [ORDER.replace("|123|", f"|{key}|", 1).replace("2024-01-01", "2024-02-30") for key in keys]
+    async with opened(local) as (app, pilot):
+        overview = app.screen
+        assert isinstance(overview, OverviewView)
+        await until(lambda: overview._last, PATIENCE)
+        before = overview._last.dead_letters or 0 if overview._last else 0
+        await post(local, *bad)
+        await until(lambda: overview._last and overview._last.dead_letters == before + 3, PATIENCE)
+        assert "dead letter" in "\n".join(each.text for each in overview._concerns.rows)
+
+        await pilot.press("5")
+        view = app.screen
+        assert isinstance(view, DeadLettersView)
+        await until(lambda: view._page, PATIENCE)
+        await pilot.press("slash")
+        await typed(app, pilot, "words", f"payload:|{keys[1]}|")
+        await until(lambda: len(view._table.rows) == 1, PATIENCE)
+        letter = view._table.rows[0]
+
+        await pilot.press("enter", "e")
+        await until(lambda: isinstance(app.screen, LetterEditorView) and app.screen._letter, PATIENCE)
+        editor = app.screen
+        assert isinstance(editor, LetterEditorView)
+        text = editor.query_one(TextArea)
+        text.move_cursor((0, text.text.index("2024-02-30") + len("2024-02-30")))
+        await pilot.press("backspace", "backspace", "2", "9")
+        await until(lambda: editor._valid, PATIENCE)
+        await pilot.press("ctrl+t")
+        await until(lambda: isinstance(app.screen, LetterTrialsView) and app.screen._found, PATIENCE)
+        trials = app.screen
+        assert isinstance(trials, LetterTrialsView)
+        assert [each.outcome.value for each in trials._found] == ["completes"]
+        await pilot.press("escape", "ctrl+s")
+        await until(lambda: isinstance(app.screen, LetterView), PATIENCE)
+
+        await pilot.press("7")
+        assert isinstance(app.screen, MessagesView)
+        await pilot.press("l")
+        await typed(app, pilot, "id", letter.message_id)
+        await until(lambda: isinstance(app.screen, MessageView) and app.screen._state, PATIENCE)
+        followed = app.screen
+        assert isinstance(followed, MessageView)
+        await until(lambda: followed._state and followed._state.status is Status.COMPLETED, PATIENCE)
+    database = await asyncpg.connect((await local.endpoints()).database)
+    try:
+        row = await database.fetchrow(
+            "SELECT o_orderdate::text, message_id::text FROM orders WHERE o_orderkey = $1", keys[1]
+        )
+        assert row is not None
+        assert tuple(row) == ("2024-02-29", letter.message_id)
+        others = await database.fetchval("SELECT count(*) FROM orders WHERE o_orderkey = ANY($1)", keys)
+        assert others == 1
+        status = await database.fetchval("SELECT status FROM message_status WHERE message_id = $1", letter.message_id)
+        assert status == "completed"
+    finally:
+        await database.close()
