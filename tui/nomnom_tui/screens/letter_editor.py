@@ -53,6 +53,7 @@ class LetterEditorView(View):
         self._letter: Letter | None = None
         self._pipeline: Pipeline | None = None
         self._text = TextArea("", id="text", soft_wrap=True, show_line_numbers=True, tab_behavior="focus")
+        self._text.cursor_blink = False
         self._checked = TextTable(id="fields")
         self._difference = TextTable(id="changes", empty="nothing was changed")
         self._valid = False

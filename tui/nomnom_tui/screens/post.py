@@ -49,6 +49,7 @@ class PostView(View):
         self._example = -1
         self._valid = False
         self._text = TextArea("", id="text", soft_wrap=True, show_line_numbers=True, tab_behavior="focus")
+        self._text.cursor_blink = False
         self._checked = TextTable(id="fields", empty="type a message: TAG|field|…, its children below it, a line each")
 
     def content(self) -> ComposeResult:
