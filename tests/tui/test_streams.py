@@ -71,8 +71,8 @@ async def publish(deployment: Deployment, payloads: Sequence[bytes | str], *, en
     for payload in payloads:
         raw = payload.encode() if isinstance(payload, str) else payload
         message_id = new_message_id()
-        await deployment.client.publish(ingest_subject(entity, message_id), raw, headers=headers(message_id, RECEIVED))
-    await deployment.client.flush()
+        subject = ingest_subject(entity, message_id)
+        await deployment.jetstream.publish(subject, raw, headers=headers(message_id, RECEIVED))
 
 
 def orders(count: int) -> list[str]:

@@ -75,9 +75,9 @@ class DeadLettersView(View):
             yield Panel("Letter", self._pane, id="preview")
 
     def begin(self) -> None:
-        """Look again each second: letters come and go."""
+        """Look again every two seconds: letters come and go."""
         self._table.focus()
-        self.subscribe("letters", 1.0, self._load, self._show, self.query_one("#page", Panel))
+        self.subscribe("letters", 2.0, self._load, self._show, self.query_one("#page", Panel))
 
     def environment_changed(self) -> None:
         """The other environment's letters begin at the newest; a filter may name what it does not have."""
@@ -310,7 +310,7 @@ def letter_columns() -> list[Column[Letter]]:
         Column("Tries", lambda each: str(each.attempts), 5, right=True, rank=1),
         Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=3),
         Column("Message id", lambda each: (each.message_id, Tone.MUTED), 36, rank=2),
-        Column("Error", lambda each: each.error, 26, share=1),
+        Column("Error", lambda each: each.error, 34, share=1),
     ]
 
 

@@ -56,7 +56,7 @@ class LetterGroupsView(View):
         """Letters come and go."""
         self._table.focus()
         # The first look at 100,000 letters takes ten seconds: each load goes on where the one before stopped.
-        self.subscribe("groups", 1.0, self._load, self._show, self.query_one("#groups", Panel), timeout=60)
+        self.subscribe("groups", 2.0, self._load, self._show, self.query_one("#groups", Panel), timeout=60)
 
     async def _load(self) -> list[Group]:
         from nomnom_control.dead_letters import GroupBy

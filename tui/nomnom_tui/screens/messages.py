@@ -80,7 +80,7 @@ class MessagesView(View):
     def begin(self) -> None:
         """New ones come."""
         self._table.focus()
-        self.subscribe("messages", 1.0, self._load, self._show, self.query_one("#messages", Panel))
+        self.subscribe("messages", 2.0, self._load, self._show, self.query_one("#messages", Panel))
 
     def environment_changed(self) -> None:
         """The other environment's messages begin at the newest."""
