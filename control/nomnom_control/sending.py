@@ -1,7 +1,10 @@
 """Files to the api: in chunks of lines, each with an Idempotency-Key of its own, resumed where the last run stopped.
 
 The journal beside the instance's data keeps the offset behind the last acknowledged chunk of each file. A chunk that
-was sent but not acknowledged is sent again under the same key: its lines are the same messages (the api's rule).
+was sent but not acknowledged is sent again under the same key: its lines are the same messages (the api's rule). So
+where a chunk ends depends on the file alone, or on what the api answered, and never on an option.
+
+One chunk is on its way at a time: lines stay in the file's order, and of two with one key the later wins.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ _CHUNK = 2 * 1024 * 1024
 _PATIENCE = 300.0
 _LONGEST_WAIT = 10.0
 _KEPT_REFUSALS = 1000
-_LATER = (429, 503)
-_LINES_REFUSED = (400, 413)
+_LATER = (408, 429, 502, 503, 504)
+"""Answers of the api, or of a proxy before it, after which the same chunk is sent again."""
 
 
 class SendingError(ControlError):
@@ -44,7 +47,10 @@ class Refusal:
 
 @dataclass(slots=True)
 class Ingested:
-    """How far a file is. ``duplicates`` are those of the accepted that the stream had before."""
+    """How far a file is.
+
+    ``duplicates`` are those of the accepted that the stream had before, from an earlier run or an earlier try.
+    """
 
     name: str
     size: int | None
@@ -80,6 +86,17 @@ class _Answer(msgspec.Struct):
     count: int
     duplicates: int = 0
     problems: list[_Problem] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What became of a chunk's first ``settled`` lines; the others were not looked at."""
+
+    count: int
+    duplicates: int
+    refused: list[tuple[int, int, str]]
+    """First and last line, and why."""
+    settled: int
 
 
 class Sending:
@@ -128,65 +145,98 @@ class Sending:
         prefix = f"{tag}|".encode() if tag else b""
         began = time.monotonic()
         async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5)) as client:
-            while lines := await _read_lines(source, state.name):
+            lines: list[bytes] = []
+            while lines := lines or await _read_lines(source, state.name):
                 sent = [prefix + line if line.strip() else line for line in lines]
+                settled = len(lines)
                 if any(line.strip() for line in lines):
-                    async for answer in self._post(client, b"".join(sent), f"{identity}-{state.offset}", len(lines)):
+                    async for answer in self._post(client, sent, f"{identity}-{state.offset}"):
                         state.seconds = time.monotonic() - began
                         if isinstance(answer, str):
                             state.trouble = answer
                             yield state
                         else:
+                            settled = answer.settled
                             await asyncio.to_thread(self._take, state, answer, sent)
-                state.offset += sum(map(len, lines))
-                state.lines += len(lines)
+                state.offset += sum(map(len, lines[:settled]))
+                state.lines += settled
                 state.trouble = ""
+                lines = lines[settled:]
                 yield state
 
-    def _take(self, state: Ingested, answer: _Answer, lines: list[bytes]) -> None:
+    def _take(self, state: Ingested, answer: _Settled, lines: list[bytes]) -> None:
         state.accepted += answer.count
         state.duplicates += answer.duplicates
-        for each in answer.problems:
-            last = len(lines) if each.last_line is None else each.last_line
-            refused = [line for line in lines[each.line - 1 : last] if line.strip()]
+        for first, last, detail in answer.refused:
+            refused = [line for line in lines[first - 1 : last] if line.strip()]
+            if not refused:
+                continue
             state.refused += len(refused)
             if len(state.refusals) < _KEPT_REFUSALS:
-                state.refusals.append(Refusal(state.lines + each.line, state.lines + last, each.detail))
+                state.refusals.append(Refusal(state.lines + first, state.lines + last, detail))
             if self._rejects is not None:
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
 
-    async def _post(self, client: httpx.AsyncClient, body: bytes, key: str, lines: int) -> AsyncIterator[_Answer | str]:
-        """Post a chunk until each of its lines is taken or refused for good: troubles, then the answer."""
+    async def _post(self, client: httpx.AsyncClient, lines: list[bytes], key: str) -> AsyncIterator[_Settled | str]:
+        """Post a chunk until its first lines, or all, are taken or refused for good: troubles, then what is settled."""
         headers = {**self._headers, "Idempotency-Key": key}
         wait, ends = 0.25, time.monotonic() + _PATIENCE
         while True:
             wait = min(wait * 2, _LONGEST_WAIT)
             try:
-                answer = await client.post(self._url, content=body, headers=headers, params={"ids": "none"})
+                answer = await client.post(self._url, content=b"".join(lines), headers=headers, params={"ids": "none"})
             except httpx.HTTPError as error:
                 problem = f"no answer from the api ({type(error).__name__})"
             else:
                 if answer.status_code in (202, 207):
-                    read = msgspec.json.decode(answer.content, type=_Answer)
+                    read = _read_answer(answer)
                     later = next((each for each in read.problems if each.status in _LATER), None)
                     if later is None:
-                        yield read
+                        yield _settled(read, len(lines))
                         return
                     # Those of its lines that were taken are the same messages next time.
                     problem = later.detail
                 else:
                     problem = _detail(answer)
-                    if answer.status_code in _LINES_REFUSED:
-                        yield _Answer(0, 0, [_Problem(1, lines, answer.status_code, problem)])
+                    if answer.status_code == 413 and len(lines) > 1:
+                        # Too large as a whole, or each line is: the first half has the same ids, being the same lines.
+                        lines = lines[: len(lines) // 2]
+                        continue
+                    if answer.status_code in (400, 413):
+                        yield _Settled(0, 0, [(1, len(lines), problem)], len(lines))
                         return
                     if answer.status_code not in _LATER:
                         raise SendingError(f"the api does not take it: {problem}")
-                    wait = min(float(answer.headers.get("Retry-After", wait)), _LONGEST_WAIT)
+                    wait = _retry_after(answer, wait)
             if time.monotonic() + wait > ends:
                 raise SendingError(f"{problem}, for {_PATIENCE:g} s; run the same command to go on")
             yield problem
             await asyncio.sleep(wait)
+
+
+def _read_answer(answer: httpx.Response) -> _Answer:
+    try:
+        return msgspec.json.decode(answer.content, type=_Answer)
+    except msgspec.DecodeError as error:
+        raise SendingError(f"{answer.url} answers as no api of nomnom does: {error}") from error
+
+
+def _settled(answer: _Answer, lines: int) -> _Settled:
+    """What a 202 or 207 says. A problem without a last line is about all after it, which the api did not look at."""
+    unread = next((each for each in answer.problems if each.last_line is None), None)
+    refused = [(each.line, each.last_line, each.detail) for each in answer.problems if each.last_line is not None]
+    if unread is None:
+        return _Settled(answer.count, answer.duplicates, refused, lines)
+    if unread.line == 1:
+        raise SendingError(f"the api does not take it: {unread.detail}")
+    return _Settled(answer.count, answer.duplicates, refused, unread.line - 1)
+
+
+def _retry_after(answer: httpx.Response, wait: float) -> float:
+    """Seconds; a proxy's date (RFC 9110 allows one) is not read."""
+    given = answer.headers.get("Retry-After", "")
+    return min(float(given), _LONGEST_WAIT) if given.isdecimal() else wait
 
 
 def _open(path: Path, *, packed: bool) -> IO[bytes]:

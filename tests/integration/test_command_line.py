@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +69,8 @@ def test_messages_and_rows(nomnom: Program) -> None:
 
 
 def test_pages_follow_one_another(nomnom: Program) -> None:
-    nomnom("post", order(9003), "--wait")
+    for key in (9003, 9004):
+        nomnom("post", order(key), "--wait")
     first = nomnom.read("rows", "O", "--limit", "1")
     second = nomnom.read("rows", "O", "--limit", "1", "--after", first["next"])
     assert first["rows"][0]["o_orderkey"] < second["rows"][0]["o_orderkey"]
@@ -105,7 +102,7 @@ def test_a_letter_is_edited_replayed_and_in_the_audit(nomnom: Program, tmp_path:
     editor.chmod(editor.stat().st_mode | stat.S_IXUSR)
     nomnom.environment["EDITOR"] = str(editor)
     sequence = str(letter["sequence"])
-    output = nomnom("dlq", "replay", "--seq", sequence, "--edit", "--yes")
+    output = nomnom("dlq", "replay", sequence, "--edit", "--yes")
     assert "'2024-02-30' → '2024-02-29'" in output
     assert "1 replayed" in output
     assert "completed" in nomnom("message", letter["message_id"], "--follow", "--timeout", "30")
@@ -123,6 +120,9 @@ def test_letters_that_match_are_replayed_taken_back_and_deleted(nomnom: Program)
         nomnom("post", BAD.replace("O|123|", f"O|{key}|"))
     letters(nomnom, 4)
     assert "not confirmed" in nomnom("dlq", "replay", "entity:orders", code=Exit.REFUSED, given="")
+    assert "give one of them" in nomnom("dlq", "replay", "1", "entity:orders", code=Exit.USAGE)
+    newest = nomnom.read("dlq", "ls", "entity:orders", "reason:record", "--limit", "1")[0]["sequence"]
+    assert [each["sequence"] for each in nomnom.read("dlq", "dry-run", str(newest))] == [newest]
     forecast = nomnom.read("dlq", "dry-run", "--grep", "o_orderdate", "--set", "o_orderdate=2024-02-29")
     assert {each["outcome"] for each in forecast} == {"completes"}
     nomnom("consumer", "pause")
@@ -158,6 +158,15 @@ def test_a_demo_flows(nomnom: Program) -> None:
     nomnom("dlq", "delete", "--all", "--yes")
 
 
+def test_a_message_of_many_lines_shows_the_faulty_one(nomnom: Program) -> None:
+    nomnom("post", f"{order(9400)}\n{LINE}\n{LINE.replace('2024-01-02', '2024-01-32')}")
+    [letter] = letters(nomnom, 1)
+    shown = nomnom("dlq", "show", str(letter["sequence"]))
+    assert f"line 2 is right: {LINE}" in shown
+    assert "2024-01-32  expected a date as YYYY-MM-DD" in shown
+    nomnom("dlq", "delete", str(letter["sequence"]), "--yes")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(nomnom: Program, shell: str) -> None:
     script = nomnom("completion", shell)
@@ -174,6 +183,23 @@ def test_usage(nomnom: Program) -> None:
     assert "lineitem" in nomnom("schema", "show", "tpch")
     assert {each["name"] for each in nomnom.read("schema", "ls")} == {"tpch", "ecommerce"}
     assert "l_shipdate" in nomnom("schema", "show", "tpch", "OLI")
+    assert nomnom.read("schema", "check", "tpch")["tags"] == ["R", "N", "S", "C", "P", "PS", "O", "OLI"]
+
+
+def test_another_schema_has_an_example_of_its_own(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="nomnom-shop-"))
+    folder.chmod(0o755)
+    shop = Program(folder / "instance")
+    file = tmp_path / "shop.yaml"
+    file.write_text((Path(__file__).parents[2] / "schemas" / "ecommerce.yaml").read_text())
+    try:
+        output = shop("up", "--detach", "--check", "--schema", str(file))
+        assert "-d 'CU|" in output
+        assert "● completed" in output
+        assert "this pipeline takes" in shop("demo", code=Exit.FAILED)
+    finally:
+        shop("destroy", "--yes")
+        shutil.rmtree(folder)
 
 
 def test_a_defect_is_one_line_and_a_file(nomnom: Program, tmp_path: Path) -> None:
@@ -187,73 +213,3 @@ def test_a_defect_is_one_line_and_a_file(nomnom: Program, tmp_path: Path) -> Non
     [line] = done.stderr.splitlines()
     assert line.startswith("nomnom: unexpected ZeroDivisionError")
     assert "Traceback" in Path(line.rpartition(" ")[2]).read_text()
-
-
-class TestIngestion:
-    def test_rejected_lines_are_told_and_kept(self, nomnom: Program, tmp_path: Path) -> None:
-        file, rejects = tmp_path / "mixed", tmp_path / "rejects"
-        long = order(9300).replace("comment", "x" * 1_100_000)
-        file.write_text("\n".join([order(9301), "", long, order(9302)]))
-        sent = nomnom.read("ingest", str(file), "--rejects", str(rejects), code=Exit.PARTLY)
-        assert (sent["accepted"], sent["refused"], sent["lines"]) == (2, 1, 4)
-        assert (sent["refusals"][0]["line"], sent["refusals"][0]["last_line"]) == (3, 3)
-        assert rejects.read_text() == f"{long}\n"
-
-    def test_packed_files_and_standard_input(self, nomnom: Program, tmp_path: Path) -> None:
-        file = tmp_path / "orders.gz"
-        with gzip.open(file, "wt") as packed:
-            packed.write(f"{order(9310)}\n{order(9311)}\n")
-        assert nomnom.read("ingest", str(file))["accepted"] == 2
-        assert "2 accepted" in nomnom("ingest", "-", given=f"{order(9312)}\n{order(9313)}\n")
-        assert nomnom.read("ingest", "-", given="\n\n")["accepted"] == 0
-        (tmp_path / "broken.gz").write_bytes(file.read_bytes()[:-12])
-        assert "cannot be read" in nomnom("ingest", str(tmp_path / "broken.gz"), code=Exit.FAILED)
-
-    def test_killed_in_the_middle_it_goes_on(self, nomnom: Program, tmp_path: Path) -> None:
-        """Killed between two chunks or in one: each line is one message in the end."""
-        file, count = tmp_path / "big.tbl", 120_000
-        with file.open("w") as target:
-            target.writelines(f"{order(key).removeprefix('O|')}|\n" for key in range(100_000, 100_000 + count))
-        before = nomnom.read("stream", "info")["state"]["last_seq"]
-        for _ in range(2):
-            running = subprocess.Popen(
-                [sys.executable, "-m", "nomnom_tui.program", "ingest", str(file), "--entity", "O"],
-                env=nomnom.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            mark = nomnom.folder / "ingestion"
-            seen = _offsets(mark)
-            deadline = time.monotonic() + 30
-            while _offsets(mark) == seen and running.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            running.send_signal(signal.SIGKILL)
-            assert running.wait(10) == -signal.SIGKILL
-        last = nomnom.read("ingest", str(file), "--entity", "O")
-        assert last["resumed"]
-        assert last["lines"] == count
-        # Repeated chunks are the same messages: JetStream keeps each once.
-        assert nomnom.read("stream", "info")["state"]["last_seq"] == before + count
-        until(lambda: nomnom.read("status")["lag"] == 0, 90)
-        until(lambda: _rows(nomnom, "O") >= count * 0.9)
-        assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
-
-    def test_an_api_restarted_in_the_middle(self, nomnom: Program, tmp_path: Path) -> None:
-        file, count = tmp_path / "restarted", 60_000
-        file.write_text("\n".join(order(key) for key in range(300_000, 300_000 + count)))
-        before = nomnom.read("stream", "info")["state"]["last_seq"]
-        running = subprocess.Popen(
-            [sys.executable, "-m", "nomnom_tui.program", "ingest", str(file), "--json"],
-            env=nomnom.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        time.sleep(1.0)
-        [api] = [each for each in nomnom.processes() if "nomnom_api" in each.cmdline()]
-        os.kill(api.pid, signal.SIGKILL)
-        output, problems = running.communicate(timeout=90)
-        assert running.returncode == 0, problems
-        assert json.loads(output)["accepted"] == count
-        assert nomnom.read("stream", "info")["state"]["last_seq"] == before + count
-        until(lambda: nomnom.read("status")["lag"] == 0, 90)
-
-
-def _offsets(journal: Path) -> set[str]:
-    return {each.read_text() for each in journal.glob("*.json")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,35 +13,47 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run what the arguments ask for; ``--dir`` and ``--readonly`` alone are the app's."""
+    """Run what the arguments ask for; ``--dir``, ``--env`` and ``--readonly`` alone are the app's."""
     arguments = sys.argv[1:]
-    folder, readonly = _app_options(arguments)
-    if readonly is None:
+    options = _app_options(arguments)
+    if options is None:
         from nomnom_control.command_line import main as command_line
 
         command_line(arguments)
         return
     from nomnom_tui.application import run
 
-    raise SystemExit(run(lambda: _environment(folder), readonly=readonly))
+    raise SystemExit(run(lambda: _environment(options), readonly=options.readonly))
 
 
-def _environment(folder: Path | None) -> Environment:
+@dataclass(slots=True)
+class _Options:
+    folder: Path | None = None
+    name: str | None = None
+    readonly: bool = False
+
+
+def _environment(options: _Options) -> Environment:
     """The environment that the app begins with; imported after its first paint."""
-    from nomnom_control.local.environment import LocalEnvironment
+    from nomnom_control.command_line.options import Where, open_environment
 
-    return LocalEnvironment(folder)
+    return open_environment(Where(options.folder, options.name))
 
 
-def _app_options(arguments: list[str]) -> tuple[Path | None, bool | None]:
-    """The app's directory and whether it may change nothing; None where the arguments are a command line."""
-    rest = [each for each in arguments if each != "--readonly"]
-    readonly = len(rest) < len(arguments)
-    if not rest:
-        return None, readonly
-    if len(rest) == 2 and rest[0] == "--dir":
-        return Path(rest[1]), readonly
-    return None, None
+def _app_options(arguments: Sequence[str]) -> _Options | None:
+    """The app's options; None where the arguments are a command line."""
+    found, rest = _Options(), iter(arguments)
+    for each in rest:
+        if each == "--readonly":
+            found.readonly = True
+        elif each in ("--dir", "--env") and (value := next(rest, None)) is not None:
+            if each == "--dir":
+                found.folder = Path(value)
+            else:
+                found.name = value
+        else:
+            return None
+    return found
 
 
 if __name__ == "__main__":

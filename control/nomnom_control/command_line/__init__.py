@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,9 @@ __all__ = ["Exit", "main"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command line and exit: an error is one line on standard error, never a traceback."""
+    if not sys.warnoptions:
+        # They are for who writes programs; python -W shows them.
+        warnings.simplefilter("ignore")
     from cyclopts import CycloptsError
 
     from nomnom_control.command_line.program import app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,5 +28,19 @@ def confirm(question: str, losses: Sequence[str], *, yes: bool, typed: str = "ye
     if not sys.stdin.isatty():
         raise Declined("not confirmed: say --yes to do it without a question")
     say(f"{question} Type {typed} to go on: ", "bold", end="")
-    if input().strip() != typed:
+    if _answer().strip() != typed:
         raise Declined("not confirmed: nothing was changed")
+
+
+def _answer() -> str:
+    # asyncio's handler only cancels the task, which a read that blocks does not notice.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return input()
+    except (EOFError, KeyboardInterrupt) as ending:
+        print(file=sys.stderr)  # noqa: T201 (the question's line has no end)
+        if isinstance(ending, EOFError):
+            return ""
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

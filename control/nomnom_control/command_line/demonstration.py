@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.exits import Exit
-from nomnom_control.command_line.options import Json, Where, open_environment
+from nomnom_control.command_line.options import Json, Where, open_environment, state_folder
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -28,7 +27,9 @@ async def demo(
     json: Json = False,
     where: Where | None = None,
 ) -> Exit:
-    """Send a steady flow of real TPC-H records, some of them broken, until Ctrl-C.
+    """Send a flow of TPC-H records, some broken.
+
+    Real records of tpchgen-cli, until Ctrl-C: orders with their lines, and rows of the other tables.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ async def demo(
     async with await Pipeline.of(here) as pipeline:
         if pipeline.schema.name != "tpch":
             raise ControlError(f"the demo's records are TPC-H's, and this pipeline takes {pipeline.schema.name}")
-        records = await prepare_records(Path(here.location) / "demo")
+        records = await prepare_records(state_folder(here) / "demo")
         flow = Demo(pipeline.messages, records, rate, broken)
         try:
             with _line(quiet=json) as show:
@@ -70,7 +71,9 @@ def _tell(counts: DemoCounts) -> None:
     refused = f", {counts.refused:,} refused" if counts.refused else ""
     tell(f"{counts.accepted:,} accepted in {counts.seconds:.1f} s, {counts.broken:,} of them broken{refused}")
     if counts.broken:
-        say("see what became of them: nomnom dlq groups, or nomnom", "dim")
+        say("what was wrong with them:  nomnom dlq groups", "dim")
+        say("mend one and replay it:    nomnom dlq replay SEQUENCE --edit", "dim")
+        say("or see it all in the app:  nomnom", "dim")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem
-from nomnom_control.command_line.options import Json, Where, open_pipeline
+from nomnom_control.command_line.options import Flag, Json, Where, open_pipeline
 
 if TYPE_CHECKING:
     from nomnom_control.dead_letters import Filter, Letter, Validation
@@ -27,7 +27,7 @@ class Matching:
     reason: Annotated[_MANY, Parameter(help="record, data, unanswered or envelope; again for another.")] = ()
     grep: Annotated[str, Parameter(help="With this in the error.", show_default=False)] = ""
     payload: Annotated[str, Parameter(help="With this in the payload.", show_default=False)] = ""
-    regex: Annotated[bool, Parameter(negative="", help="--grep and --payload are regular expressions.")] = False
+    regex: Annotated[Flag, Parameter(help="--grep and --payload are regular expressions.")] = False
     id: Annotated[str, Parameter(help="Of the message whose id begins so.", show_default=False)] = ""
     since: Annotated[str | None, Parameter(help="Failed since: 15m, 2h, 7d or a time.", show_default=False)] = None
     until: Annotated[str | None, Parameter(help="Failed before.", show_default=False)] = None
@@ -55,9 +55,7 @@ Words = Annotated[
 
 
 async def list_letters(
-    wanted: Words = "",
-    /,
-    *,
+    *wanted: Words,
     limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
     before: Annotated[int | None, Parameter(show_default=False)] = None,
     which: Matching | None = None,
@@ -76,7 +74,9 @@ async def list_letters(
     from nomnom_control.command_line.output import Column, ago, as_json, say, show_table
 
     async with open_pipeline(where) as pipeline:
-        page = await pipeline.dead_letters.page((which or Matching()).filter(wanted), before=before, limit=limit)
+        page = await pipeline.dead_letters.page(
+            (which or Matching()).filter(" ".join(wanted)), before=before, limit=limit
+        )
     if json:
         as_json([asdict(each) for each in page.letters])
         return
@@ -98,15 +98,13 @@ async def list_letters(
 
 
 async def groups(
-    wanted: Words = "",
-    /,
-    *,
+    *wanted: Words,
     by: str = "error",
     which: Matching | None = None,
     json: Json = False,
     where: Where | None = None,
 ) -> None:
-    """How many dead letters have something in common, the most first.
+    """Dead letters by what they have in common, the most first.
 
     Parameters
     ----------
@@ -120,7 +118,7 @@ async def groups(
     if by not in known:
         raise UsageProblem(f"no grouping by {by!r}; there is {', '.join(known)}")
     async with open_pipeline(where) as pipeline:
-        found = await pipeline.dead_letters.groups(GroupBy(by), (which or Matching()).filter(wanted))
+        found = await pipeline.dead_letters.groups(GroupBy(by), (which or Matching()).filter(" ".join(wanted)))
     if json:
         as_json([{**asdict(each), "filter": each.filter.describe()} for each in found])
         return
@@ -129,7 +127,7 @@ async def groups(
         Column("NEWEST", right=True),
         Column("OLDEST", right=True),
         Column("EXAMPLE", right=True),
-        Column(by.upper(), grows=True),
+        Column(by.upper(), grows=True, wraps=True),
     )
     rows = [(f"{each.count:,}", ago(each.newest), ago(each.oldest), str(each.example), each.key) for each in found]
     show_table(columns, rows, "no dead letters")
@@ -193,7 +191,12 @@ def draw_validation(validation: Validation) -> None:
     """A payload's fields, those that are wrong with what was expected."""
     from nomnom_control.command_line.output import styled, tell
 
+    faulty = {row.number for row in validation.rows if row.problems or any(cell.problem for cell in row.cells)}
     for row in validation.rows:
+        if faulty and row.number not in faulty:
+            # Of a message of many lines the faulty ones are what is looked for.
+            tell(f"line {row.number} is right: {row.text}", "dim")
+            continue
         tell("")
         tell(f"line {row.number}" + (f", {row.entity.name}" if row.entity else ""), "bold")
         width = max((len(each.field or "") for each in row.cells), default=0)

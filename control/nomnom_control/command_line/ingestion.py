@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from cyclopts import Parameter
 
 from nomnom_control.command_line.asking import UsageProblem
 from nomnom_control.command_line.exits import Exit
-from nomnom_control.command_line.options import Json, Where, open_environment
+from nomnom_control.command_line.options import Flag, Json, Where, open_environment, state_folder
 
 if TYPE_CHECKING:
     from nomnom_control.sending import Ingested, Sending
@@ -24,12 +25,15 @@ _SHOWN = 20
 async def ingest(
     *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
     entity: Annotated[str | None, Parameter(show_default=False)] = None,
-    restart: Annotated[bool, Parameter(negative="")] = False,
+    restart: Flag = False,
     rejects: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
     where: Where | None = None,
 ) -> Exit:
-    """Send files of records, a message a line; what was interrupted goes on where it stopped.
+    """Send files of records, a message a line.
+
+    The same command goes on where it stopped, whatever stopped it. A line is one message however
+    often it is sent: chunks carry keys made of the file and their place in it.
 
     Parameters
     ----------
@@ -50,16 +54,20 @@ async def ingest(
     here = open_environment(where)
     tag = (await here.schema()).entity(entity).tag if entity else None
     ends = await here.endpoints()
-    sending = Sending(ends.api, ends.api_token, Path(here.location) / "ingestion", rejects)
+    sending = Sending(ends.api, ends.api_token, state_folder(here) / "ingestion", rejects)
     refused = 0
     for name in files:
-        last = await _send(sending, name, tag, restart=restart, quiet=json)
+        try:
+            last = await _send(sending, name, tag, restart=restart, quiet=json)
+        except asyncio.CancelledError:
+            say(f"{name}: stopped; " + ("it cannot go on" if name == "-" else "the same command goes on from there"))
+            raise
         if last is None:
             say(f"{name}: all of it has been sent already; --restart sends it again", "dim")
             continue
         refused += last.refused
         if json:
-            as_json(asdict(last))
+            as_json({**asdict(last), "seconds": round(last.seconds, 3)})
         else:
             _tell(last)
     return Exit.PARTLY if refused else Exit.OK

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem
-from nomnom_control.command_line.options import Json, Where, open_environment
+from nomnom_control.command_line.options import Flag, Json, Where, open_environment
 
 if TYPE_CHECKING:
     from nomnom_control.environment import LogLine
 
+_FIRST, _NEXT = 2.0, 0.1
+"""Seconds without a line that are a pause, before the first line and after."""
 _LEVELS = ("debug", "info", "warning", "error")
 _STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 _COLOURS = ("cyan", "magenta", "blue", "green", "bright_yellow", "bright_cyan")
@@ -21,7 +26,7 @@ _COLOURS = ("cyan", "magenta", "blue", "green", "bright_yellow", "bright_cyan")
 
 async def logs(
     *components: str,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="")] = False,
+    follow: Annotated[Flag, Parameter(name=("--follow", "-f"))] = False,
     tail: Annotated[int, Parameter(name=("--tail", "-n"), validator=Number(gte=0))] = 100,
     level: str = "debug",
     grep: Annotated[str | None, Parameter(show_default=False)] = None,
@@ -54,16 +59,41 @@ async def logs(
     least = _LEVELS.index(level)
     # Of lines that are filtered out, none counts towards the tail: they are all looked at.
     filtered = least > 0 or pattern is not None
-    here = open_environment(where)
-    earlier = here.logs(components, follow=False, tail=None if filtered else tail)
-    kept = [each async for each in earlier if _wanted(each, least, pattern)]
-    for each in kept[len(kept) - min(tail, len(kept)) :]:
-        as_json_line(each) if json else _show(each)
-    if not follow:
-        return
-    async for each in here.logs(components, follow=True, tail=0):
-        if _wanted(each, least, pattern):
-            as_json_line(each) if json else _show(each)
+    lines = open_environment(where).logs(components, follow=follow, tail=None if filtered else tail)
+    kept: deque[LogLine] | None = deque(maxlen=tail)
+    show = as_json_line if json else _show
+    async for each in _with_pause(lines):
+        if each is None:
+            for earlier in kept or ():
+                show(earlier)
+            kept = None
+        elif _wanted(each, least, pattern):
+            if kept is None:
+                show(each)
+            else:
+                kept.append(each)
+
+
+async def _with_pause(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine | None]:
+    """These lines, with one None where they pause for the first time, or end: behind what was there before."""
+    paused, patience = False, _FIRST
+    coming = asyncio.ensure_future(anext(lines, None))
+    try:
+        while True:
+            if not paused and not (await asyncio.wait({coming}, timeout=patience))[0]:
+                paused = True
+                yield None
+            line = await coming
+            if line is None:
+                break
+            yield line
+            patience = _NEXT
+            coming = asyncio.ensure_future(anext(lines, None))
+    finally:
+        coming.cancel()
+        await asyncio.wait({coming})
+    if not paused:
+        yield None
 
 
 def _wanted(line: LogLine, least: int, pattern: re.Pattern[str] | None) -> bool:

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem
 from nomnom_control.command_line.exits import Exit
-from nomnom_control.command_line.options import Json, Where, open_pipeline
+from nomnom_control.command_line.options import Flag, Json, Where, open_pipeline
 
 if TYPE_CHECKING:
     from nomnom.envelope import Status
@@ -24,13 +24,13 @@ async def post(
     text: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    wait: Annotated[bool, Parameter(negative="")] = False,
+    wait: Flag = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
     key: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
     where: Where | None = None,
 ) -> Exit:
-    """Send one message: a record, or a parent and its children, a line each.
+    """Send one message: a record, or one with its children.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ async def message(
     message_id: str,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="")] = False,
+    follow: Annotated[Flag, Parameter(name=("--follow", "-f"))] = False,
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0), show_default=False)] = None,
     json: Json = False,
     where: Where | None = None,
@@ -102,6 +102,7 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
             continue
         line = status(state.status.value)
         line.append(f"  {state.message_id}", "dim")
+        line.append(f"  try {state.retry_count}" if state.status is Status.FAILED else "", "dim")
         line.append(f"  {state.error}" if state.error else "", "")
         tell(line)
     if last is not None and last.status is Status.COMPLETED:
@@ -139,7 +140,7 @@ async def messages(
     json: Json = False,
     where: Where | None = None,
 ) -> None:
-    """The messages received last that a worker has answered, newest first.
+    """Messages that workers have taken, newest first.
 
     Parameters
     ----------

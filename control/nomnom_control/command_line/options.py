@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 from cyclopts import Group, Parameter
+
+from nomnom_control.command_line.asking import UsageProblem
 
 if TYPE_CHECKING:
     from nomnom_control.environment import Environment
     from nomnom_control.pipeline import Pipeline
 
 _WHERE = Group("Which pipeline", sort_key=90)
-Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", help="JSON for programs.")]
-Yes: TypeAlias = Annotated[bool, Parameter(name=("--yes", "-y"), negative="", help="Do it without a question.")]
+_FLAG = Parameter(negative="", show_default=False)
+Flag: TypeAlias = Annotated[bool, _FLAG]
+"""An option that is there or not."""
+Json: TypeAlias = Annotated[bool, _FLAG, Parameter(name="--json", help="JSON for programs.")]
+Yes: TypeAlias = Annotated[bool, _FLAG, Parameter(name=("--yes", "-y"), help="Do it without a question.")]
+
+
+LOCAL = "local"
+"""The name of this machine's environment."""
+
+
+class EnvironmentSource(Protocol):
+    """Environments that have names, beside this machine's."""
+
+    def names(self) -> Sequence[str]:
+        """Those that there are."""
+        ...
+
+    def find(self, name: str) -> Environment | None:
+        """The environment of that name, if there is one."""
+        ...
+
+
+SOURCES: list[EnvironmentSource] = []
+"""Asked in turn; a module that brings environments appends its own where its commands are registered."""
 
 
 @Parameter(name="*", group=_WHERE)
@@ -27,13 +53,39 @@ class Where:
     dir: Annotated[
         Path | None, Parameter(help="The local instance in this directory (NOMNOM_HOME).", show_default=False)
     ] = None
+    env: Annotated[
+        str | None, Parameter(help="The environment of this name (NOMNOM_ENV); local by default.", show_default=False)
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The environment's name; a directory is one of this machine whatever NOMNOM_ENV says."""
+        return self.env or ("" if self.dir else os.environ.get("NOMNOM_ENV", "")) or LOCAL
 
 
 def open_environment(where: Where | None) -> Environment:
-    """The environment of these options."""
+    """The environment of these options; raises UsageProblem where there is none of that name."""
     from nomnom_control.local.environment import LocalEnvironment
 
-    return LocalEnvironment((where or Where()).dir)
+    given = where or Where()
+    if given.name == LOCAL:
+        return LocalEnvironment(given.dir)
+    if given.dir is not None:
+        raise UsageProblem(f"--dir is for the local environment, and --env names {given.name}")
+    for source in SOURCES:
+        if (found := source.find(given.name)) is not None:
+            return found
+    known = ", ".join([LOCAL, *(name for source in SOURCES for name in source.names())])
+    raise UsageProblem(f"no environment {given.name!r}; there are: {known}")
+
+
+def state_folder(here: Environment) -> Path:
+    """Where what commands remember about an environment is kept: in its directory, or in this person's state."""
+    if here.kind == LOCAL:
+        return Path(here.location)
+    import platformdirs
+
+    return platformdirs.user_state_path("nomnom") / "environments" / here.name
 
 
 @asynccontextmanager

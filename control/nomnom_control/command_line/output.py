@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeAlias, cast
 
@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nomnom_control.environment import Health, Progress, Step
-from nomnom_control.rendering import NOTHING, Fact, age, moment
+from nomnom_control.rendering import NOTHING, Fact, duration, moment
 
 Cell: TypeAlias = str | Text
 _PIPED = 10_000
+_GAP = 2
+"""Blanks between columns."""
+_NARROW = 12
 _MARKS = {Step.DONE: ("✓", "green"), Step.FAILED: ("✗", "red"), Step.SKIPPED: ("-", "dim"), Step.OUTPUT: (" ", "dim")}
 _STATUS = {
     "accepted": ("○", "blue"),
@@ -36,11 +39,17 @@ _HEALTH = {
 }
 
 
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """Who read the output has left, which is no failure: main knows what to do."""
+        raise BrokenPipeError
+
+
 @cache
 def results() -> Console:
     """Where results go."""
     # What is piped is read by programs, which want their lines whole.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
+    return _Results(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
 
 
 @cache
@@ -82,40 +91,78 @@ def health(value: Health) -> Text:
 
 
 def ago(at: datetime | None) -> str:
-    """How long ago, for tables."""
-    return NOTHING if at is None else f"{age(at)} ago"
+    """How long ago, in whole seconds."""
+    if at is None:
+        return NOTHING
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    return f"{duration(float(round(seconds)))} ago" if seconds >= 1 else "now"
 
 
 def when(at: datetime | None) -> str:
     """A time with its age."""
-    return NOTHING if at is None else f"{moment(at)} ({age(at)} ago)"
+    return NOTHING if at is None else f"{moment(at)} ({ago(at)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: numbers stand right; those that grow share the room that is left and are cut where it ends."""
+    """A column: numbers stand right; those that grow share the room that is left.
+
+    Where it ends their cells are cut, or go on in the next line if the column wraps.
+    """
 
     title: str
     right: bool = False
     grows: bool = False
+    wraps: bool = False
 
 
-def show_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], nothing: str) -> None:
-    """A table; where it has no rows, what that means."""
-    filled = list(rows)
+def show_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[Cell]], nothing: str, *, unfolds: bool = False
+) -> None:
+    """A table; where it has no rows, what that means.
+
+    One that ``unfolds`` is shown row by row, a cell a line, on a terminal that is too narrow for it.
+    """
+    filled = [[each if isinstance(each, Text) else Text(each.replace("\n", "↵")) for each in row] for row in rows]
     if not filled:
         say(nothing, "dim")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    if unfolds and _width(columns, filled) > results().width:
+        _unfold(columns, filled)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for each in columns:
         # A column that may wrap is the first that rich makes narrower; its cells do not wrap all the same.
         table.add_column(each.title, justify="right" if each.right else "left", no_wrap=not each.grows, min_width=1)
     for row in filled:
-        cells = [each if isinstance(each, Text) else Text(each) for each in row]
-        for each in cells:
-            each.no_wrap, each.overflow = True, "ellipsis"
-        table.add_row(*cells)
-    results().print(table)
+        for column, each in zip(columns, row, strict=True):
+            if not column.wraps:
+                each.no_wrap, each.overflow = True, "ellipsis"
+        table.add_row(*row)
+    with results().capture() as drawn:
+        results().print(table)
+    # The last column is filled up with blanks otherwise.
+    for line in drawn.get().splitlines():
+        results().out(line.rstrip(), highlight=False)
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> int:
+    """What a table needs, of columns that grow no more than their narrowest that still tells something."""
+    total = _GAP * (len(columns) - 1)
+    for at, column in enumerate(columns):
+        widest = max(row[at].cell_len for row in rows)
+        total += max(len(column.title), min(widest, _NARROW) if column.grows else widest)
+    return total
+
+
+def _unfold(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+    width = max(len(each.title) for each in columns)
+    for at, row in enumerate(rows):
+        if at:
+            tell("")
+        for column, cell in zip(columns, row, strict=True):
+            if cell.plain:
+                tell(styled(f"{column.title.ljust(width)}  ", "dim").append_text(cell))
 
 
 def show_facts(facts: Sequence[Fact]) -> None:

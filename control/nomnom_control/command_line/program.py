@@ -41,6 +41,9 @@ app = App(
     result_action="return_value",
 )
 
+# They come first in the help otherwise, in a group of their own.
+for _flag in ("--help", "--version"):
+    app[_flag].group = _ELSE
 
 for _command in (running.up, running.down, running.status, logs.logs, running.destroy, running.setup):
     app.command(_command, group=_RUN)
@@ -51,6 +54,7 @@ for _command in (messages.messages, rows.entities, rows.rows):
 for _command in (rollouts.scale, rollouts.restart, rollouts.config, rollouts.history, rollouts.rollback):
     app.command(_command, group=_SCALE)
 app.command(completion.completion, group=_ELSE)
+app.command(completion.version, group=_ELSE)
 
 _letters = App(name="dlq", help="Dead letters: what could not be written, and what to do about it.", group=_REPAIR)
 _letters.command(dlq.list_letters, name="ls")

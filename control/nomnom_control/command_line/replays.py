@@ -11,33 +11,41 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem, confirm
-from nomnom_control.command_line.dlq import Matching, Words, draw_validation, require
+from nomnom_control.command_line.dlq import Matching, draw_validation, require
 from nomnom_control.command_line.exits import Exit
-from nomnom_control.command_line.options import Json, Where, Yes, open_pipeline
+from nomnom_control.command_line.options import Flag, Json, Where, Yes, open_pipeline
 from nomnom_control.command_line.rollouts import read_pairs
 
 if TYPE_CHECKING:
     from nomnom_control.dead_letters import Edit, Replay, ReplayProgress
     from nomnom_control.pipeline import Pipeline
 
-_Sequences: TypeAlias = Annotated[
-    tuple[int, ...], Parameter(name="--seq", negative="", help="This letter; again for another.", show_default=False)
+_Chosen: TypeAlias = Annotated[
+    str,
+    Parameter(
+        help="Sequences (nomnom dlq ls), or a filter as words: entity:orders reason:record since:2h, or words "
+        "of the error."
+    ),
 ]
-_All: TypeAlias = Annotated[bool, Parameter(name="--all", negative="", help="Every letter.")]
+_Sequences: TypeAlias = Annotated[
+    tuple[int, ...],
+    Parameter(name="--seq", negative="", help="This letter, by its sequence; again for another.", show_default=False),
+]
+_All: TypeAlias = Annotated[Flag, Parameter(name="--all", help="Every letter.")]
 _Set: TypeAlias = Annotated[
     tuple[str, ...],
-    Parameter(name="--set", negative="", help="FIELD=VALUE: mend this field first; again for another."),
+    Parameter(
+        name="--set", negative="", show_default=False, help="FIELD=VALUE: mend this field first; again for another."
+    ),
 ]
 _SHOWN = 20
 
 
 async def dry_run(
-    wanted: Words = "",
-    /,
-    *,
+    *wanted: _Chosen,
     seq: _Sequences = (),
     changes: _Set = (),
-    deep: Annotated[bool, Parameter(negative="")] = False,
+    deep: Flag = False,
     which: Matching | None = None,
     json: Json = False,
     where: Where | None = None,
@@ -53,7 +61,7 @@ async def dry_run(
     from nomnom_control.dead_letters import forecast
 
     async with open_pipeline(where) as pipeline:
-        selection = await _select(pipeline, wanted, seq, which, everything=True)
+        selection = await _select(pipeline, wanted, seq, which, everything=not (wanted or seq))
         found = [
             each async for part in pipeline.dead_letters.dry_run(selection, _edit(changes), deep=deep) for each in part
         ]
@@ -69,13 +77,11 @@ async def dry_run(
 
 
 async def replay(
-    wanted: Words = "",
-    /,
-    *,
+    *wanted: _Chosen,
     seq: _Sequences = (),
     everything: _All = False,
     changes: _Set = (),
-    edit: Annotated[bool, Parameter(negative="")] = False,
+    edit: Flag = False,
     rate: Annotated[float | None, Parameter(validator=Number(gt=0), show_default=False)] = None,
     which: Matching | None = None,
     yes: Yes = False,
@@ -208,9 +214,7 @@ async def undo(
 
 
 async def delete(
-    wanted: Words = "",
-    /,
-    *,
+    *wanted: _Chosen,
     seq: _Sequences = (),
     everything: _All = False,
     which: Matching | None = None,
@@ -237,16 +241,17 @@ async def delete(
 
 
 async def _select(
-    pipeline: Pipeline, wanted: str, sequences: Sequence[int], which: Matching | None, *, everything: bool
+    pipeline: Pipeline, wanted: Sequence[str], sequences: Sequence[int], which: Matching | None, *, everything: bool
 ) -> list[int]:
     """The letters that the options name, by sequence, as they are now; raises UsageProblem where they name none."""
-    filtered = (which or Matching()).filter(wanted)
-    if sequences:
-        if not filtered.empty:
-            raise UsageProblem("--seq names the letters, a filter chooses them: give one of them")
-        return sorted(set(sequences))
+    numbers = {int(each) for each in wanted if each.isdecimal()}
+    filtered = (which or Matching()).filter(" ".join(each for each in wanted if not each.isdecimal()))
+    if numbers or sequences:
+        if not filtered.empty or everything:
+            raise UsageProblem("sequences name the letters, a filter chooses them: give one of them")
+        return sorted({*numbers, *sequences})
     if filtered.empty and not everything:
-        raise UsageProblem("name the letters: --seq, a filter, or --all")
+        raise UsageProblem("name the letters: their sequences, a filter, or --all")
     return await pipeline.dead_letters.matching(filtered)
 
 

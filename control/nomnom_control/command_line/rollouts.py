@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem
-from nomnom_control.command_line.options import Json, Where, open_environment
+from nomnom_control.command_line.options import Flag, Json, Where, open_environment
 
 _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=False)]
 
@@ -19,8 +19,8 @@ async def scale(
     replicas: _Whole = None,
     /,
     *,
-    auto: Annotated[bool, Parameter(negative="")] = False,
-    pause: Annotated[bool, Parameter(negative="")] = False,
+    auto: Flag = False,
+    pause: Flag = False,
     minimum: Annotated[_Whole, Parameter(name="--min")] = None,
     maximum: Annotated[_Whole, Parameter(name="--max")] = None,
     threshold: _Whole = None,
@@ -28,7 +28,9 @@ async def scale(
     json: Json = False,
     where: Where | None = None,
 ) -> None:
-    """How the workers scale: show it, hold a number by hand, or change the rule.
+    """How the workers scale: show or change it.
+
+    Without options it is shown. A number holds so many workers by hand; the other options change the rule.
 
     Parameters
     ----------
@@ -91,7 +93,9 @@ def _describe(now: object) -> None:
 
 
 async def restart(component: str, /, *, where: Where | None = None) -> None:
-    """Restart a component: workers one after another, each replaced before it leaves.
+    """Restart a component without losing a message.
+
+    Workers one after another, each replaced before it leaves.
 
     Parameters
     ----------
@@ -104,7 +108,9 @@ async def restart(component: str, /, *, where: Where | None = None) -> None:
 
 
 async def config(component: str, /, *settings: str, json: Json = False, where: Where | None = None) -> None:
-    """Roll out changed settings as a new revision; without settings, show those of now.
+    """Change a component's settings, or show them.
+
+    Changes are rolled out as a new revision; without any, the settings of now are shown.
 
     Parameters
     ----------
@@ -129,7 +135,7 @@ async def config(component: str, /, *settings: str, json: Json = False, where: W
 
 
 async def history(component: str, /, *, json: Json = False, where: Where | None = None) -> None:
-    """The revisions of a component's settings, newest first.
+    """The revisions of a component's settings.
 
     Parameters
     ----------

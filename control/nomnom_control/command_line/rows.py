@@ -11,7 +11,10 @@ from nomnom_control.command_line.options import Json, Where, open_pipeline
 
 
 async def entities(*, json: Json = False, where: Where | None = None) -> None:
-    """The entities' tables: rows and size; the count of a large table is PostgreSQL's estimate."""
+    """The entities' tables: rows and size.
+
+    The count of a large table is PostgreSQL's estimate.
+    """
     from nomnom_control.command_line.output import Column, as_json, show_table
     from nomnom_control.rendering import size
 
@@ -75,6 +78,6 @@ async def rows(
     # The last columns say who wrote the row: on a narrow terminal they are the first to go.
     columns = [Column(name, right=name in numeric, grows=at > 1) for at, name in enumerate(page.columns)]
     table = [["" if row[name] is None else str(row[name]) for name in page.columns] for row in page.rows]
-    show_table(columns, table, f"{page.entity.name} has no rows")
+    show_table(columns, table, f"{page.entity.name} has no rows", unfolds=True)
     if page.next:
         say(f"more: --after {page.next}", "dim")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,21 +14,22 @@ from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import confirm
 from nomnom_control.command_line.exits import Exit
-from nomnom_control.command_line.options import Json, Where, Yes, open_environment, open_pipeline
+from nomnom_control.command_line.options import LOCAL, Flag, Json, Where, Yes, open_environment, open_pipeline
 
 if TYPE_CHECKING:
-    from nomnom_control.environment import Environment, Scaling
+    from nomnom.schema import Schema
+    from nomnom_control.environment import Component, Environment, Scaling
+    from nomnom_control.overview import Overview
 
-EXAMPLES = {
-    "tpch": "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment",
-    "ecommerce": "CU|1|ada@example.com|Ada|GB|2024-01-01T10:00:00Z|",
-}
+_TPCH_EXAMPLE = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 _Port = Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535), show_default=False)]
 _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=False)]
 
 
 async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0) -> None:
-    """Make streams and tables, or bring them forward; safe to repeat. NATS_URL, DATABASE_URL, NOMNOM_SCHEMA say where.
+    """Make or migrate streams and tables.
+
+    It is safe to repeat, and at once with others. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA say where.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 
 async def up(
     *,
     schema: Annotated[str | None, Parameter(show_default=False)] = None,
-    port: _Port = None,
+    port: Annotated[_Port, Parameter(name=("--port", "--api-port"))] = None,
     dashboard_port: _Port = None,
     page_port: _Port = None,
     nats_port: _Port = None,
@@ -54,11 +57,13 @@ async def up(
     maximum: Annotated[_Whole, Parameter(name="--max")] = None,
     threshold: _Whole = None,
     cooldown: Annotated[float | None, Parameter(validator=Number(gte=0), show_default=False)] = None,
-    detach: Annotated[bool, Parameter(name=("--detach", "-d"), negative="")] = False,
-    check: Annotated[bool, Parameter(negative="")] = False,
+    detach: Annotated[Flag, Parameter(name=("--detach", "-d"))] = False,
+    check: Flag = False,
     where: Where | None = None,
-) -> None:
-    """Run the whole pipeline on this machine, until Ctrl-C or nomnom down. What is chosen here holds for later runs.
+) -> Exit:
+    """Run the whole pipeline on this machine.
+
+    It runs until Ctrl-C or nomnom down. What is chosen here holds for later runs too; data stay between runs.
 
     Parameters
     ----------
@@ -96,12 +101,12 @@ async def up(
         "nats": nats_port, "nats_monitor": monitor_port, "postgres": postgres_port,
     }  # fmt: skip
     rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
-    if detach:
+    here = open_environment(where)
+    if detach or here.kind != LOCAL:
         given = {"schema": schema, **ports, **rule}
         chosen = {name: str(value) for name, value in given.items() if value is not None}
-        await show_progress(open_environment(where).with_options(chosen).start())
-        await _welcome(where, check=check)
-        return
+        await show_progress(here.with_options(chosen).start())
+        return Exit.OK if await _welcome(where, check=check) else Exit.FAILED
     from nomnom.settings import Settings
     from nomnom.telemetry import configure_logging
     from nomnom_control.local.instance import Instance
@@ -119,32 +124,48 @@ async def up(
 
     async def ready() -> None:
         await _welcome(where, check=check)
+        say("next, in another terminal: nomnom demo, nomnom status, nomnom (the app)", "dim")
         say("Ctrl-C stops it (a second one at once); the data stay.", "dim")
         await _live(open_environment(where))
 
     await supervisor.run(show_step, ready)
+    return Exit.OK
 
 
-async def _welcome(where: Where | None, *, check: bool) -> None:
-    from nomnom_control.command_line.output import status, tell
+async def _welcome(where: Where | None, *, check: bool) -> bool:
+    """Say where what is; with ``check``, whether a record arrived."""
+    from nomnom.envelope import Status
+    from nomnom_control.command_line.output import say, status, tell
 
     here = open_environment(where)
     ends, schema = await here.endpoints(), await here.schema()
-    example = EXAMPLES.get(schema.name)
+    example = _example(schema)
     tell("")
     tell(f"nomnom is up    {ends.api}/docs", "bold")
     tell(f"dashboard       {ends.dashboard}")
     tell(f"data and logs   {here.location}")
-    if example is None:
-        return
     tell("")
-    tell(f"  curl -H 'Content-Type: text/plain' -d '{example}' {ends.api}/api/ingest/message")
+    tell(f"  curl -H 'Content-Type: text/plain' -d {shlex.quote(example)} {ends.api}/api/ingest/message")
     tell("")
-    if check:
-        async with open_pipeline(where) as pipeline:
-            posted = await pipeline.messages.post(example)
-            async for state in pipeline.messages.follow(posted.message_id, timeout=60):
-                tell(status(state.status.value).append(f"  example record {posted.message_id}", ""))
+    if not check:
+        return True
+    async with open_pipeline(where) as pipeline:
+        posted = await pipeline.messages.post(example)
+        async for state in pipeline.messages.follow(posted.message_id, timeout=60):
+            tell(status(state.status.value).append(f"  example record {posted.message_id}", ""))
+            if state.status is Status.COMPLETED:
+                return True
+    say(f"the example record was not completed: nomnom message {posted.message_id} tells why", "red")
+    return False
+
+
+def _example(schema: Schema) -> str:
+    from nomnom_control.examples import example_message
+
+    if schema.name == "tpch":
+        return _TPCH_EXAMPLE
+    first = next(each for each in schema if each.parent is None)
+    return example_message(schema, first).partition("\n")[0]
 
 
 async def _live(here: Environment) -> None:
@@ -155,6 +176,9 @@ async def _live(here: Environment) -> None:
     from nomnom_control.command_line.output import errors, interactive
     from nomnom_control.errors import ControlError
 
+    def line(text: str, style: str) -> Text:
+        return Text(text, style, no_wrap=True, overflow="ellipsis")
+
     if not interactive():
         return
     with Live(Text(""), console=errors(), auto_refresh=False, transient=True) as live:
@@ -162,21 +186,21 @@ async def _live(here: Environment) -> None:
             try:
                 now = await here.scaling()
             except ControlError as error:
-                live.update(Text(str(error), "yellow"), refresh=True)
+                live.update(line(str(error), "yellow"), refresh=True)
             else:
-                live.update(Text(_figures(now), "dim"), refresh=True)
+                live.update(line(_figures(now), "dim"), refresh=True)
             await asyncio.sleep(1)
 
 
 def _figures(now: Scaling) -> str:
     from nomnom_control.rendering import count
 
-    paused = "PAUSED   " if now.paused else ""
-    return f"{paused}lag {count(now.lag)}   workers {now.ready} of {now.desired}   {now.decision}"
+    paused = "PAUSED, " if now.paused else ""
+    return f"lag {count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
 
 
 async def down(*, where: Where | None = None) -> None:
-    """Stop the pipeline in order; the data stay."""
+    """Stop the pipeline in order; its data stay."""
     from nomnom_control.command_line.output import show_progress
 
     await show_progress(open_environment(where).stop())
@@ -192,10 +216,12 @@ async def destroy(*, yes: Yes = False, where: Where | None = None) -> None:
 
 
 async def status(*, json: Json = False, where: Where | None = None) -> Exit:
-    """All components, the backlog and the dead letters; the exit code is 4 where nothing runs."""
+    """Components, backlog, dead letters, scaling.
+
+    The exit code is 4 where nothing runs.
+    """
     from nomnom_control.command_line.output import as_json, say
     from nomnom_control.errors import ControlError
-    from nomnom_control.local.instance import Instance
 
     here = open_environment(where)
     components = await here.components()
@@ -221,9 +247,7 @@ async def status(*, json: Json = False, where: Where | None = None) -> Exit:
         )
         return Exit.OK if running else Exit.NOT_RUNNING
     if not running:
-        known = Instance(Path(here.location)).load().ports
-        kept = "; its data are there" if known else ""
-        say(f"nothing runs in {here.location}{kept}: nomnom up starts it")
+        say(f"nothing runs in {here.location}{_kept(here)}: nomnom up starts it")
         return Exit.NOT_RUNNING
     _show_status(components, scaling, overview)
     if trouble:
@@ -231,25 +255,29 @@ async def status(*, json: Json = False, where: Where | None = None) -> Exit:
     return Exit.OK
 
 
-def _show_status(components: object, scaling: Scaling | None, overview: object) -> None:
-    from nomnom_control.command_line.output import Column, health, show_table, styled, tell
-    from nomnom_control.environment import Component
-    from nomnom_control.overview import Overview
+def _kept(here: Environment) -> str:
+    if here.kind != LOCAL:
+        return ""
+    from nomnom_control.local.instance import Instance
+
+    return "; its data are there" if Instance(Path(here.location)).load().ports else ""
+
+
+def _show_status(components: Sequence[Component], scaling: Scaling | None, overview: Overview | None) -> None:
+    from nomnom_control.command_line.output import Cell, Column, health, show_table, styled, tell
     from nomnom_control.rendering import count
 
-    assert isinstance(components, list)
     columns = (Column("COMPONENT"), Column("HEALTH"), Column("READY", right=True), Column("VERSION"))
-    rows: list[tuple[str, ...]] = []
-    for each in components:
-        assert isinstance(each, Component)
-        rows.append((each.name, health(each.health), f"{each.ready}/{each.desired}", each.version, each.detail))  # type: ignore[arg-type]
+    rows: list[tuple[Cell, ...]] = [
+        (each.name, health(each.health), f"{each.ready}/{each.desired}", each.version, each.detail)
+        for each in components
+    ]
     show_table((*columns, Column("", grows=True)), rows, "no components")
     tell("")
-    figures = {"lag": "", "dead letters": ""}
-    if isinstance(overview, Overview):
-        figures = {"lag": count(overview.lag), "dead letters": count(overview.dead_letters)}
+    figures: dict[str, str] = {}
+    if overview is not None:
+        figures |= {"lag": count(overview.lag), "dead letters": count(overview.dead_letters)}
     if scaling is not None:
         figures["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
     for label, text in figures.items():
-        if text:
-            tell(styled(label.ljust(14), "dim").append(text, ""))
+        tell(styled(label.ljust(14), "dim").append(text, ""))

@@ -52,7 +52,7 @@ def show_schema(schema: str = "tpch", entity: str | None = None, /, *, json: Jso
     show_table(columns, rows, "no fields")
 
 
-def check_schema(file: str, /) -> None:
+def check_schema(file: str, /, *, json: Json = False) -> None:
     """Whether a schema file is one; errors name the file, the line and the place.
 
     Parameters
@@ -61,7 +61,11 @@ def check_schema(file: str, /) -> None:
         The schema file.
     """
     from nomnom.schema import load_schema
-    from nomnom_control.command_line.output import tell
+    from nomnom_control.command_line.output import as_json, tell
 
     loaded = load_schema(file)
-    tell(f"{file}: {len(list(loaded))} entities")
+    tags = [each.tag for each in loaded]
+    if json:
+        as_json({"name": loaded.name, "title": loaded.title, "tags": tags})
+    else:
+        tell(f"{file} is a schema: {loaded.name}, {len(tags)} entities, {' '.join(tags)}")

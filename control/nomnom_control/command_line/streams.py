@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_control.command_line.asking import UsageProblem, confirm
-from nomnom_control.command_line.options import Json, Where, Yes, open_pipeline
+from nomnom_control.command_line.options import Flag, Json, Where, Yes, open_pipeline
 
 if TYPE_CHECKING:
     from nomnom_control.jetstream import ConsumerReport, StoredMessage
@@ -49,7 +49,7 @@ async def stream_messages(
     *,
     after: Annotated[int | None, Parameter(show_default=False)] = None,
     before: Annotated[int | None, Parameter(show_default=False)] = None,
-    newest: Annotated[bool, Parameter(negative="")] = False,
+    newest: Flag = False,
     limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
     json: Json = False,
     where: Where | None = None,
@@ -229,7 +229,7 @@ def _show_reports(rows: Sequence[dict[str, str]], found: Sequence[object], *, js
     names = list(rows[0]) if rows else []
     numeric = {name for name in names if all(row[name][:1].isdigit() for row in rows)}
     columns = [Column(name.upper(), right=name in numeric) for name in names]
-    show_table(columns, [[row[name] for name in names] for row in rows], nothing)
+    show_table(columns, [[row[name] for name in names] for row in rows], nothing, unfolds=True)
 
 
 def _described(message: StoredMessage) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""Files through ``nomnom ingest``: resumed, repeated, refused in part; in the end each line is one message."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from test_local_pipeline import Program, until
+
+from conftest import ORDER
+from nomnom.schema import load_schema
+from nomnom_control.command_line.exits import Exit
+from nomnom_control.local.environment import LocalEnvironment
+from nomnom_control.sending import Sending
+
+
+def order(key: int) -> str:
+    return ORDER.replace("O|123|", f"O|{key}|")
+
+
+@pytest.fixture(scope="module")
+def nomnom() -> Iterator[Program]:
+    folder = Path(tempfile.mkdtemp(prefix="nomnom-ingestion-"))
+    folder.chmod(0o755)
+    program = Program(folder / "instance")
+    program("up", "--detach", "--min", "1", "--max", "1")
+    yield program
+    program("destroy", "--yes")
+    shutil.rmtree(folder)
+
+
+def query(nomnom: Program, statement: str, *arguments: object) -> Any:
+    async def ask() -> Any:
+        ends = await LocalEnvironment(nomnom.folder).endpoints()
+        connection = await asyncpg.connect(ends.database)
+        try:
+            return await connection.fetchval(statement, *arguments)
+        finally:
+            await connection.close()
+
+    with asyncio.Runner() as runner:
+        return runner.run(ask())
+
+
+def stored(nomnom: Program) -> int:
+    """How many messages the stream has ever taken."""
+    return nomnom.read("stream", "info")["state"]["last_seq"]
+
+
+def written(nomnom: Program, first: int, count: int) -> bool:
+    """Whether these orders are rows, each by a message of its own, once nothing waits."""
+    between = "FROM orders WHERE o_orderkey BETWEEN $1 AND $2"
+    until(lambda: query(nomnom, f"SELECT count(*) {between}", first, first + count - 1) == count, 90)
+    until(lambda: nomnom.read("status")["lag"] == 0)
+    return query(nomnom, f"SELECT count(DISTINCT message_id) {between}", first, first + count - 1) == count
+
+
+def start(nomnom: Program, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "nomnom_tui.program", "ingest", *arguments],
+        env=nomnom.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def offsets(nomnom: Program) -> set[str]:
+    return {each.read_text() for each in (nomnom.folder / "ingestion").glob("*.json")}
+
+
+def await_chunk(nomnom: Program, running: subprocess.Popen[str], seen: set[str]) -> None:
+    """Until one more chunk of lines is acknowledged."""
+    deadline = time.monotonic() + 30
+    while offsets(nomnom) == seen and running.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_in_the_middle_it_goes_on(nomnom: Program, tmp_path: Path) -> None:
+    """Killed between two chunks or in one: each line is one message in the end."""
+    file, first, count = tmp_path / "big.tbl", 100_000, 90_000
+    with file.open("w") as target:
+        target.writelines(f"{order(key).removeprefix('O|')}|\n" for key in range(first, first + count))
+    before = stored(nomnom)
+    for _ in range(2):
+        seen = offsets(nomnom)
+        running = start(nomnom, str(file), "--entity", "O")
+        await_chunk(nomnom, running, seen)
+        running.send_signal(signal.SIGKILL)
+        running.communicate(timeout=10)
+        assert running.returncode == -signal.SIGKILL
+    last = nomnom.read("ingest", str(file), "--entity", "O")
+    assert last["resumed"]
+    assert last["lines"] == count
+    assert last["accepted"] < count
+    # Repeated chunks are the same messages: JetStream keeps each once.
+    assert stored(nomnom) == before + count
+    assert written(nomnom, first, count)
+    assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
+
+
+def test_interrupted_it_says_how_to_go_on(nomnom: Program, tmp_path: Path) -> None:
+    file, first, count = tmp_path / "interrupted", 500_000, 45_000
+    file.write_text("\n".join(order(key) for key in range(first, first + count)))
+    running = start(nomnom, str(file))
+    await_chunk(nomnom, running, offsets(nomnom))
+    running.send_signal(signal.SIGINT)
+    _, problems = running.communicate(timeout=30)
+    assert running.returncode == Exit.INTERRUPTED
+    assert "the same command goes on from there" in problems
+    assert "Traceback" not in problems
+    nomnom("ingest", str(file))
+    assert written(nomnom, first, count)
+
+
+@pytest.mark.parametrize(("part", "first"), [("nomnom_api", 300_000), ("nats-server", 400_000)])
+def test_killed_servers_in_the_middle(nomnom: Program, tmp_path: Path, part: str, first: int) -> None:
+    file, count = tmp_path / "file", 45_000
+    file.write_text("\n".join(order(key) for key in range(first, first + count)))
+    before, seen = stored(nomnom), offsets(nomnom)
+    running = start(nomnom, str(file), "--json")
+    await_chunk(nomnom, running, seen)
+    [server] = [each for each in nomnom.processes() if any(part in word for word in each.cmdline()[:3])]
+    os.kill(server.pid, signal.SIGKILL)
+    output, problems = running.communicate(timeout=90)
+    assert running.returncode == 0, problems
+    assert json.loads(output)["accepted"] == count
+    assert stored(nomnom) == before + count
+    assert written(nomnom, first, count)
+
+
+def test_rejected_lines_are_told_and_kept(nomnom: Program, tmp_path: Path) -> None:
+    file, rejects = tmp_path / "mixed", tmp_path / "rejects"
+    long = order(9300).replace("comment", "x" * 1_100_000)
+    file.write_bytes("\n".join([order(9301), "", long, order(9302)]).encode() + b"\nO|\xff\n")
+    sent = nomnom.read("ingest", str(file), "--rejects", str(rejects), code=Exit.PARTLY)
+    assert (sent["accepted"], sent["refused"], sent["lines"]) == (2, 2, 5)
+    assert [(each["line"], each["last_line"]) for each in sent["refusals"]] == [(3, 3), (5, 5)]
+    assert rejects.read_bytes() == f"{long}\n".encode() + b"O|\xff\n"
+    output = nomnom("ingest", str(file), "--restart", code=Exit.PARTLY)
+    assert f"{file}:5: the line is not UTF-8" in output
+    assert "2 of them there before" in output
+
+
+def test_what_the_api_did_not_look_at_is_sent_again(nomnom: Program, tmp_path: Path) -> None:
+    """The api gives a batch up that is mostly faulty; the records behind its faults are sent all the same."""
+    file, rejects, faults = tmp_path / "faulty", tmp_path / "rejects", 10_500
+    file.write_bytes(b"\xff\n" * faults + f"{order(9310)}\n{order(9311)}\n".encode())
+    before = stored(nomnom)
+    sent = nomnom.read("ingest", str(file), "--rejects", str(rejects), code=Exit.PARTLY)
+    assert (sent["accepted"], sent["refused"], sent["lines"]) == (2, faults, faults + 2)
+    assert rejects.read_bytes() == b"\xff\n" * faults
+    assert stored(nomnom) == before + 2
+
+
+def test_chunks_follow_the_limit_of_the_api(nomnom: Program, tmp_path: Path) -> None:
+    file, first, count = tmp_path / "limited", 600_000, 3_000
+    file.write_text("\n".join(order(key) for key in range(first, first + count)))
+    nomnom("config", "api", "NOMNOM_API_BATCH_MAX_BODY=65536")
+    try:
+        sent = nomnom.read("ingest", str(file))
+    finally:
+        nomnom("config", "api", "NOMNOM_API_BATCH_MAX_BODY=")
+    assert (sent["accepted"], sent["duplicates"], sent["refused"]) == (count, 0, 0)
+    assert written(nomnom, first, count)
+
+
+def test_packed_files_and_standard_input(nomnom: Program, tmp_path: Path) -> None:
+    file = tmp_path / "orders.gz"
+    with gzip.open(file, "wt") as packed:
+        packed.write(f"{order(9320)}\n{order(9321)}\n")
+    assert nomnom.read("ingest", str(file))["accepted"] == 2
+    assert "2 accepted" in nomnom("ingest", "-", given=f"{order(9322)}\n{order(9323)}\n")
+    assert nomnom.read("ingest", "-", given="\n\n")["accepted"] == 0
+    (tmp_path / "broken.gz").write_bytes(file.read_bytes()[:-12])
+    assert "cannot be read" in nomnom("ingest", str(tmp_path / "broken.gz"), code=Exit.FAILED)
+
+
+async def test_every_table_of_tpchgen(nomnom: Program, tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("tpchgen-cli")
+    command = [program, "-s", "0.001", "--output-dir", tmp_path]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=60)
+    ends = await LocalEnvironment(nomnom.folder).endpoints()
+    sending = Sending(ends.api, ends.api_token, tmp_path / "journal")
+    keys: dict[str, int] = {}
+    for entity in load_schema("tpch"):
+        file = tmp_path / f"{entity.table}.tbl"
+        rows = [line.split("|") for line in file.read_text().splitlines()]
+        # At so small a scale some keys of partsupp come twice.
+        keys[entity.table] = len({tuple(row[entity.index[name]] for name in entity.key) for row in rows})
+        last = [each async for each in sending.send(file, entity.tag)][-1]
+        assert (last.accepted, last.refused) == (len(rows), 0)
+    connection = await asyncpg.connect(ends.database)
+    try:
+        for table, count in keys.items():
+            condition = "WHERE o_clerk LIKE 'Clerk#%'" if table == "orders" else ""
+            for _ in range(300):
+                found = await connection.fetchval(f"SELECT count(*) FROM {table} {condition}")
+                if found == count:
+                    break
+                await asyncio.sleep(0.2)
+            assert found == count
+    finally:
+        await connection.close()
+    assert not nomnom.read("dlq", "ls")
+
+
+def test_what_cannot_be_sent(nomnom: Program, tmp_path: Path) -> None:
+    assert "name the files" in nomnom("ingest", code=Exit.USAGE)
+    assert "no entity" in nomnom("ingest", "-", "--entity", "nothing", code=Exit.FAILED, given="")
+    (tmp_path / "empty").touch()
+    assert "0 accepted" in nomnom("ingest", str(tmp_path / "empty"))
+    assert "cannot be read" in nomnom("ingest", str(tmp_path), code=Exit.FAILED)
