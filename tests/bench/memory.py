@@ -32,7 +32,7 @@ async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> 
     ):
         processes = {"api": psutil.Process(api.pid), "worker": psutil.Process(worker.pid)}
         sizes: dict[str, list[float]] = {name: [] for name in processes}
-        attack = ["attack", f"-rate={_RATE}", f"-duration={seconds:g}s", f"-targets={targets}"]
+        attack = ["attack", f"-rate={_RATE}", f"-duration={seconds:g}s", f"-targets={targets}", "-max-workers=64"]
         load = asyncio.create_task(run(vegeta, *attack, "-output=/dev/null"))
         while not load.done():
             for name, process in processes.items():
