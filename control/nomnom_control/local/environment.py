@@ -205,8 +205,8 @@ class LocalEnvironment(Environment):
             StartOption(
                 name,
                 f"Port of {_PORT_LABELS[name]}",
-                self._options.get(name) or str(state.ports.get(name, "")),
-                f"{usual} where it is free",
+                self._options.get(name, ""),
+                f"empty: {state.ports.get(name, usual)} where it is free",
                 _check_port,
             )
             for name, usual in PORTS.items()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -67,7 +67,7 @@ class Supervisor:
         hurry = asyncio.create_task(self._hurry())
         try:
             if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
-                await self._until_stopping(_first_failure(self._tasks))
+                await self._stopping.wait()
         finally:
             await self._stop(tell)
             hurry.cancel()
@@ -118,9 +118,9 @@ class Supervisor:
         )
         self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
         self._tasks = [
-            asyncio.create_task(self._watch()),
-            asyncio.create_task(self.scaling.run()),
-            asyncio.create_task(rotate_logs(self.instance.logs, _ROTATE)),
+            asyncio.create_task(_keep_on(self._watch)),
+            asyncio.create_task(_keep_on(self.scaling.run)),
+            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
         ]
         self._server = await serve(self.instance.socket, self._handlers())
 
@@ -276,11 +276,14 @@ class Supervisor:
         return os.getpid()
 
 
-async def _first_failure(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Raise what ends one of the tasks: none of them ends by itself."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for each in done:
-        each.result()
+async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
+    """Run what never ends by itself. A defect in it is logged and it begins anew: the pipeline goes on meanwhile."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  (logged whole; what it watches over must not stand alone)
+            _log.exception("a defect: begun anew")
+        await asyncio.sleep(_AGAIN)
 
 
 async def _step(tell: Tell, title: str, work: Awaitable[Any]) -> Any:
