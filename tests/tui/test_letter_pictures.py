@@ -16,6 +16,7 @@ from nomnom.schema import load_schema
 from nomnom_control.audit import Action, Record
 from nomnom_control.dead_letters import Group, GroupBy, Letter, Outcome, Page, Prediction, diff, validate
 from nomnom_control.dead_letters.filters import Filter
+from nomnom_control.jetstream.streams import StreamState
 from nomnom_control.messages import State
 from nomnom_control.statuses import MessageStatus
 from nomnom_tui.application import NomnomApp
@@ -36,12 +37,25 @@ _FAULTS = (
 )
 
 
+class StillIndex:
+    """Everything has been looked at."""
+
+    complete = True
+    state = StreamState(messages=1240)
+
+    def __len__(self) -> int:
+        return self.state.messages
+
+
 class StillLetters:
     """Forty letters of four kinds."""
 
+    def __init__(self) -> None:
+        self.index = StillIndex()
+
     async def page(self, wanted: Filter, **_: object) -> Page:
         letters = tuple(_letter(sequence) for sequence in range(1240, 1200, -1))
-        return Page(letters, 1240, 1240, 1240, True, True, older=True, newer=False)
+        return Page(letters, 1240 if wanted.empty else 912, 1240, 1240, True, True, older=True, newer=False)
 
     async def letter(self, sequence: int) -> Letter:
         return _letter(sequence)
@@ -176,6 +190,8 @@ async def test_screens(size: tuple[int, int], name: str, keys: str) -> None:
         ("letter", "5 enter"),
         ("letter-groups", "5 b"),
         ("letter-dry-run", "5 space space space d"),
+        ("letter-filter", "5 slash e n t i t y colon o r d e r s"),
+        ("letter-mend", "5 m"),
         ("audit", "5 a"),
         ("delete-letters", "5 X"),
         ("post", "7 n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n"),

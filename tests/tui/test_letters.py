@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import Reason, dead_headers, dead_subject, new_message_id, read_envelope
 from nomnom.envelope import headers as envelope_headers
+from nomnom.grammar import Grammar
+from nomnom.schema import load_schema
+from nomnom_control.dead_letters import validate
+from nomnom_control.dead_letters.filters import error_shape
 from nomnom_tui.application import NomnomApp
 from nomnom_tui.dialogs import AskDialog, FormDialog
+from nomnom_tui.error_line import error_line, failed_field
+from nomnom_tui.letter_filter import FilterDialog
 from nomnom_tui.operations import Outcome
 from nomnom_tui.screens.audit import AuditView
 from nomnom_tui.screens.dead_letters import DeadLettersView
@@ -22,6 +28,7 @@ from nomnom_tui.screens.letter import LetterView
 from nomnom_tui.screens.letter_editor import LetterEditorView
 from nomnom_tui.screens.letter_groups import LetterGroupsView
 from nomnom_tui.screens.letter_trials import LetterTrialsView
+from nomnom_tui.tones import content
 from tui.test_shell import told, until
 from tui.test_streams import opened, own_home, text_of
 
@@ -85,11 +92,33 @@ async def waiting(deployment: Deployment) -> list[str]:
     return [(each.data or b"").decode() for each in found]
 
 
+@pytest.mark.parametrize(
+    ("payload", "field", "line"),
+    [
+        (bad_orders(1)[0], "o_orderdate", "o_orderdate  '2024-02-30'  expected a date as YYYY-MM-DD"),
+        (ORDER.replace("|456|", "||"), "o_custkey", "o_custkey  nothing  expected a whole number"),
+        (f"{bad_orders(1)[0]}\nX|1", "o_orderdate", "expected a date as YYYY-MM-DD  +1"),
+        (f"{ORDER}\n{LINE.replace('|1|', '|; line 9|', 1)}", "l_linenumber", "line 2 l_linenumber  '; line 9'  exp"),
+        ("O|1|2", None, "expected 9 fields after O, found 2"),
+        ("X|1", None, "tag  'X'  expected one of the tags "),
+        ("", None, "expected a record, found nothing"),
+    ],
+)
+def test_a_problem_is_told_with_its_field_first(payload: str, field: str | None, line: str) -> None:
+    """The wording is the grammar's: what this module reads must be what that one writes."""
+    error = "; ".join(str(each) for each in validate(payload, Grammar(load_schema("tpch"))).problems)
+    assert line in str(content(error_line(error)))
+    assert failed_field(error) == field
+    shape = str(content(error_line(error_shape(error))))
+    assert "expected" in shape
+    assert "…" not in shape, "what was found is no part of what letters have in common"
+
+
 async def test_letters_are_listed_with_the_field_that_failed(deployment: Deployment) -> None:
     await bury(deployment, [*bad_orders(3), f"{bad_orders(1, 50)[0]}\n{LINE}"])
     async with letters(deployment) as (app, pilot, view):
         assert [each.sequence for each in view._table.rows] == [4, 3, 2, 1]
-        assert BAD_DATE in text_of(view._table)
+        assert "o_orderdate  '2024-02-30'  expected a date as YYYY-MM-DD" in text_of(view._table)
         await until(lambda: "2024-02-30" in text_of(view._pane), PATIENCE)
         await pilot.press("enter")
         letter = app.screen
@@ -151,6 +180,91 @@ async def test_a_filter_and_groups_choose_letters(deployment: Deployment) -> Non
         await pilot.press("down", "enter")
         assert app.screen is view
         await until(lambda: [each.sequence for each in view._table.rows] == [6], PATIENCE)
+
+
+async def test_a_group_within_a_filter_keeps_to_both(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(3))
+    await bury(deployment, bad_orders(2, 50), "line 1, field o_orderdate (5): expected a date, found '2024-06-31'")
+    await bury(deployment, ["L|1"], "line 1, field l_shipdate (11): expected a date, found 'x'", "lineitem")
+    async with letters(deployment) as (app, pilot, view):
+        for words, groups, rows in (("entity:orders 'a date'", [3, 2], 2), ("2024-06-31", [2], 2)):
+            view.filter(words)
+            await pilot.press("b")
+            shown = app.screen
+            assert isinstance(shown, LetterGroupsView)
+            await until(lambda: [each.count for each in shown._table.rows] == groups, PATIENCE)  # noqa: B023
+            await pilot.press("end", "enter")
+            await until(lambda: app.screen is view and view._turned is None, PATIENCE)
+            assert [each.sequence for each in view._table.rows] == [5, 4][:rows]
+
+
+async def test_the_filter_counts_while_it_is_typed(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(4))
+    await bury(deployment, ["O|x|1"], BAD_KEY)
+    async with letters(deployment) as (app, pilot, _):
+        await pilot.press("slash")
+        await until(lambda: isinstance(app.screen, FilterDialog), PATIENCE)
+        preview = app.screen.query_one("#preview", Static)
+        await until(lambda: "5 of 5 match" in str(preview.render()), PATIENCE)
+        await pilot.press(*"o_orderkey")
+        await until(lambda: "1 of 5 match" in str(preview.render()), PATIENCE)
+        await pilot.press("space", *"since:soon")
+        await until(lambda: "match" not in str(preview.render()), PATIENCE)
+
+
+async def test_fields_of_many_letters_are_mended(deployment: Deployment) -> None:
+    await bury(deployment, bad_orders(3))
+    async with letters(deployment) as (app, pilot, _):
+        await pilot.press("space", "space", "m")
+        await typed(app, pilot, "fields", "o_orderdate")
+        assert isinstance(app.screen, FormDialog), "a field without a value goes nowhere"
+        await typed(app, pilot, "fields", "o_orderdate=2024-02-29")
+        trials = app.screen
+        assert isinstance(trials, LetterTrialsView)
+        await until(lambda: [each.outcome.value for each in trials._found] == ["completes"] * 2, PATIENCE)
+        await pilot.press("p")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        assert "--seq 2 --seq 3 --set o_orderdate=2024-02-29" in app.screen.change.command  # type: ignore[union-attr]
+        await pilot.press("y")
+        await until(lambda: app.operations and app.operations[-1].outcome is Outcome.DONE, PATIENCE)
+        assert sorted(await waiting(deployment)) == sorted(
+            each.replace("2024-02-30", "2024-02-29") for each in bad_orders(2, 2)
+        )
+
+
+async def test_a_replay_is_cancelled_and_goes_on_and_letters_that_arrive_meanwhile_are_seen(
+    deployment: Deployment,
+) -> None:
+    await bury(deployment, bad_orders(30))
+    async with letters(deployment) as (app, pilot, view):
+        await pilot.press("P")
+        await typed(app, pilot, "rate", "10")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: app.operations and "of 30" in app.operations[-1].steps[0].text, PATIENCE)
+        operation = app.operations[-1]
+        await bury(deployment, ["O|x|1"], BAD_KEY)
+        await pilot.press("escape")
+        await until(lambda: view._table.rows and view._table.rows[0].sequence == 31, PATIENCE)
+        assert operation.running, "the replay ended before the letter was seen: nothing is shown by this"
+        await pilot.press("ctrl+o", "c")
+        await until(lambda: operation.outcome is Outcome.CANCELLED, PATIENCE)
+        replayed = len(await waiting(deployment))
+        assert 0 < replayed < 30
+        left = (await deployment.jetstream.stream_info("MESSAGESDLQ")).state.messages
+        assert left == 31 - replayed, "each letter is in one place"
+        view.filter("o_orderdate")
+        await pilot.press("escape")
+        await until(lambda: view._page and view._page.matching == left - 1, PATIENCE)
+        await pilot.press("P")
+        await typed(app, pilot, "rate", "")
+        await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
+        await pilot.press("y")
+        await until(lambda: app.operations[-1].outcome is Outcome.DONE, PATIENCE)
+        assert sorted(await waiting(deployment)) == sorted(bad_orders(30))
+        await pilot.press("escape")
+        view.filter("")
+        await until(lambda: [each.sequence for each in view._table.rows] == [31], PATIENCE)
 
 
 async def test_an_edited_letter_is_checked_compared_tried_out_and_replayed(deployment: Deployment) -> None:

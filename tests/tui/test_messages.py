@@ -1,4 +1,4 @@
-"""Messages on a real pipeline, by typed keys: posted, followed, looked up, sent by the file; and a whole incident."""
+"""Messages on a real pipeline, by typed keys: posted, followed, looked up, sent by the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
@@ -17,16 +16,12 @@ from nomnom_control.local.environment import LocalEnvironment
 from nomnom_tui.application import NomnomApp
 from nomnom_tui.dialogs import AskDialog, FormDialog
 from nomnom_tui.operations import Outcome
-from nomnom_tui.screens.dead_letters import DeadLettersView
 from nomnom_tui.screens.letter import LetterView
-from nomnom_tui.screens.letter_editor import LetterEditorView
-from nomnom_tui.screens.letter_trials import LetterTrialsView
 from nomnom_tui.screens.message import MessageView
 from nomnom_tui.screens.messages import MessagesView
-from nomnom_tui.screens.overview import OverviewView
 from nomnom_tui.screens.post import PostView
 from tui.test_letters import typed
-from tui.test_local import opened, post
+from tui.test_local import opened
 from tui.test_shell import told, until
 from tui.test_streams import text_of
 
@@ -128,64 +123,3 @@ async def test_a_file_is_sent_with_progress(local: LocalEnvironment, tmp_path: P
         assert operation.outcome is Outcome.DONE
         assert operation.steps[0].text == "400 accepted"
         assert operation.command.startswith(f"nomnom ingest {file} --entity O")
-
-
-async def test_a_whole_incident(local: LocalEnvironment) -> None:
-    """Bad records arrive; they are seen, filtered, edited, tried out, replayed; PostgreSQL has them in the end."""
-    keys = [uuid.uuid4().int % 10**12 for _ in range(3)]
-    bad = [ORDER.replace("|123|", f"|{key}|", 1).replace("2024-01-01", "2024-02-30") for key in keys]
-    async with opened(local) as (app, pilot):
-        overview = app.screen
-        assert isinstance(overview, OverviewView)
-        await until(lambda: overview._last, PATIENCE)
-        before = overview._last.dead_letters or 0 if overview._last else 0
-        await post(local, *bad)
-        await until(lambda: overview._last and overview._last.dead_letters == before + 3, PATIENCE)
-        assert "dead letter" in "\n".join(each.text for each in overview._concerns.rows)
-
-        await pilot.press("5")
-        view = app.screen
-        assert isinstance(view, DeadLettersView)
-        await until(lambda: view._page, PATIENCE)
-        await pilot.press("slash")
-        await typed(app, pilot, "words", f"payload:|{keys[1]}|")
-        await until(lambda: len(view._table.rows) == 1, PATIENCE)
-        letter = view._table.rows[0]
-
-        await pilot.press("enter", "e")
-        await until(lambda: isinstance(app.screen, LetterEditorView) and app.screen._letter, PATIENCE)
-        editor = app.screen
-        assert isinstance(editor, LetterEditorView)
-        text = editor.query_one(TextArea)
-        text.move_cursor((0, text.text.index("2024-02-30") + len("2024-02-30")))
-        await pilot.press("backspace", "backspace", "2", "9")
-        await until(lambda: editor._valid, PATIENCE)
-        await pilot.press("ctrl+t")
-        await until(lambda: isinstance(app.screen, LetterTrialsView) and app.screen._found, PATIENCE)
-        trials = app.screen
-        assert isinstance(trials, LetterTrialsView)
-        assert [each.outcome.value for each in trials._found] == ["completes"]
-        await pilot.press("escape", "ctrl+s")
-        await until(lambda: isinstance(app.screen, LetterView), PATIENCE)
-
-        await pilot.press("7")
-        assert isinstance(app.screen, MessagesView)
-        await pilot.press("l")
-        await typed(app, pilot, "id", letter.message_id)
-        await until(lambda: isinstance(app.screen, MessageView) and app.screen._state, PATIENCE)
-        followed = app.screen
-        assert isinstance(followed, MessageView)
-        await until(lambda: followed._state and followed._state.status is Status.COMPLETED, PATIENCE)
-    database = await asyncpg.connect((await local.endpoints()).database)
-    try:
-        row = await database.fetchrow(
-            "SELECT o_orderdate::text, message_id::text FROM orders WHERE o_orderkey = $1", keys[1]
-        )
-        assert row is not None
-        assert tuple(row) == ("2024-02-29", letter.message_id)
-        others = await database.fetchval("SELECT count(*) FROM orders WHERE o_orderkey = ANY($1)", keys)
-        assert others == 1
-        status = await database.fetchval("SELECT status FROM message_status WHERE message_id = $1", letter.message_id)
-        assert status == "completed"
-    finally:
-        await database.close()

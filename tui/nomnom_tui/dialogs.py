@@ -185,8 +185,10 @@ class FormDialog(Dialog[dict[str, str]]):
         for each in self._fields:
             problem = each.check(values[each.name])
             said = self.query_one(f"#said-{each.name}", Static)
-            said.update(f"✕ {problem}" if problem else each.hint)
-            said.set_class(problem is not None, "-wrong")
+            # Nothing typed yet is no fault to point at: the hint says what is expected.
+            told = problem if values[each.name] or not each.hint else None
+            said.update(f"✕ {told}" if told else each.hint)
+            said.set_class(told is not None, "-wrong")
             right = right and problem is None
         self.query_one("#submit", Button).disabled = not right
         if right:

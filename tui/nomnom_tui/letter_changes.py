@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nomnom_control.environment import Progress, Step
@@ -13,7 +14,7 @@ from nomnom_tui.changes import Change
 from nomnom_tui.session import Session
 
 if TYPE_CHECKING:
-    from nomnom_control.dead_letters import Edit, Filter, Selection
+    from nomnom_control.dead_letters import Edit, Filter, Group, Selection
 
 _NAMED = 8
 _SHOWN = 20
@@ -53,9 +54,7 @@ class Chosen:
 
 def replay_change(session: Session, chosen: Chosen, edit: Edit | None = None, rate: float | None = None) -> Change:
     """Send letters to the workers again."""
-    options = chosen.options
-    if edit is not None and edit.payload is not None:
-        options += " --edit"
+    options = chosen.options + edit_options(edit)
     if rate is not None:
         options += f" --rate {rate:g}"
     command = session.command(f"dlq replay {options}")
@@ -76,6 +75,15 @@ def replay_change(session: Session, chosen: Chosen, edit: Edit | None = None, ra
             "what no worker has taken yet can be undone from the audit",
         ),
     )
+
+
+def edit_options(edit: Edit | None) -> str:
+    """The command line's options that make the same edit."""
+    if edit is None:
+        return ""
+    if edit.payload is not None:
+        return " --edit"
+    return "".join(f" --set {shlex.quote(f'{name}={value}')}" for name, value in edit.fields.items())
 
 
 def delete_change(session: Session, chosen: Chosen) -> Change:
@@ -143,6 +151,50 @@ async def _replay(session: Session, chosen: Chosen, edit: Edit | None, rate: flo
     counts = ", ".join(f"{number:,} {result.value}" for result, number in done.counts.items() if number)
     state = Step.FAILED if run.failures else Step.DONE
     yield Progress(step, state, counts or "there was nothing to replay", done.seconds)
+
+
+def fields_problem(text: str) -> str | None:
+    """What is wrong with ``FIELD=VALUE …``, or None."""
+    try:
+        parse_fields(text)
+    except ControlError as error:
+        return str(error)
+    return None
+
+
+def parse_fields(text: str) -> Edit:
+    """The edit that ``FIELD=VALUE …`` asks for, quoted as in a shell; raises ControlError."""
+    from nomnom_control.dead_letters import Edit
+
+    try:
+        words = shlex.split(text)
+    except ValueError as problem:
+        raise ControlError(str(problem)) from problem
+    fields: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise ControlError(f"expected FIELD=VALUE, found {word!r}")
+        fields[name] = value
+    if not fields:
+        raise ControlError("expected FIELD=VALUE, or several of them")
+    return Edit(fields=fields)
+
+
+def narrow(words: str, group: Group) -> str:
+    """The filter of these words, made narrower by a group that was found under it."""
+    base = parse_filter(words)
+    if group.by.value == "reason":
+        return replace(base, reasons=(group.key,)).describe()
+    if group.by.value == "entity":
+        return replace(base, entities=(group.key,)).describe()
+
+    def pattern(text: str) -> str:
+        return text if base.regex else re.escape(text)
+
+    shape = group.filter.error
+    error = f"^(?=.*{pattern(base.error)}){shape.removeprefix('^')}" if base.error else shape
+    return replace(base, error=error, payload=pattern(base.payload), regex=True).describe()
 
 
 def filter_problem(words: str) -> str | None:

@@ -25,6 +25,8 @@ _KEPT_PAYLOAD = 4096
 _KEPT_TOTAL = 64 * 1024 * 1024
 _STRIDE = 4000
 """Letters looked at before the loop gets its turn: a few milliseconds."""
+_PARSED = 50
+"""Letters read before the loop gets its turn."""
 
 
 class LetterIndex:
@@ -75,7 +77,9 @@ class LetterIndex:
             await self._look()
             while self._next <= self.state.last_seq:
                 batch = await read_batch(self._nats, self.stream, max(self._next, self.state.first_seq), BATCH)
-                for message in batch.messages:
+                for number, message in enumerate(batch.messages):
+                    if number % _PARSED == 0:
+                        await asyncio.sleep(0)
                     self._add(read_letter(message))
                 if progress is not None:
                     progress(len(self._letters), self.state.messages)

@@ -13,7 +13,17 @@ from textual.containers import Horizontal
 from nomnom_tui import figures
 from nomnom_tui.commands import Command
 from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.letter_changes import Chosen, delete_change, filter_problem, parse_filter, replay_change
+from nomnom_tui.error_line import error_line, failed_field
+from nomnom_tui.letter_changes import (
+    Chosen,
+    delete_change,
+    fields_problem,
+    filter_problem,
+    parse_fields,
+    parse_filter,
+    replay_change,
+)
+from nomnom_tui.letter_filter import FilterDialog
 from nomnom_tui.letter_pane import LetterPane
 from nomnom_tui.pages import PAGE, PagedTable
 from nomnom_tui.panel import Panel
@@ -22,11 +32,20 @@ from nomnom_tui.tones import Line, Tone
 from nomnom_tui.view import View
 
 if TYPE_CHECKING:
-    from nomnom_control.dead_letters import Filter, Letter, Page
+    from nomnom_control.dead_letters import Edit, Filter, Letter, Page
 
 _WITHIN = 0.4
 """Seconds of reading letters that are not known yet, for each refresh: the rest waits for the next."""
-_HINT = "entity: reason: payload: id: since:2h until: or words"
+_INTERVAL = 2.0
+_SOON = 0.1
+
+
+class LetterTable(PagedTable["Letter"]):
+    """A page of letters. Its title says where there are others: the line of keys has room for what is done to them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right_square_bracket", "turn(1)", "Next page", key_display="]", show=False, id="table.next_page"),
+    ]
 
 
 class DeadLettersView(View):
@@ -36,13 +55,15 @@ class DeadLettersView(View):
     CHANGES = frozenset({"replay", "replay_all", "delete", "delete_all"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/", id="dead_letters.filter"),
-        Binding("b", "groups", "Groups", id="dead_letters.groups"),
+        Binding("e", "edit", "Edit", id="dead_letters.edit"),
         Binding("d", "dry_run", "Dry run", id="dead_letters.dry_run"),
         Binding("p", "replay", "Replay", id="dead_letters.replay"),
-        Binding("e", "edit", "Edit", id="dead_letters.edit"),
+        Binding("b", "groups", "Groups", id="dead_letters.groups"),
+        Binding("m", "mend", "Mend", id="dead_letters.mend"),
         Binding("a", "audit", "Audit", id="dead_letters.audit"),
         Binding("D", "dry_run_all", "Dry run of all that match", show=False, id="dead_letters.dry_run_all"),
         Binding("P", "replay_all", "Replay all that match", show=False, id="dead_letters.replay_all"),
+        Binding("M", "mend_all", "Mend all that match", show=False, id="dead_letters.mend_all"),
         Binding("x", "delete", "Delete", show=False, id="dead_letters.delete"),
         Binding("X", "delete_all", "Delete all that match", show=False, id="dead_letters.delete_all"),
         Binding("o", "order", "Newest or oldest first", show=False, id="dead_letters.order"),
@@ -62,7 +83,7 @@ class DeadLettersView(View):
         self._newest_first = True
         self._turned: int | None = 1
         self._page: Page | None = None
-        self._table: PagedTable[Letter] = PagedTable(
+        self._table = LetterTable(
             letter_columns(), key=lambda each: each.sequence, id="table", empty="no dead letters", opens="Open",
             markable=True,
         )  # fmt: skip
@@ -77,7 +98,7 @@ class DeadLettersView(View):
     def begin(self) -> None:
         """Look again every two seconds: letters come and go."""
         self._table.focus()
-        self.subscribe("letters", 2.0, self._load, self._show, self.query_one("#page", Panel))
+        self.subscribe("letters", _INTERVAL, self._load, self._show, self.query_one("#page", Panel))
 
     def environment_changed(self) -> None:
         """The other environment's letters begin at the newest; a filter may name what it does not have."""
@@ -113,6 +134,8 @@ class DeadLettersView(View):
 
     def _show(self, page: Page) -> None:
         self._page = page
+        # What a filter has not looked at yet is looked at without a pause.
+        self._feeds["letters"].interval = _INTERVAL if page.complete else _SOON
         self._table.empty = "no dead letter matches" if self._words else "no dead letters"
         if self._turned is None:
             self._table.show(page.letters)
@@ -163,9 +186,7 @@ class DeadLettersView(View):
 
     def action_filter(self) -> None:
         """Ask for the letters to show."""
-        form = FormDialog(
-            "Which dead letters", [Field("words", "Filter", self._words, _HINT, filter_problem)], lambda _: (), "Filter"
-        )
+        form = FilterDialog(self.session, self._words)
         self.nomnom.push_screen(form, lambda values: None if values is None else self.filter(values["words"]))
 
     def filter(self, words: str) -> None:
@@ -257,11 +278,32 @@ class DeadLettersView(View):
         """What a replay of all that match would come to."""
         self._try_out(self.matching())
 
-    def _try_out(self, chosen: Chosen | None) -> None:
+    def action_mend(self) -> None:
+        """Set fields of the marked letters, or of this one, and try that out; the dry run then replays them so."""
+        self._mend(self.chosen())
+
+    def action_mend_all(self) -> None:
+        """Set fields of all that match, and try that out."""
+        self._mend(self.matching())
+
+    def _mend(self, chosen: Chosen | None) -> None:
+        if chosen is None:
+            return
+        letter = self._table.current
+        failed = None if letter is None else failed_field(letter.error)
+        hint = f"{failed or 'field'}=value, or tag.field=value, or several"
+        form = FormDialog(
+            f"Mend {chosen.which}", [Field("fields", "Set", "", hint, fields_problem)], lambda _: (), "Try it out"
+        )
+        self.nomnom.push_screen(
+            form, lambda values: None if values is None else self._try_out(chosen, parse_fields(values["fields"]))
+        )
+
+    def _try_out(self, chosen: Chosen | None, edit: Edit | None = None) -> None:
         from nomnom_tui.screens.letter_trials import LetterTrialsView
 
         if chosen is not None:
-            self.nomnom.push_screen(LetterTrialsView(chosen))
+            self.nomnom.push_screen(LetterTrialsView(chosen, edit))
 
     def action_groups(self) -> None:
         """What the letters have in common."""
@@ -308,9 +350,8 @@ def letter_columns() -> list[Column[Letter]]:
         Column("Entity", lambda each: each.entity, 10),
         Column("Reason", _reason, 10),
         Column("Tries", lambda each: str(each.attempts), 5, right=True, rank=1),
-        Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=3),
-        Column("Message id", lambda each: (each.message_id, Tone.MUTED), 36, rank=2),
-        Column("Error", lambda each: each.error, 34, share=1),
+        Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=2),
+        Column("Error", lambda each: error_line(each.error), 28, share=1),
     ]
 
 

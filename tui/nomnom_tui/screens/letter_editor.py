@@ -8,6 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
 from textual.widgets import TextArea
 
 from nomnom_tui.facts import TextTable
@@ -57,6 +58,7 @@ class LetterEditorView(View):
         self._checked = TextTable(id="fields")
         self._difference = TextTable(id="changes", empty="nothing was changed")
         self._valid = False
+        self._soon: Timer | None = None
 
     @property
     def crumb(self) -> str:
@@ -104,7 +106,9 @@ class LetterEditorView(View):
 
     @on(TextArea.Changed)
     def _changed(self) -> None:
-        self.set_timer(_PAUSE, self._check, name="check")
+        if self._soon is not None:
+            self._soon.stop()
+        self._soon = self.set_timer(_PAUSE, self._check, name="check")
 
     def _check(self) -> None:
         pipeline, letter = self._pipeline, self._letter

@@ -10,7 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom_tui import figures
-from nomnom_tui.letter_changes import parse_filter
+from nomnom_tui.error_line import error_line
+from nomnom_tui.letter_changes import narrow, parse_filter
 from nomnom_tui.panel import Panel
 from nomnom_tui.table import Column, LiveTable
 from nomnom_tui.tones import Tone
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 _WAYS = ("error", "reason", "entity")
 _BAR = 12
+_INTERVAL = 2.0
+_WITHIN = 1.0
+"""Seconds of reading letters that are not known yet, for each look."""
+_SOON = 0.1
+"""Seconds until the next look while there are such letters."""
 
 
 class LetterGroupsView(View):
@@ -34,13 +40,15 @@ class LetterGroupsView(View):
         self._words, self._choose = words, choose
         self._way = _WAYS[0]
         self._most = 1
+        self._scan = ""
+        """How far the first look at every letter is; empty once it is done."""
         self._table: LiveTable[Group] = LiveTable(
             [
                 Column("Letters", lambda each: figures.count(each.count), 9, right=True),
                 Column("", lambda each: ("█" * max(1, round(_BAR * each.count / self._most)), Tone.BAD), _BAR, rank=1),
                 Column("Newest", lambda each: figures.age(each.newest), 7, right=True),
                 Column("Oldest", lambda each: figures.age(each.oldest), 7, right=True, rank=2),
-                Column("What", lambda each: each.key or "not said", 30, share=1),
+                Column("What", lambda each: error_line(each.key) if each.key else "not said", 44, share=1),
             ],
             key=lambda each: each.key,
             id="table",
@@ -56,20 +64,28 @@ class LetterGroupsView(View):
         """Letters come and go."""
         self._table.focus()
         # The first look at 100,000 letters takes ten seconds: each load goes on where the one before stopped.
-        self.subscribe("groups", 2.0, self._load, self._show, self.query_one("#groups", Panel), timeout=60)
+        self.subscribe("groups", _INTERVAL, self._load, self._show, self.query_one("#groups", Panel), timeout=60)
 
     async def _load(self) -> list[Group]:
         from nomnom_control.dead_letters import GroupBy
 
         pipeline = await self.session.pipeline()
-        return await pipeline.dead_letters.groups(GroupBy(self._way), parse_filter(self._words), within=1.0)
+        letters = pipeline.dead_letters
+        found = await letters.groups(GroupBy(self._way), parse_filter(self._words), within=_WITHIN)
+        known, of = len(letters.index), letters.index.state.messages
+        self._scan = "" if letters.index.complete else f"  ◐ {known:,} of {of:,} looked at "
+        return found
 
     def _show(self, groups: list[Group]) -> None:
         self._most = max((each.count for each in groups), default=1)
         self._table.show(groups)
+        self._feeds["groups"].interval = _SOON if self._scan else _INTERVAL
+        scan = [(self._scan, Tone.ACCENT)] if self._scan else []
         words = [(f"  {self._words} ", Tone.ACCENT)] if self._words else []
         total = sum(each.count for each in groups)
-        self.query_one("#groups", Panel).retitle(f"{len(groups):,} groups by {self._way}", f"{total:,} letters", *words)
+        self.query_one("#groups", Panel).retitle(
+            f"{len(groups):,} groups by {self._way}", f"{total:,} letters", *words, *scan
+        )
 
     def action_by(self) -> None:
         """By error, reason or entity."""
@@ -79,4 +95,4 @@ class LetterGroupsView(View):
     @on(LiveTable.Chosen, "#table")
     def _open(self, event: LiveTable.Chosen) -> None:
         self.nomnom.pop_screen()
-        self._choose(event.row.filter.describe())
+        self._choose(narrow(self._words, event.row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -10,6 +11,7 @@ from textual.binding import Binding, BindingType
 
 from nomnom.errors import NomnomError
 from nomnom_tui import figures
+from nomnom_tui.error_line import error_line
 from nomnom_tui.letter_changes import Chosen, replay_change
 from nomnom_tui.panel import Panel
 from nomnom_tui.table import Column, LiveTable
@@ -19,6 +21,8 @@ from nomnom_tui.view import View
 if TYPE_CHECKING:
     from nomnom_control.dead_letters import Edit, Prediction
 
+_REDRAW = 0.3
+"""Seconds between two looks at what was found: of 100,000 letters there are 500 parts."""
 _MARKS = {
     "completes": ("✓", Tone.GOOD),
     "superseded": ("·", Tone.MUTED),
@@ -50,7 +54,7 @@ class LetterTrialsView(View):
                 Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
                 Column("Entity", lambda each: each.entity, 10),
                 Column("Outcome", _outcome, 19),
-                Column("Why", lambda each: each.detail, 30, share=1),
+                Column("Why", lambda each: error_line(each.detail), 30, share=1),
             ],
             key=lambda each: each.sequence,
             id="table",
@@ -75,9 +79,12 @@ class LetterTrialsView(View):
         panel = self.query_one("#trials", Panel)
         try:
             pipeline = await self.session.pipeline()
+            shown = 0.0
             async for part in pipeline.dead_letters.dry_run(self._chosen.selection, self._edit, deep=self._deep):
-                self._found = [*self._found, *part]
-                self._show(ended=False)
+                self._found.extend(part)
+                if monotonic() - shown >= _REDRAW:
+                    self._show(ended=False)
+                    shown = monotonic()
         except NomnomError as error:
             panel.say((("▲ ", Tone.WARNING), (str(error), Tone.PLAIN)))
             return
@@ -86,12 +93,12 @@ class LetterTrialsView(View):
     def _show(self, *, ended: bool) -> None:
         panel = self.query_one("#trials", Panel)
         panel.say()
-        self._table.show(self._found)
+        self._table.show(tuple(self._found))
         counted = Counter(each.outcome.value for each in self._found)
         beside = [(f"  {_MARKS[name][0]} {number:,} {name}", _MARKS[name][1]) for name, number in counted.most_common()]
         if not ended:
             beside.append((f"  ◐ of {self._chosen.count:,}", Tone.ACCENT))
-        edited = ["edited"] if self._edit is not None else []
+        edited = [] if self._edit is None else ["edited" if self._edit.payload is not None else _fields(self._edit)]
         deep = ["tried by PostgreSQL"] if self._deep else []
         panel.retitle(f"Dry run of {self._chosen.title}", *edited, *deep, *beside, (" ", Tone.PLAIN))
 
@@ -107,6 +114,10 @@ class LetterTrialsView(View):
     def _leave(self, done: bool) -> None:
         if done and self.nomnom.screen is self:
             self.nomnom.pop_screen()
+
+
+def _fields(edit: Edit) -> str:
+    return "with " + ", ".join(f"{name}={value}" for name, value in edit.fields.items())
 
 
 def _outcome(prediction: Prediction) -> Line:

@@ -17,6 +17,7 @@ from nomnom_tui import figures
 from nomnom_tui.changes import Change
 from nomnom_tui.commands import Command
 from nomnom_tui.dialogs import Field, FormDialog
+from nomnom_tui.error_line import error_line
 from nomnom_tui.pages import PAGE, PagedTable
 from nomnom_tui.panel import Panel
 from nomnom_tui.screens.message import MessageView
@@ -60,12 +61,12 @@ class MessagesView(View):
             [
                 Column("Status", lambda each: status_line(each.status), 12),
                 Column("Message id", lambda each: each.message_id, 36),
-                Column("Entity", lambda each: each.entity, 10),
-                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=2),
+                Column("Entity", lambda each: each.entity, 8),
+                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=3),
                 Column("Age", lambda each: figures.age(each.received_at), 7, right=True),
                 Column("Took", _took, 7, right=True),
-                Column("Failed", lambda each: str(each.retry_count or ""), 6, right=True, rank=1),
-                Column("", _note, 10, share=1),
+                Column("Failed", lambda each: str(each.retry_count or ""), 6, right=True, rank=2),
+                Column("", _note, 20, share=1, rank=1),
             ],
             key=lambda each: each.message_id,
             id="table",
@@ -243,7 +244,9 @@ def _took(message: MessageStatus) -> str:
 
 
 def _note(message: MessageStatus) -> Line:
-    return (message.error or ("superseded: newer rows were there" if message.superseded else ""), Tone.MUTED)
+    if message.error:
+        return error_line(message.error)
+    return ("superseded: newer rows were there" if message.superseded else "", Tone.MUTED)
 
 
 def _id_problem(text: str) -> str | None:

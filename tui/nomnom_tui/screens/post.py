@@ -8,6 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.timer import Timer
 from textual.widgets import TextArea
 
 from nomnom_tui.changes import Change
@@ -48,6 +49,7 @@ class PostView(View):
         self._pipeline: Pipeline | None = None
         self._example = -1
         self._valid = False
+        self._soon: Timer | None = None
         self._text = TextArea("", id="text", soft_wrap=True, show_line_numbers=True, tab_behavior="focus")
         self._text.cursor_blink = False
         self._checked = TextTable(id="fields", empty="type a message: TAG|field|…, its children below it, a line each")
@@ -83,7 +85,9 @@ class PostView(View):
 
     @on(TextArea.Changed)
     def _changed(self) -> None:
-        self.set_timer(_PAUSE, self._check, name="check")
+        if self._soon is not None:
+            self._soon.stop()
+        self._soon = self.set_timer(_PAUSE, self._check, name="check")
 
     def _check(self) -> None:
         if self._pipeline is None:
