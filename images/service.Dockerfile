@@ -1,0 +1,40 @@
+# The image of one service: SERVICE is api, worker or dashboard.
+#   docker build -f images/service.Dockerfile --build-arg SERVICE=api -t nomnom-ingestion-api .
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ARG SERVICE
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /build
+# Without pip: it has no use at run time.
+RUN python -m venv --without-pip /opt/nomnom
+# What the service depends on changes less often than the service: a layer of its own.
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['${SERVICE}'], sep='\n')" > wanted.txt \
+ && python -m pip --python /opt/nomnom/bin/python install -r wanted.txt -c constraints.txt
+COPY README.md hatch_build.py ./
+COPY schemas schemas
+COPY core core
+COPY services/${SERVICE}/nomnom_${SERVICE} services/${SERVICE}/nomnom_${SERVICE}
+RUN NOMNOM_PAGE=skip python -m pip --python /opt/nomnom/bin/python install --no-deps . \
+ && cp "/opt/nomnom/bin/nomnom-${SERVICE}" /opt/nomnom/bin/serve \
+ && find /opt/nomnom -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
+ && rm -f /opt/nomnom/bin/nomnom /opt/nomnom/bin/nomnom-tui /opt/nomnom/bin/Activate.ps1 /opt/nomnom/bin/activate*
+
+FROM ${PYTHON_IMAGE}
+ARG SERVICE
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="nomnom ${SERVICE}" \
+      org.opencontainers.image.description="Takes pipe-delimited records over HTTP, keeps them in NATS JetStream, writes them to PostgreSQL: the ${SERVICE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/nomnom /opt/nomnom
+ENV PATH=/opt/nomnom/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8080 8081 3000
+ENTRYPOINT ["/opt/nomnom/bin/serve"]
