@@ -16,7 +16,8 @@ from nomnom.errors import NomnomError
 from nomnom.schema import Entity, Field, Schema
 from nomnom.tables import Table, quote
 
-_LOCK = 0x6E6F6D6E6F6D  # "nomnom": one lock for all of setup
+LOCK = 0x6E6F6D6E6F6D  # "nomnom"
+"""The advisory lock of all of setup."""
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS nomnom_migrations (
     name       text PRIMARY KEY,
@@ -44,7 +45,7 @@ async def migrate(connection: asyncpg.Connection, schema: Schema) -> list[str]:
     """
     done: list[str] = []
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         await connection.execute(_LEDGER)
         applied = {row["name"]: row["checksum"] for row in await connection.fetch("TABLE nomnom_migrations")}
         done += await _apply_files(connection, applied)

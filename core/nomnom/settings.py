@@ -9,7 +9,7 @@ from typing import Annotated, Self
 import msgspec
 
 from nomnom.errors import NomnomError
-from nomnom.streams import StreamSettings
+from nomnom.streams import DAY, GIB, StreamSettings
 
 
 class SettingsError(NomnomError):
@@ -28,6 +28,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     nats_stream: str = "MESSAGES"
     nats_consumer: str = "workers"
     nats_replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    nats_max_age: Seconds = DAY
+    nats_max_bytes: Positive = GIB
+    nats_dead_max_age: Seconds = 7 * DAY
+    nats_dead_max_bytes: Positive = GIB
+    nats_ack_wait: Seconds = 30.0
+    nats_inbox_prefix: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+(\.[\w-]+)*$")] = "_INBOX"
+    """Where answers come to: a user of NATS may be allowed no inboxes but its own."""
     database_url: str = "postgresql://postgres@127.0.0.1:5432/nomnom"
     nomnom_schema: str = "tpch"
     log_level: str = "info"
@@ -47,7 +54,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     @property
     def streams(self) -> StreamSettings:
         """The streams that these settings name."""
-        return StreamSettings(stream=self.nats_stream, consumer=self.nats_consumer, replicas=self.nats_replicas)
+        return StreamSettings(
+            stream=self.nats_stream,
+            consumer=self.nats_consumer,
+            replicas=self.nats_replicas,
+            max_age=self.nats_max_age,
+            max_bytes=self.nats_max_bytes,
+            dead_max_age=self.nats_dead_max_age,
+            dead_max_bytes=self.nats_dead_max_bytes,
+            ack_wait=self.nats_ack_wait,
+        )
 
 
 _SECRET_PARAMETERS = frozenset({"password", "passfile", "sslpassword", "token"})

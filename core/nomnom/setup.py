@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import asyncpg
@@ -12,22 +12,51 @@ from nats.errors import Error as NatsError
 
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
+from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
-from nomnom.settings import Settings, without_secrets
+from nomnom.settings import Seconds, Settings, without_secrets
 from nomnom.streams import ensure_streams
+from nomnom.telemetry import configure_logging, logger
 
 T = TypeVar("T")
+_log = logger(__name__)
 _PAUSE = 0.5
+_WAIT = 30.0
+
+
+class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
+    """What setup needs: servers and schema, and the URL of each component that has a role of its own.
+
+    The tables belong to who connects with ``DATABASE_URL``.
+    """
+
+    nomnom_setup_wait: Seconds = _WAIT
+    """How long to wait for each server, in seconds."""
+    database_worker_url: str = ""
+    database_api_url: str = ""
+    database_dashboard_url: str = ""
+    database_operator_url: str = ""
+
+    @property
+    def roles(self) -> list[Role]:
+        """The roles to make; raises RoleError where a URL names no user or no password."""
+        urls = {
+            "worker": self.database_worker_url,
+            "api": self.database_api_url,
+            "dashboard": self.database_dashboard_url,
+            "operator": self.database_operator_url,
+        }
+        return [Role.from_url(component, url) for component, url in urls.items() if url]
 
 
 class SetupError(NomnomError):
     """NATS or PostgreSQL could not be reached in time."""
 
 
-async def set_up(settings: Settings, wait: float = 30.0) -> list[str]:
-    """Make streams and tables, waiting up to ``wait`` seconds for each server; returns what was done.
+async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] = ()) -> list[str]:
+    """Make streams, tables and roles, waiting up to ``wait`` seconds for each server; returns what was done.
 
-    Raises SetupError, StreamError, MigrationError or SchemaError.
+    Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
     """
     schema = load_schema(settings.nomnom_schema)
     done: list[str] = []
@@ -41,6 +70,7 @@ async def set_up(settings: Settings, wait: float = 30.0) -> list[str]:
             reconnect_time_wait=0,
             connect_timeout=5,
             error_cb=_ignore,
+            inbox_prefix=settings.nats_inbox_prefix,
         )
         try:
             done.extend(await ensure_streams(client.jetstream(timeout=10), settings.streams))
@@ -51,12 +81,25 @@ async def set_up(settings: Settings, wait: float = 30.0) -> list[str]:
         connection = await asyncpg.connect(settings.database_url, timeout=5)
         try:
             done.extend(await migrate(connection, schema))
+            done.extend(await ensure_roles(connection, schema, roles))
         finally:
             await connection.close()
 
     await _retry(streams, wait, "NATS", settings.nats_url)
     await _retry(tables, wait, "PostgreSQL", settings.database_url)
     return done
+
+
+def main() -> None:
+    """``nomnom-setup``: what ``nomnom setup`` does, for an image that holds no terminal app."""
+    try:
+        settings = SetupSettings.from_environment()
+        configure_logging("setup", settings)
+        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, settings.roles))
+    except NomnomError as error:
+        raise SystemExit(f"nomnom-setup: {error}") from error
+    for each in done:
+        _log.info(each)
 
 
 async def _retry(step: Callable[[], Awaitable[T]], wait: float, what: str, url: str) -> T:

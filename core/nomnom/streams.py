@@ -23,6 +23,7 @@ from nomnom.envelope import DEAD, INGEST
 from nomnom.errors import NomnomError
 
 DAY = 24 * 60 * 60.0
+GIB = 1024**3
 DUPLICATE_WINDOW = 120.0
 MAX_MSG_SIZE = 1024 * 1024 + 64 * 1024
 """A body of 1 MiB and its headers; nats-server's max_payload has to allow it (see MAX_PAYLOAD)."""
@@ -42,9 +43,9 @@ class StreamSettings:
     consumer: str = "workers"
     replicas: int = 1
     max_age: float = DAY
-    max_bytes: int = 1024**3
+    max_bytes: int = GIB
     dead_max_age: float = 7 * DAY
-    dead_max_bytes: int = 1024**3
+    dead_max_bytes: int = GIB
     ack_wait: float = 30.0
     max_ack_pending: int = 50_000
 

@@ -29,18 +29,19 @@ _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=F
 async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0) -> None:
     """Make or migrate streams and tables.
 
-    It is safe to repeat, and at once with others. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA say where.
+    It is safe to repeat, and at once with others. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA say where;
+    DATABASE_WORKER_URL, ..._API_URL, ..._DASHBOARD_URL and ..._OPERATOR_URL, with which roles the components log in.
 
     Parameters
     ----------
     wait
         Seconds to wait for the servers.
     """
-    from nomnom.settings import Settings
-    from nomnom.setup import set_up
+    from nomnom.setup import SetupSettings, set_up
     from nomnom_control.command_line.output import tell
 
-    for line in await set_up(Settings.from_environment(), wait):
+    settings = SetupSettings.from_environment()
+    for line in await set_up(settings, wait, settings.roles):
         tell(line)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from nomnom.settings import without_secrets
+from nomnom.settings import Settings, without_secrets
 from nomnom.telemetry import logger
 from nomnom_api.errors import UnavailableError
 
@@ -27,8 +27,10 @@ class Link:
     nats-py's own reconnection ends for good on some errors (an expired login, a protocol error).
     """
 
-    def __init__(self, url: str, opened: Callable[[Client], Awaitable[None]], lost: Callable[[str], None]) -> None:
-        self._servers = url.split(",")
+    def __init__(
+        self, settings: Settings, opened: Callable[[Client], Awaitable[None]], lost: Callable[[str], None]
+    ) -> None:
+        self._servers, self._inbox = settings.nats_url.split(","), settings.nats_inbox_prefix
         self._shown = ", ".join(map(without_secrets, self._servers))
         self._opened, self._lost = opened, lost
         self._running: asyncio.Task[None] | None = None
@@ -107,6 +109,7 @@ class Link:
         await client.connect(
             self._servers,
             name="nomnom-api",
+            inbox_prefix=self._inbox,
             connect_timeout=_CONNECT,
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,

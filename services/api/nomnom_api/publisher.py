@@ -85,7 +85,7 @@ class Publisher:
         self._now: Callable[[], float] = time.monotonic
         self.singles = 0
         """Messages of :meth:`publish` that wait for their acks."""
-        self.link = Link(settings.nats_url, self._subscribe, self._fail_all)
+        self.link = Link(settings, self._subscribe, self._fail_all)
 
     @property
     def in_flight(self) -> int:

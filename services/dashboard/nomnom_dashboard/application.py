@@ -72,7 +72,7 @@ class Dashboard:
         self.database = Database(
             settings.database_url, settings.nomnom_dashboard_connections, settings.nomnom_dashboard_query_seconds
         )
-        self.broker = Broker(settings.nats_url, settings.streams)
+        self.broker = Broker(settings)
         self.broadcast = Broadcast()
         self.metrics = Metrics()
         self.metrics.watch_clients(lambda: self.broadcast.clients)

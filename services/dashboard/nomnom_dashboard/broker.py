@@ -14,8 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from nomnom.envelope import INGEST
-from nomnom.settings import without_secrets
-from nomnom.streams import StreamSettings
+from nomnom.settings import Settings, without_secrets
 from nomnom.telemetry import logger
 from nomnom_dashboard.errors import UnavailableError
 from nomnom_dashboard.tasks import end
@@ -94,8 +93,9 @@ class StoredMessage:
 class Broker:
     """One connection that comes back by itself; every question has a time limit and fails as UnavailableError."""
 
-    def __init__(self, url: str, streams: StreamSettings) -> None:
-        self.url, self.streams = url, streams
+    def __init__(self, settings: Settings) -> None:
+        self.url, self.streams = settings.nats_url, settings.streams
+        self._inbox = settings.nats_inbox_prefix
         self._client = Client()
         self._connecting: asyncio.Task[None] | None = None
         self._problem = "not connected yet"
@@ -213,6 +213,7 @@ class Broker:
                 await self._client.connect(
                     self.url,
                     name="nomnom-dashboard",
+                    inbox_prefix=self._inbox,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,
                     connect_timeout=3,

@@ -40,7 +40,7 @@ class Link:
     """
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
-        self._servers = settings.nats_url.split(",")
+        self._servers, self._inbox = settings.nats_url.split(","), settings.nats_inbox_prefix
         self._shown = ", ".join(map(without_secrets, self._servers))
         self._outage, self._unsent_gauge = metrics.outage.labels("nats"), metrics.unsent
         self._unsent: deque[tuple[str, bytes]] = deque(maxlen=_UNSENT)
@@ -142,6 +142,7 @@ class Link:
                 await client.connect(
                     self._servers,
                     name="nomnom-worker",
+                    inbox_prefix=self._inbox,
                     allow_reconnect=False,
                     connect_timeout=_CONNECT,
                     # nats-py goes through the servers this often even where it may not reconnect.

@@ -1,0 +1,88 @@
+"""The roles that setup makes: each may do what its component does, and no more."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+import asyncpg
+import pytest
+
+from conftest import Deployment
+from nomnom.roles import Role, RoleError
+from nomnom.setup import set_up
+
+WRITERS = ("worker", "operator")
+TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_migrations")
+READABLE = {
+    "worker": {"orders", "message_status"},
+    "api": {"message_status"},
+    "dashboard": {"orders", "message_status", "nomnom_audit"},
+    "operator": set(TABLES),
+}
+
+
+def url_of(deployment: Deployment, role: str, password: str) -> str:
+    parts = urlsplit(deployment.settings.database_url)
+    return parts._replace(netloc=f"{role}:{password}@{parts.hostname}:{parts.port}").geturl()
+
+
+def roles(deployment: Deployment, password: str = "s3cret-Ä") -> list[Role]:
+    database = urlsplit(deployment.settings.database_url).path.lstrip("/")
+    return [Role(each, f"{database}_{each}", password) for each in READABLE]
+
+
+async def allowed(connection: asyncpg.Connection, role: str, right: str) -> set[str]:
+    return {
+        table
+        for table in TABLES
+        if await connection.fetchval("SELECT has_table_privilege($1, $2::text, $3)", role, table, right)
+    }
+
+
+async def test_each_role_has_its_rights_and_no_more(deployment: Deployment) -> None:
+    made = roles(deployment)
+    done = await set_up(deployment.settings, wait=5, roles=made)
+    assert [f"role {each.name}: created" in done for each in made] == [True] * 4
+    again = await set_up(deployment.settings, wait=5, roles=made)
+    assert [f"role {each.name}: up to date" in again for each in made] == [True] * 4
+    for role in made:
+        assert await allowed(deployment.database, role.name, "SELECT") == READABLE[role.component]
+        writes = {"orders", "message_status"} if role.component in WRITERS else set[str]()
+        assert await allowed(deployment.database, role.name, "UPDATE") == writes
+        assert await allowed(deployment.database, role.name, "INSERT") == (
+            writes | {"nomnom_audit"} if role.component == "operator" else writes
+        )
+        assert await allowed(deployment.database, role.name, "DELETE") == set()
+
+
+async def test_a_role_logs_in_with_the_password_of_its_url(deployment: Deployment) -> None:
+    (role, *_) = roles(deployment)
+    await set_up(deployment.settings, wait=5, roles=[role])
+    await (await asyncpg.connect(url_of(deployment, role.name, quote(role.password)))).close()
+    await set_up(deployment.settings, wait=5, roles=[Role(role.component, role.name, "another")])
+    await (await asyncpg.connect(url_of(deployment, role.name, "another"))).close()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(url_of(deployment, role.name, quote(role.password)))
+
+
+async def test_who_may_not_make_roles_is_told_so(deployment: Deployment) -> None:
+    owner, other = roles(deployment)[:2]
+    await set_up(deployment.settings, wait=5, roles=[owner])
+    await deployment.database.execute(f'GRANT SELECT, INSERT ON nomnom_migrations TO "{owner.name}"')
+    weak = await asyncpg.connect(url_of(deployment, owner.name, quote(owner.password)))
+    try:
+        from nomnom.roles import ensure_roles
+        from nomnom.schema import load_schema
+
+        with pytest.raises(RoleError, match=f"role {other.name} of the api: permission denied"):
+            await ensure_roles(weak, load_schema("tpch"), [other])
+    finally:
+        await weak.close()
+
+
+def test_a_url_without_a_user_or_password_is_refused() -> None:
+    for url in ("postgresql://host/db", "postgresql://user@host/db"):
+        with pytest.raises(RoleError, match="the worker's database URL has no user or no password"):
+            Role.from_url("worker", url)
+    role = Role.from_url("worker", "postgresql://us%40er:p%2Fw@host/db")
+    assert (role.name, role.password) == ("us@er", "p/w")
