@@ -13,11 +13,13 @@ COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['${SERVICE}'], sep='\n')" > wanted.txt \
  && python -m pip --python /opt/nomnom/bin/python install -r wanted.txt -c constraints.txt
 COPY README.md hatch_build.py ./
-COPY schemas schemas
+COPY helm/nomnom/files/schemas schemas
 COPY core core
 COPY services/${SERVICE}/nomnom_${SERVICE} services/${SERVICE}/nomnom_${SERVICE}
 RUN NOMNOM_PAGE=skip python -m pip --python /opt/nomnom/bin/python install --no-deps . \
  && cp "/opt/nomnom/bin/nomnom-${SERVICE}" /opt/nomnom/bin/serve \
+ # What packages bring for compiling against them has no use here.
+ && find /opt/nomnom \( -name '*.c' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' \) -delete \
  && find /opt/nomnom -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
  && rm -f /opt/nomnom/bin/nomnom /opt/nomnom/bin/nomnom-tui /opt/nomnom/bin/Activate.ps1 /opt/nomnom/bin/activate*
 
