@@ -15,12 +15,19 @@ from nomnom.errors import NomnomError
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
 from nomnom.settings import Seconds, Settings, without_secrets
-from nomnom.streams import ensure_streams
+from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
 T = TypeVar("T")
 _log = logger(__name__)
 _PAUSE = 0.5
+_PASSING = (
+    OSError,
+    NatsError,
+    StreamsNotReadyError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+)
 _WAIT = 30.0
 
 
@@ -107,10 +114,10 @@ async def _retry(step: Callable[[], Awaitable[T]], wait: float, what: str, url: 
     while True:
         try:
             return await step()
-        except (OSError, NatsError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except _PASSING as error:
             if asyncio.get_running_loop().time() >= deadline:
                 problem = str(error) or type(error).__name__
-                raise SetupError(f"{what} at {without_secrets(url)} did not answer in {wait:g} s: {problem}") from error
+                raise SetupError(f"{what} at {without_secrets(url)} was not ready in {wait:g} s: {problem}") from error
             await asyncio.sleep(_PAUSE)
 
 

@@ -31,8 +31,16 @@ MAX_PAYLOAD = 2 * 1024 * 1024
 """What nats-server is configured to take in one message."""
 
 
+_PASSING = frozenset({10004, 10005, 10008, 10009, 10023})
+"""A cluster of servers that is still coming together: incomplete, without peers or a leader, short of resources."""
+
+
 class StreamError(NomnomError):
     """A stream or consumer that cannot be made or brought to its definition."""
+
+
+class StreamsNotReadyError(StreamError):
+    """JetStream cannot do it yet: its servers may still be finding each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,7 @@ async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) 
                 await jetstream.add_stream(config)
                 done.append(f"stream {config.name}: created")
         except APIError as error:
-            raise StreamError(
+            raise _error(error)(
                 f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; change what is in "
                 "its way, or choose another NATS_STREAM"
             ) from error
@@ -127,8 +135,12 @@ async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) 
         done.append(f"consumer {settings.consumer}: up to date")
     except APIError as error:
         problem = f"consumer {settings.consumer} of {settings.stream}: {error.description}"
-        raise StreamError(f"{problem}; choose another NATS_CONSUMER, or delete it first") from error
+        raise _error(error)(f"{problem}; choose another NATS_CONSUMER, or delete it first") from error
     return done
+
+
+def _error(error: APIError) -> type[StreamError]:
+    return StreamsNotReadyError if error.code == 503 or error.err_code in _PASSING else StreamError
 
 
 async def _stream_exists(jetstream: JetStreamContext, name: str) -> bool:

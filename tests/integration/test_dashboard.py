@@ -362,6 +362,10 @@ async def test_the_stream_sends_each_snapshot_to_all(deployment: Deployment, das
         assert time.monotonic() < deadline
     metrics = (await dashboard.client.get("/metrics")).text
     assert 'nomnom_dashboard_source_up{source="postgresql"} 1.0' in metrics
+    assert "\nnomnom_lag_messages 0.0\n" in metrics
+    assert "\nnomnom_oldest_message_seconds 0.0\n" in metrics
+    assert "\nnomnom_workers_connected 0.0\n" in metrics
+    assert "\nnomnom_dead_letters 0.0\n" in metrics
     assert "nomnom_dashboard_requests_total" in metrics
 
 

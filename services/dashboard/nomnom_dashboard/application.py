@@ -113,7 +113,7 @@ class Dashboard:
         await self.database.close()
 
     def _publish(self, snapshot: Snapshot) -> None:
-        self.metrics.note_sources(database=snapshot.database.ok, nats=snapshot.nats.ok)
+        self.metrics.note(snapshot)
         self.broadcast.publish("snapshot", snapshot.sequence, snapshot)
 
     def _application(self) -> Application:

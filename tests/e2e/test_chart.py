@@ -1,0 +1,308 @@
+"""The chart as helm renders it: it lints, every manifest is one that the API server takes, and pods are locked down."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HELM = shutil.which("helm")
+CHART = Path(__file__).parents[2] / "helm" / "nomnom"
+VALUES = ["values.yaml", *sorted(path.name for path in CHART.glob("values-*.yaml"))]
+pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
+ELSEWHERE = "nats.external.servers={a:4222},nats.external.monitoringEndpoint=a:8222"
+
+
+def helm(*arguments: str, fails: bool = False) -> str:
+    done = subprocess.run([str(HELM), *arguments], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def render(*arguments: str, release: str = "nomnom", namespace: str = "nomnom") -> list[dict[str, Any]]:
+    text = helm("template", release, str(CHART), "--namespace", namespace, "--kube-version", "1.34", *arguments)
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in manifests:
+        name = f"{each['kind']}/{each['metadata']['name']}"
+        if each["kind"] == "Pod":
+            yield name, each
+        elif "template" in each.get("spec", {}):
+            yield name, each["spec"]["template"]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_it_lints(values: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "--values", str(CHART / values))
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_every_manifest_is_labelled_and_placed(values: str) -> None:
+    for each in render("--values", str(CHART / values)):
+        labels = each["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "nomnom", each["metadata"]
+        assert labels["app.kubernetes.io/part-of"] == "nomnom"
+        assert each["metadata"]["namespace"] == "nomnom"
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_every_container_is_locked_down_and_bounded(values: str) -> None:
+    found = list(pods(render("--values", str(CHART / values))))
+    assert len(found) >= 6
+    for name, pod in found:
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert spec["automountServiceAccountToken"] is False, name
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert "memory" in container["resources"]["limits"], name
+            assert "cpu" in container["resources"]["requests"], name
+            if name.partition("/")[0] in ("Deployment", "StatefulSet"):
+                assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
+
+
+def test_no_secret_stands_outside_of_secrets() -> None:
+    manifests = render("--set", "ingestion.api.auth.tokens={shop:s3cret-token}")
+    values = {
+        value
+        for each in manifests
+        if each["kind"] == "Secret"
+        for value in (each.get("data", {}) | each.get("stringData", {})).values()
+    }
+    assert len(values) == 12
+    others = yaml.safe_dump_all([each for each in manifests if each["kind"] != "Secret"])
+    assert not [value for value in values if value in others]
+
+
+def test_a_registry_is_put_before_every_image() -> None:
+    found = list(pods(render("--set", "global.imageRegistry=registry.example.com/mirror/")))
+    images = {container["image"] for _, pod in found for container in pod["spec"]["containers"]}
+    assert len(images) == 6
+    assert all(image.startswith("registry.example.com/mirror/") for image in images)
+    assert not [image for image in images if image.endswith(":latest") or "//" in image]
+
+
+def test_the_workers_number_is_kedas_alone() -> None:
+    def worker(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+        return next(
+            e["spec"] for e in manifests if (e["kind"], e["metadata"]["name"]) == ("Deployment", "nomnom-worker")
+        )
+
+    manifests = render("--set", "keda.minReplicas=1")
+    assert "replicas" not in worker(manifests)
+    scaled = next(each["spec"] for each in manifests if each["kind"] == "ScaledObject")
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 10)
+    assert (scaled["pollingInterval"], scaled["cooldownPeriod"]) == (15, 300)
+    trigger = scaled["triggers"][0]
+    assert trigger["type"] == "nats-jetstream"
+    assert trigger["metadata"]["lagThreshold"] == "100"
+    assert trigger["metadata"]["account"] == "NOMNOM"
+    without = render("--set", "keda.enabled=false", "--set", "ingestion.worker.replicas=3")
+    assert worker(without)["replicas"] == 3
+    assert not [each for each in without if each["kind"] == "ScaledObject"]
+
+
+def test_the_two_deployments_differ_by_their_schema_alone() -> None:
+    def without_checksums(name: str) -> dict[tuple[str, str], Any]:
+        found: dict[tuple[str, str], Any] = {}
+        for each in render("--values", str(CHART / f"values-{name}.yaml")):
+            kind, key = each["kind"], each["metadata"]["name"]
+            if kind in ("Secret", "Job"):
+                continue
+            for _, pod in pods([each]):
+                pod["metadata"].get("annotations", {}).pop("checksum/schema", None)
+            found[kind, key] = each
+        return found
+
+    tpch, shop = without_checksums("tpch"), without_checksums("ecommerce")
+    assert tpch.keys() == shop.keys()
+    assert {key for key in tpch if tpch[key] != shop[key]} == {("ConfigMap", "nomnom-schema"), ("Pod", "nomnom-test")}
+
+
+def test_an_upgrade_that_changes_nothing_sets_nothing_up_again() -> None:
+    def job(*arguments: str) -> str:
+        return next(each["metadata"]["name"] for each in render(*arguments) if each["kind"] == "Job")
+
+    assert job() == job("--set", "ingestion.worker.batchSize=100")
+    assert job() != job("--set", "schema.name=ecommerce")
+    assert job() != job("--set", "ingestion.api.image.tag=v9")
+    assert job() != job("--set", "nats.streams.maxAge=3600")
+
+
+def test_routes_are_the_longest_first_and_not_rewritten() -> None:
+    manifests = render("--set", "ingress.enabled=true,httpRoute.enabled=true,httpRoute.parentRefs[0].name=gate")
+    (ingress,) = (each for each in manifests if each["kind"] == "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    routes = [(path["path"], path["backend"]["service"]["name"]) for path in rule["http"]["paths"]]
+    expected = [
+        ("/api/ingest", "nomnom-api"),
+        ("/api", "nomnom-dashboard-backend"),
+        ("/", "nomnom-dashboard-frontend"),
+    ]
+    assert routes == expected
+    assert "annotations" not in ingress["metadata"]
+    (route,) = (each for each in manifests if each["kind"] == "HTTPRoute")
+    assert [
+        (rule["matches"][0]["path"]["value"], rule["backendRefs"][0]["name"]) for rule in route["spec"]["rules"]
+    ] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "keda.minReplica=1"), "additional properties 'minReplica' not allowed"),
+        (("--set-string", "keda.minReplicas=one"), "got string, want integer"),
+        (("--set", "postgresql.enabled=false,database.existingSecret=x"), "database.host: name the PostgreSQL server"),
+        (("--set", "postgresql.enabled=false,database.host=db"), "database.existingSecret: name the Secret"),
+        (
+            ("--set", "nats.enabled=false,nats.external.servers={a:4222},nats.external.monitoringEndpoint=a:8222"),
+            "nats.auth.existingSecret: name the Secret",
+        ),
+        (("--set", "nats.enabled=false,nats.auth.existingSecret=x"), "nats.external.servers: name the servers"),
+        (("--set", "schema.name=mine"), 'the chart has no schema "mine"'),
+        (("--set", "keda.minReplicas=20"), "keda.minReplicas: 20 is more than keda.maxReplicas, 10"),
+        (("--set", "httpRoute.enabled=true"), "httpRoute.parentRefs: name the gateway"),
+        (("--set", "keda.install=true"), "KEDA's chart is not here yet"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_with_a_reason(arguments: tuple[str, ...], said: str) -> None:
+    told = helm("template", "nomnom", str(CHART), "--kube-version", "1.34", *arguments, fails=True)
+    assert said in told
+
+
+def test_kedas_own_chart_comes_along_where_it_is_asked_for(tmp_path: Path) -> None:
+    chart = tmp_path / "nomnom"
+    shutil.copytree(CHART, chart)
+    operator = chart / "charts" / "keda" / "charts" / "keda"
+    (operator / "templates").mkdir(parents=True)
+    (operator / "Chart.yaml").write_text("apiVersion: v2\nname: keda\nversion: 2.20.1\n")
+    (operator / "templates" / "it.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: keda-{{ .Values.level }}}\n"
+    )
+
+    def rendered(*arguments: str) -> str:
+        return helm("template", "nomnom", str(chart), "--kube-version", "1.34", *arguments)
+
+    assert "name: keda-debug" in rendered("--set", "keda.install=true,keda.operator.level=debug")
+    assert "name: keda-" not in rendered()
+
+
+class Network:
+    """Who reaches whom by the rendered NetworkPolicies (the rules of networking.k8s.io/v1)."""
+
+    def __init__(self, manifests: list[dict[str, Any]]) -> None:
+        self.policies = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"]
+
+    def reaches(self, source: str, target: str, port: int) -> bool:
+        return self._allows("Egress", source, target, port) and self._allows("Ingress", target, source, port)
+
+    def _allows(self, direction: str, own: str, other: str, port: int) -> bool:
+        if "/" in own:
+            return True
+        policies = [
+            each
+            for each in self.policies
+            if direction in each["policyTypes"] and _matches(each["podSelector"], _labels(own))
+        ]
+        rules = [rule for each in policies for rule in each.get(direction.lower()) or ()]
+        side = "to" if direction == "Egress" else "from"
+        return not policies or any(self._permits(rule, side, other, port) for rule in rules)
+
+    def _permits(self, rule: dict[str, Any], side: str, other: str, port: int) -> bool:
+        ports = rule.get("ports")
+        if ports and port not in [each["port"] for each in ports]:
+            return False
+        return side not in rule or any(_peer(peer, other) for peer in rule[side])
+
+
+def _labels(place: str) -> dict[str, str]:
+    component, _, instance = place.partition("@")
+    return {
+        "app.kubernetes.io/name": "nomnom",
+        "app.kubernetes.io/instance": instance or "nomnom",
+        "app.kubernetes.io/component": component,
+    }
+
+
+def _peer(peer: dict[str, Any], other: str) -> bool:
+    """``other`` is a component of the release, or ``namespace/anything`` of elsewhere."""
+    namespace, _, outside = other.rpartition("/")
+    if selector := peer.get("namespaceSelector"):
+        return bool(outside and namespace) and _matches(selector, {"kubernetes.io/metadata.name": namespace})
+    return not namespace and _matches(peer["podSelector"], _labels(other))
+
+
+def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    by_label = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+    return by_label and all(labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ()))
+
+
+NEEDED = [
+    *((user, "nats", 4222) for user in ("api", "worker", "dashboard-backend", "setup")),
+    *((user, "postgres", 5432) for user in ("api", "worker", "dashboard-backend", "setup")),
+    ("nats", "nats", 6222),
+    ("keda/operator", "nats", 8222),
+    ("dashboard-frontend", "dashboard-backend", 3000),
+    ("test", "api", 8080),
+    ("test", "dashboard-backend", 3000),
+    ("test", "dashboard-frontend", 5173),
+    ("edge/controller", "api", 8080),
+    ("edge/controller", "dashboard-backend", 3000),
+    ("edge/controller", "dashboard-frontend", 5173),
+    ("monitoring/prometheus", "worker", 8081),
+    ("monitoring/prometheus", "api", 8080),
+    ("monitoring/prometheus", "dashboard-backend", 3000),
+    *((pod, "kube-system/dns", 53) for pod in ("api", "worker", "nats", "postgres", "dashboard-frontend", "setup")),
+]
+REFUSED = [
+    ("dashboard-frontend", "postgres", 5432),
+    ("dashboard-frontend", "nats", 4222),
+    ("worker", "api", 8080),
+    ("api", "nats", 6222),
+    ("api", "nats", 8222),
+    ("postgres", "nats", 4222),
+    ("nats", "postgres", 5432),
+    ("keda/operator", "nats", 4222),
+    ("keda/operator", "postgres", 5432),
+    ("edge/controller", "postgres", 5432),
+    ("edge/controller", "worker", 8081),
+    ("edge/controller", "nats", 4222),
+    ("api@other", "postgres", 5432),
+    ("worker", "elsewhere/anything", 443),
+    ("postgres", "elsewhere/anything", 443),
+    ("test", "postgres", 5432),
+]
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    edge = '{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"edge"}}}'
+    return Network(render(f"--set-json=networkPolicy.clients=[{edge}]"))
+
+
+@pytest.mark.parametrize(("source", "target", "port"), NEEDED)
+def test_policies_allow_what_is_needed(network: Network, source: str, target: str, port: int) -> None:
+    assert network.reaches(source, target, port)
+
+
+@pytest.mark.parametrize(("source", "target", "port"), REFUSED)
+def test_policies_refuse_everything_else(network: Network, source: str, target: str, port: int) -> None:
+    assert not network.reaches(source, target, port)
+
+
+def test_without_named_clients_everyone_may_post_and_nobody_else_may_more() -> None:
+    network = Network(render())
+    assert network.reaches("anywhere/client", "api", 8080)
+    assert not network.reaches("anywhere/client", "nats", 4222)

@@ -1,0 +1,121 @@
+"""The chart's values: what each file sets is allowed and documented, and what is misspelt or ill-typed is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from nomnom.schema import load_schema, parse_schema
+
+CHART = Path(__file__).parents[2] / "helm" / "nomnom"
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+OTHERS = sorted(path.name for path in CHART.glob("values-*.yaml"))
+
+
+def objects(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """The places where a closed object stands."""
+    if not schema.get("additionalProperties", True):
+        yield path
+    for name, inner in values.items():
+        known = schema.get("properties", {}).get(name, {})
+        if isinstance(inner, dict) and "properties" in known:
+            yield from objects(inner, known, f"{path}.{name}".lstrip("."))
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, inner in values.items():
+        place = f"{path}.{name}".lstrip(".")
+        if isinstance(inner, dict) and inner:
+            yield from leaves(inner, place)
+        else:
+            yield place
+
+
+def at(values: dict[str, Any], path: str) -> Any:
+    for name in path.split(".") if path else ():
+        values = values[name]
+    return values
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    return base | {
+        name: merged(base[name], value) if isinstance(value, dict) and isinstance(base.get(name), dict) else value
+        for name, value in over.items()
+    }
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_file_holds_what_the_schema_allows(name: str) -> None:
+    jsonschema.validate(merged(DEFAULTS, yaml.safe_load((CHART / name).read_text())), SCHEMA)
+
+
+@pytest.mark.parametrize("place", sorted(objects(DEFAULTS, SCHEMA)))
+def test_a_misspelt_value_is_refused_at_every_place(place: str) -> None:
+    values = copy.deepcopy(DEFAULTS)
+    at(values, place)["mispelt"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="'mispelt' was unexpected"):
+        jsonschema.validate(values, SCHEMA)
+
+
+def test_an_ill_typed_value_is_refused_wherever_a_type_is_known() -> None:
+    wrong: dict[type, Any] = {bool: "yes", int: "many", float: "much", str: 7, list: {}, type(None): "none"}
+    for place in leaves(DEFAULTS):
+        parent, _, name = place.rpartition(".")
+        if re.search(r"(resources\.(requests|limits)|parameters|hard|labels)\.", place):
+            continue
+        values = copy.deepcopy(DEFAULTS)
+        value = at(values, place)
+        at(values, parent)[name] = wrong.get(type(value), "a text")
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(values, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("nats.replicas", 2),
+        ("keda.lagThreshold", 0),
+        ("database.sslMode", "maybe"),
+        ("nats.storage.size", "10 GB"),
+        ("nats.lameDuckSeconds", 5),
+        ("ingestion.worker.batchSize", 10_001),
+        ("ingestion.api.spread", "Never"),
+        ("monitoring.prometheusRule.ageShare", 2),
+        ("logLevel", "loud"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(place: str, value: object) -> None:
+    values = copy.deepcopy(DEFAULTS)
+    parent, _, name = place.rpartition(".")
+    at(values, parent)[name] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, SCHEMA)
+
+
+def test_the_readme_documents_every_value_with_its_default() -> None:
+    readme = (CHART / "README.md").read_text()
+    rows = dict(re.findall(r"^\| ([\w.]+) \| \w+ \| `(.*?)` \|", readme, re.MULTILINE))
+    documented = set(rows)
+    for place in leaves(DEFAULTS):
+        parts = place.split(".")
+        prefixes = {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
+        assert prefixes & documented, f"{place}: run helm-docs"
+        if place in rows:
+            assert json.loads(rows[place].replace("nil", "null")) == at(DEFAULTS, place), f"{place}: run helm-docs"
+    text = (CHART / "values.yaml").read_text()
+    assert len(re.findall(r"^ *# -- ", text, re.MULTILINE)) == len(documented)
+
+
+@pytest.mark.parametrize("name", ["tpch", "ecommerce"])
+def test_the_chart_holds_the_schemas_that_come_with_nomnom(name: str) -> None:
+    text = (CHART / "files" / "schemas" / f"{name}.yaml").read_text()
+    assert parse_schema(text).name == load_schema(name).name
