@@ -1,6 +1,7 @@
-"""Puts the dashboard's built page into the wheel; beside a work tree (an editable install) it is built in place.
+"""Puts the dashboard's built page, the chart and kind's files into the wheel; beside a work tree (an editable install)
+the page is built in place, and the others are used where they are.
 
-NOMNOM_PAGE=skip leaves it out: who installs the api or a worker alone has no use for it.
+NOMNOM_PAGE=skip leaves the page out: who installs the api or a worker alone has no use for it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_WEB = Path(__file__).parent / "services" / "dashboard" / "web"
+_HERE = Path(__file__).parent
+_WEB = _HERE / "services" / "dashboard" / "web"
+_FILES = {"helm/nomnom": "nomnom_control/files/chart", "kind": "nomnom_control/files/kind"}
 
 
-class PageHook(BuildHookInterface):
+class FilesHook(BuildHookInterface):
     """Builds the page, and says so where that is impossible: everything else works without."""
 
     def dependencies(self) -> list[str]:
@@ -29,8 +32,15 @@ class PageHook(BuildHookInterface):
         return []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if self.target_name != "wheel" or self._skipped():
+        if self.target_name != "wheel":
             return
+        if version != "editable":
+            # An image's build has neither: it holds a service alone.
+            build_data["force_include"].update({each: to for each, to in _FILES.items() if (_HERE / each).exists()})
+        if not self._skipped():
+            self._include_page(version, build_data)
+
+    def _include_page(self, version: str, build_data: dict[str, Any]) -> None:
         page = self._builder()
         try:
             built = page.build()

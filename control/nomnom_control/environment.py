@@ -80,10 +80,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the pipeline's parts answer for this user. ``database`` holds a password and is left out of repr."""
+    """Where the pipeline's parts answer for this user. What may hold a password is left out of repr."""
 
     api: str
-    nats: str
+    nats: str = field(repr=False)
     nats_monitor: str
     database: str = field(repr=False)
     dashboard: str | None = None
@@ -162,6 +162,39 @@ class StartOption:
     """What is wrong with a value, or None."""
 
 
+@dataclass(frozen=True, slots=True)
+class EnvironmentAction:
+    """A long operation that an environment offers beside starting, stopping and destroying it.
+
+    ``values`` are the choices by the options' names.
+    """
+
+    name: str
+    """Its name on the command line, as in ``nomnom upgrade``."""
+    title: str
+    """What it does, as an imperative: Upgrade the release."""
+    begin: Callable[[Mapping[str, str]], AsyncIterator[Progress]] = field(repr=False)
+    command: Callable[[Mapping[str, str]], str] = field(repr=False)
+    """The command line that does the same."""
+    options: tuple[StartOption, ...] = ()
+    plan: Callable[[Mapping[str, str]], Sequence[str]] = field(default=lambda _: (), repr=False)
+    losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A kind of environment that can be made where none is yet."""
+
+    name: str
+    title: str
+    options: tuple[StartOption, ...]
+    """What has to be chosen before there is anything to start."""
+    make: Callable[[Mapping[str, str]], Environment] = field(repr=False)
+    """The environment of these choices; nothing is done yet. Raises ControlError."""
+    keep: Callable[[Mapping[str, str]], None] = field(default=lambda _: None, repr=False)
+    """Remember the environment, so that it is found again; called when it is started. It writes a file."""
+
+
 class Environment(ABC):
     """A pipeline somewhere. Every method raises ControlError with what failed and what to do."""
 
@@ -171,6 +204,9 @@ class Environment(ABC):
     """The command line's options that choose this environment; none where it is the one chosen without options."""
     location: str = ""
     """Where it is, for people: a directory, a cluster's context."""
+
+    async def close(self) -> None:  # noqa: B027 (there may be nothing to close)
+        """Close what was opened to look at it; the next look opens it again."""
 
     @abstractmethod
     async def components(self) -> list[Component]:
@@ -245,6 +281,11 @@ class Environment(ABC):
         """The environment that :meth:`start` will start with these choices, by the options' names."""
         return self
 
+    def command(self, operation: str) -> str:
+        """The command line that does ``start``, ``stop`` or ``destroy``."""
+        text = {"start": "up --detach", "stop": "down", "destroy": "destroy --yes"}[operation]
+        return " ".join(("nomnom", text, *self.selector))
+
     def plan(self, operation: str) -> Sequence[str]:
         """What ``start``, ``stop`` or ``destroy`` would do, step by step, before it is done."""
         return ()
@@ -252,6 +293,10 @@ class Environment(ABC):
     def losses(self) -> Sequence[str]:
         """What :meth:`destroy` would remove for good."""
         return (f"everything in {self.location or self.name}",)
+
+    def actions(self) -> Sequence[EnvironmentAction]:
+        """What else can be done to it as a whole."""
+        return ()
 
     @abstractmethod
     def start(self) -> AsyncIterator[Progress]:

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from textual.signal import Signal
 from textual.theme import Theme
 
 from nomnom.errors import NomnomError
-from nomnom_control.environment import Environment
+from nomnom_control.environment import Blueprint, Environment
 from nomnom_tui.changes import Change
 from nomnom_tui.commands import Command, find
 from nomnom_tui.operations import Operation, Outcome
@@ -45,6 +45,8 @@ ChooseEnvironment = Callable[[], Environment]
 """Makes the environment to begin with; called in a thread, after the first paint."""
 FindEnvironments = Callable[[], Awaitable[list[Environment]]]
 """Finds the environments that can be chosen."""
+FindBlueprints = Callable[[], Awaitable[Sequence[Blueprint]]]
+"""Finds the kinds of environments that can be made."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class NomnomApp(App[int]):
         *,
         choose: ChooseEnvironment | None = None,
         known: FindEnvironments | None = None,
+        blueprints: FindBlueprints | None = None,
     ) -> None:
         super().__init__()
         self.session = session
@@ -91,6 +94,7 @@ class NomnomApp(App[int]):
         self._connectable = asyncio.Event()
         self._choose = choose
         self._find = known
+        self._blueprints = blueprints
         self._offered = False
         self._faults = 0
         self.preferences = preferences or read_preferences()
@@ -121,6 +125,8 @@ class NomnomApp(App[int]):
     async def on_unmount(self) -> None:
         """Close what the session opened, while its event loop still runs."""
         await self.session.close()
+        if self.session.chosen:
+            await self.session.environment.close()
 
     def _painted(self) -> None:
         if not self.is_headless:
@@ -153,6 +159,10 @@ class NomnomApp(App[int]):
         found = [] if self._find is None else await self._find()
         names = {(each.kind, each.name) for each in chosen}
         return [*chosen, *(each for each in found if (each.kind, each.name) not in names)]
+
+    async def blueprints(self) -> Sequence[Blueprint]:
+        """What can be made; raises ControlError."""
+        return () if self._blueprints is None else await self._blueprints()
 
     def _beat(self, pulse: Pulse) -> None:
         restarted = self.pulse.stopped and not pulse.stopped
@@ -457,15 +467,19 @@ class NomnomApp(App[int]):
 
 
 def run(
-    choose: ChooseEnvironment | None = None, *, readonly: bool = False, known: FindEnvironments | None = None
+    choose: ChooseEnvironment | None = None,
+    *,
+    readonly: bool = False,
+    known: FindEnvironments | None = None,
+    blueprints: FindBlueprints | None = None,
 ) -> int:
     """Run the app until the person leaves; returns the exit code.
 
     ``choose`` makes the environment to begin with, after the first paint: what it imports costs nothing before.
-    ``known`` finds the others that can be chosen; ``readonly`` refuses every change.
+    ``known`` finds the others that can be chosen, ``blueprints`` what can be made; ``readonly`` refuses every change.
     """
     _log_to_file()
-    app = NomnomApp(Session(readonly=readonly), choose=choose, known=known)
+    app = NomnomApp(Session(readonly=readonly), choose=choose, known=known, blueprints=blueprints)
     app.run()
     return app.return_code or 0
 

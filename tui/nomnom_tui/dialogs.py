@@ -11,7 +11,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Label, Static
+from textual.widgets import Button, Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
 
 from nomnom_tui.changes import Change
 from nomnom_tui.tones import Line, Tone, content
@@ -119,6 +120,49 @@ class AskDialog(Dialog[bool]):
         self.dismiss(event.button.id == "yes")
 
 
+class ChoiceDialog(Dialog[str | None]):
+    """A few things to choose one from, each with a line about it; the answer is the name of one."""
+
+    DEFAULT_CSS = """
+    ChoiceDialog OptionList {
+        height: auto; max-height: 20; margin: 1 0; border: none; padding: 0; background: $raised;
+    }
+    ChoiceDialog OptionList:focus { border: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "down", "Down", show=False, id="choice.down"),
+        Binding("k", "up", "Up", show=False, id="choice.up"),
+    ]
+
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._title, self._choices = title, choices
+
+    def compose(self) -> ComposeResult:
+        """The list."""
+        width = max(len(name) for name, _ in self._choices) + 2
+        with Vertical(id="box") as box:
+            box.border_title = self._title
+            yield OptionList(
+                *(
+                    Option(content(((name.ljust(width), Tone.STRONG), (told, Tone.MUTED))), id=name)
+                    for name, told in self._choices
+                )
+            )
+
+    def action_down(self) -> None:
+        """To the next one."""
+        self.query_one(OptionList).action_cursor_down()
+
+    def action_up(self) -> None:
+        """To the one before."""
+        self.query_one(OptionList).action_cursor_up()
+
+    @on(OptionList.OptionSelected)
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field of a form. ``check`` returns what is wrong with a value, or None."""
@@ -130,7 +174,7 @@ class Field:
     check: Callable[[str], str | None] = lambda _: None
 
 
-class FormDialog(Dialog[dict[str, str]]):
+class FormDialog(Dialog[dict[str, str] | None]):
     """Fields that are checked while typing, and what will happen with their present values."""
 
     def __init__(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nomnom_control.environment import Environment
+    from nomnom_control.cluster.known import ClusterEnvironments
+    from nomnom_control.environment import Blueprint, Environment
+    from nomnom_control.local.environment import LocalEnvironment
 
 
 def main() -> None:
@@ -23,7 +27,9 @@ def main() -> None:
         return
     from nomnom_tui.application import run
 
-    raise SystemExit(run(lambda: _environment(options), readonly=options.readonly))
+    raise SystemExit(
+        run(lambda: _environment(options), readonly=options.readonly, known=_known, blueprints=_blueprints)
+    )
 
 
 @dataclass(slots=True)
@@ -38,6 +44,28 @@ def _environment(options: _Options) -> Environment:
     from nomnom_control.command_line.options import Where, open_environment
 
     return open_environment(Where(options.folder, options.name))
+
+
+async def _known() -> list[Environment]:
+    """The environments that may be looked at without having been chosen: this machine's and the familiar clusters."""
+    return await asyncio.to_thread(_familiar)
+
+
+async def _blueprints() -> Sequence[Blueprint]:
+    return await asyncio.to_thread(lambda: _sources()[1].blueprints())  # noqa: PLW0108 (the sources take a moment, too)
+
+
+@cache
+def _sources() -> tuple[LocalEnvironment, ClusterEnvironments]:
+    from nomnom_control.cluster.known import ClusterEnvironments
+    from nomnom_control.local.environment import LocalEnvironment
+
+    return LocalEnvironment(), ClusterEnvironments()
+
+
+def _familiar() -> list[Environment]:
+    here, clusters = _sources()
+    return [here, *clusters.familiar()]
 
 
 def _app_options(arguments: Sequence[str]) -> _Options | None:

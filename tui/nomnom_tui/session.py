@@ -60,6 +60,8 @@ class Session:
     async def choose(self, environment: Environment) -> None:
         """Turn to another environment; what was open to the one before is closed."""
         await self.close()
+        if self._environment is not None and self._environment is not environment:
+            await self._environment.close()
         self._environment = environment
 
     async def close(self) -> None:

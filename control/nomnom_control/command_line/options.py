@@ -54,13 +54,28 @@ class Where:
         Path | None, Parameter(help="The local instance in this directory (NOMNOM_HOME).", show_default=False)
     ] = None
     env: Annotated[
-        str | None, Parameter(help="The environment of this name (NOMNOM_ENV); local by default.", show_default=False)
+        str | None, Parameter(help="The environment of this name (NOMNOM_ENV, nomnom env use).", show_default=False)
     ] = None
 
     @property
     def name(self) -> str:
         """The environment's name; a directory is one of this machine whatever NOMNOM_ENV says."""
-        return self.env or ("" if self.dir else os.environ.get("NOMNOM_ENV", "")) or LOCAL
+        if self.env or self.dir:
+            return self.env or LOCAL
+        return os.environ.get("NOMNOM_ENV") or _usual()
+
+
+def _usual() -> str:
+    """What ``nomnom env use`` chose; looked for without the libraries that read it, since most people chose nothing."""
+    import platformdirs
+
+    given = os.environ.get("NOMNOM_CLUSTERS")
+    path = Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
+    if not path.is_file():
+        return LOCAL
+    from nomnom_control.cluster.settings import read_settings
+
+    return read_settings().current or LOCAL
 
 
 def open_environment(where: Where | None) -> Environment:

@@ -6,6 +6,7 @@ from cyclopts import App, Group
 
 import nomnom
 from nomnom_control.command_line import (
+    cluster,
     completion,
     demonstration,
     dlq,
@@ -24,6 +25,7 @@ _RUN = Group("Run", sort_key=1)
 _SEND = Group("Send and follow", sort_key=2)
 _REPAIR = Group("Look and repair", sort_key=3)
 _SCALE = Group("Scale and change", sort_key=4)
+_CLUSTERS = Group("Kubernetes", sort_key=5)
 _ELSE = Group("Else", sort_key=9)
 
 app = App(
@@ -84,5 +86,22 @@ _schema.command(schemas.list_schemas, name="ls")
 _schema.command(schemas.show_schema, name="show")
 _schema.command(schemas.check_schema, name="check")
 
-for _part in (_letters, _stream, _consumer, _schema):
+_kind = App(name="kind", help="kind clusters: whole pipelines on this machine's docker.", group=_CLUSTERS)
+_kind.command(cluster.create)
+_kind.command(cluster.delete)
+_kind.command(cluster.load)
+
+_env = App(name="env", help="Environments: where pipelines run.", group=_CLUSTERS)
+_env.command(cluster.list_environments, name="ls")
+_env.command(cluster.use)
+_env.command(cluster.add)
+_env.command(cluster.forget)
+
+_images = App(name="images", help="The pipeline's images.", group=_CLUSTERS)
+_images.command(cluster.build)
+
+for _command in (cluster.install, cluster.upgrade, cluster.uninstall):
+    app.command(_command, group=_CLUSTERS)
+
+for _part in (_letters, _stream, _consumer, _schema, _kind, _env, _images):
     app.command(_part)

@@ -60,6 +60,7 @@ async def up(
     cooldown: Annotated[float | None, Parameter(validator=Number(gte=0), show_default=False)] = None,
     detach: Annotated[Flag, Parameter(name=("--detach", "-d"))] = False,
     check: Flag = False,
+    yes: Yes = False,
     where: Where | None = None,
 ) -> Exit:
     """Run the whole pipeline on this machine.
@@ -103,7 +104,13 @@ async def up(
     }  # fmt: skip
     rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     here = open_environment(where)
-    if detach or here.kind != LOCAL:
+    if here.kind != LOCAL:
+        confirm(f"Start on {here.location}?", here.plan("start"), yes=yes)
+        await show_progress(here.start())
+        say(f"it is up on {here.location}: nomnom status and the app look at it", "dim")
+        await here.close()
+        return Exit.OK
+    if detach:
         given = {"schema": schema, **ports, **rule}
         chosen = {name: str(value) for name, value in given.items() if value is not None}
         await show_progress(here.with_options(chosen).start())
@@ -200,11 +207,14 @@ def _figures(now: Scaling) -> str:
     return f"lag {count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
 
 
-async def down(*, where: Where | None = None) -> None:
+async def down(*, yes: Yes = False, where: Where | None = None) -> None:
     """Stop the pipeline in order; its data stay."""
     from nomnom_control.command_line.output import show_progress
 
-    await show_progress(open_environment(where).stop())
+    here = open_environment(where)
+    if here.kind != LOCAL:
+        confirm(f"Stop on {here.location}?", here.plan("stop"), yes=yes)
+    await show_progress(here.stop())
 
 
 async def destroy(*, yes: Yes = False, where: Where | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,11 +13,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from nomnom_control.environment import Component, Endpoints, Environment, Health
+from nomnom_control.environment import Component, Endpoints, Environment, Health, StartOption
 from nomnom_control.errors import ControlError
 from nomnom_tui import figures
 from nomnom_tui.changes import Change
-from nomnom_tui.dialogs import Field, FormDialog
+from nomnom_tui.dialogs import ChoiceDialog, Field, FormDialog
 from nomnom_tui.panel import Panel
 from nomnom_tui.pulse import Pulse
 from nomnom_tui.table import Column, LiveTable
@@ -52,10 +52,12 @@ class EnvironmentsView(View):
     """All known environments; below the table, what is known of the one under the cursor."""
 
     CRUMB = "Environments"
-    CHANGES = frozenset({"start", "stop", "destroy"})
+    CHANGES = frozenset({"start", "stop", "destroy", "make", "more"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start", id="environments.start"),
         Binding("S", "stop", "Stop", id="environments.stop"),
+        Binding("n", "make", "New", id="environments.new"),
+        Binding("o", "more", "More", id="environments.more"),
         Binding("D", "destroy", "Destroy", id="environments.destroy"),
     ]
     DEFAULT_CSS = """
@@ -141,28 +143,95 @@ class EnvironmentsView(View):
 
     def offer(self, environment: Environment) -> None:
         """Offer to start an environment."""
-        options = environment.start_options()
 
         def preview(values: Mapping[str, str]) -> Sequence[Line]:
             chosen = environment.with_options(values)
-            steps = list(chosen.plan("start"))
-            lines: list[Line] = [("What will happen:", Tone.MUTED)] if steps else []
-            lines += [[(f"  {at}. ", Tone.MUTED), (step, Tone.PLAIN)] for at, step in enumerate(steps, start=1)]
-            return [*lines, "", [("$ ", Tone.MUTED), (_command("up --detach", chosen), Tone.ACCENT)]]
+            return _preview(chosen.plan("start"), chosen.command("start"))
 
-        fields = [Field(each.name, each.label, each.value, each.hint, each.check) for each in options]
-        form = FormDialog(f"Start {environment.name}", fields, preview, "Start")
-        self.nomnom.push_screen(form, lambda values: None if values is None else self._start(environment, values))
+        form = FormDialog(f"Start {environment.name}", _fields(environment.start_options()), preview, "Start")
+        self.nomnom.push_screen(
+            form, lambda values: None if values is None else self._start(environment.with_options(values))
+        )
 
-    def _start(self, environment: Environment, values: Mapping[str, str]) -> None:
-        chosen = environment.with_options(values)
-        change = Change(f"Start {chosen.name}", _command("up --detach", chosen), begin=chosen.start)
+    def _start(self, chosen: Environment, keep: Callable[[], None] | None = None) -> None:
+        change = Change(f"Start {chosen.name}", chosen.command("start"), begin=chosen.start)
 
         async def start() -> None:
+            if keep is not None and not self.session.readonly:
+                try:
+                    await asyncio.to_thread(keep)
+                except (ControlError, OSError) as error:
+                    self.nomnom.tell_problem(change.title, error)
             if await self.nomnom.carry_out(change):
                 await self.nomnom.choose(chosen)
 
         self.nomnom.run_worker(start(), name=change.title, group="changes")
+
+    def action_make(self) -> None:
+        """Make a new environment: of which kind, with what choices, and the plan; then go."""
+        self.nomnom.run_worker(self._make(), name="new environment", group="dialogs")
+
+    async def _make(self) -> None:
+        try:
+            found = {each.name: each for each in await self.nomnom.blueprints()}
+        except (ControlError, OSError) as error:
+            self.nomnom.tell_problem("New environment", error)
+            return
+        if not found:
+            self.notify("no other environment can be made from here", markup=False)
+            return
+        dialog = ChoiceDialog("New environment", [(each.name, each.title) for each in found.values()])
+        name = await self.nomnom.push_screen_wait(dialog)
+        if name is None:
+            return
+        blueprint = found[name]
+
+        def preview(values: Mapping[str, str]) -> Sequence[Line]:
+            chosen = blueprint.make(values)
+            return _preview(chosen.plan("start"), chosen.command("start"))
+
+        form = FormDialog(f"New: {blueprint.name}", _fields(blueprint.options), preview, "Start")
+        values = await self.nomnom.push_screen_wait(form)
+        if values is not None:
+            self._start(blueprint.make(values), lambda: blueprint.keep(values))
+
+    def action_more(self) -> None:
+        """What else can be done to the environment under the cursor."""
+        if (environment := self._current) is not None:
+            self.nomnom.run_worker(self._more(environment), name="more", group="dialogs")
+
+    async def _more(self, environment: Environment) -> None:
+        found = {each.name: each for each in environment.actions()}
+        if not found:
+            self.notify(f"{environment.name} has nothing more", markup=False)
+            return
+        dialog = ChoiceDialog(environment.name, [(each.name, each.title) for each in found.values()])
+        name = await self.nomnom.push_screen_wait(dialog)
+        if name is None:
+            return
+        action, values = found[name], dict[str, str]()
+        title = f"{action.title}: {environment.name}"
+        if action.options:
+
+            def preview(values: Mapping[str, str]) -> Sequence[Line]:
+                return _preview(action.plan(values), action.command(values))
+
+            form = FormDialog(title, _fields(action.options), preview, "Go")
+            chosen = await self.nomnom.push_screen_wait(form)
+            if chosen is None:
+                return
+            values = chosen
+        # What has a form was shown with its plan already.
+        plan = () if action.options else tuple(action.plan(values))
+        self.nomnom.perform(
+            Change(
+                title,
+                action.command(values),
+                begin=lambda: action.begin(values),
+                plan=plan,
+                loses=action.losses,
+            )
+        )
 
     def action_stop(self) -> None:
         """Stop it; data stay."""
@@ -171,7 +240,7 @@ class EnvironmentsView(View):
         self.nomnom.perform(
             Change(
                 f"Stop {environment.name}",
-                _command("down", environment),
+                environment.command("stop"),
                 begin=environment.stop,
                 plan=tuple(environment.plan("stop")) or ("everything is stopped in order; data stay",),
             )
@@ -184,7 +253,7 @@ class EnvironmentsView(View):
         self.nomnom.perform(
             Change(
                 f"Destroy {environment.name}",
-                _command("destroy --yes", environment),
+                environment.command("destroy"),
                 begin=environment.destroy,
                 loses=tuple(environment.losses()),
                 plan=tuple(environment.plan("destroy")),
@@ -207,8 +276,14 @@ async def _look(environment: Environment) -> Seen:
         return Seen(environment, problem=str(error))
 
 
-def _command(text: str, environment: Environment) -> str:
-    return " ".join(("nomnom", text, *environment.selector))
+def _fields(options: Sequence[StartOption]) -> list[Field]:
+    return [Field(each.name, each.label, each.value, each.hint, each.check) for each in options]
+
+
+def _preview(steps: Sequence[str], command: str) -> list[Line]:
+    lines: list[Line] = [("What will happen:", Tone.MUTED)] if steps else []
+    lines += [[(f"  {at}. ", Tone.MUTED), (step, Tone.PLAIN)] for at, step in enumerate(steps, start=1)]
+    return [*lines, "", [("$ ", Tone.MUTED), (command, Tone.ACCENT)]]
 
 
 def _state(seen: Seen) -> Line:
@@ -230,7 +305,7 @@ def _details(seen: Seen) -> list[Line]:
 
         places = {
             "api": endpoints.api,
-            "NATS": endpoints.nats,
+            "NATS": without_secrets(endpoints.nats),
             "NATS monitor": endpoints.nats_monitor,
             "PostgreSQL": without_secrets(endpoints.database),
             "dashboard": endpoints.dashboard or "",

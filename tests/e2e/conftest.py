@@ -1,0 +1,169 @@
+"""A real cluster for a session: made by the product's own way, kept for all tests, deleted at the end.
+
+It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a lab's file of them under its usual place.
+NOMNOM_E2E_CLUSTER names a cluster to use and keep, which makes the second run a quick one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import yaml
+
+from nomnom_control.cluster.settings import ClusterSettings
+from nomnom_control.environment import Environment, Progress, Step
+from nomnom_control.images import missing_images
+from nomnom_control.kind.environment import KindEnvironment
+from nomnom_control.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
+_LAB = Path("/var/cache/nomnom-lab/env")
+
+
+def _lab() -> str | None:
+    """Take over the lab's variables; why there is none, where there is none."""
+    if "LAB_NODE_IMAGE" not in os.environ and _LAB.is_file():
+        for word in shlex.split(_LAB.read_text()):
+            name, equals, value = word.partition("=")
+            if equals:
+                os.environ[name] = os.path.expandvars(value)
+    if not os.environ.get("LAB_NODE_IMAGE"):
+        return "no lab: LAB_NODE_IMAGE is not set"
+    missing = [each for each in ("kind", "helm", "docker") if shutil.which(each) is None]
+    return f"no lab: {', '.join(missing)} not on PATH" if missing else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is asked of a cluster needs the lab; the first such test pays for it."""
+    reason = None
+    mine = [each for each in items if "lab" in getattr(each, "fixturenames", ())]
+    if mine:
+        reason = _lab()
+    for each in mine:
+        each.add_marker(pytest.mark.lab)
+        if each.get_closest_marker("timeout") is None:
+            each.add_marker(pytest.mark.timeout(600))
+        if reason:
+            each.add_marker(pytest.mark.skip(reason=reason))
+
+
+@dataclass
+class Start:
+    """How bringing the cluster up went."""
+
+    steps: list[Progress] = field(default_factory=list)
+    seconds: float = 0.0
+    images_built: bool = True
+
+
+@pytest.fixture(scope="session")
+def ingress_port() -> int:
+    """The host's port of the ingress controller."""
+    return int(os.environ.get("NOMNOM_E2E_INGRESS", "0")) or free_port()
+
+
+@pytest.fixture(scope="session")
+def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterSettings:
+    """The lab's node image and add-ons, free host ports; all else as everywhere."""
+    config: Any = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
+    for node in config["nodes"]:
+        for each in node.get("extraPortMappings", []):
+            each["hostPort"] = ingress_port if each["containerPort"] == 80 else free_port()
+    place = tmp_path_factory.mktemp("kind") / "cluster.yaml"
+    place.write_text(yaml.safe_dump(config))
+    return ClusterSettings(
+        node_image=os.environ["LAB_NODE_IMAGE"], addons=os.environ["LAB_ADDONS"], kind_config=str(place)
+    )
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    """How bringing the cluster up went; read it in a test that uses the lab."""
+    return Start()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab(
+    settings: ClusterSettings, start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[KindEnvironment]:
+    """The cluster with a pipeline of values-dev in it, ready."""
+    kept = os.environ.get("NOMNOM_E2E_CLUSTER")
+    name = kept or f"nomnom-e2e-{uuid.uuid4().hex[:6]}"
+    place = Path(os.environ["NOMNOM_E2E_KUBECONFIG"]) if kept else tmp_path_factory.mktemp("kube") / "config"
+    namespace = os.environ.get("NOMNOM_E2E_NAMESPACE", "nomnom")
+    here = KindEnvironment(name, settings, kubeconfig=place, namespace=namespace)
+    start.images_built = not await missing_images(settings)
+    began = time.monotonic()
+    try:
+        start.steps = await finish(here.start())
+        start.seconds = time.monotonic() - began
+        yield here
+    finally:
+        if not kept:
+            await finish(here.destroy())
+        await here.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pipeline(lab: KindEnvironment) -> AsyncIterator[Pipeline]:
+    """Connections through port-forwards, by a kubeconfig alone."""
+    async with await Pipeline.of(lab) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def outside(lab: KindEnvironment, ingress_port: int) -> AsyncIterator[httpx.AsyncClient]:
+    """A client before the ingress, as everyone outside is."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ingress_port}", timeout=20, trust_env=False) as client:
+
+        async def routed() -> bool:
+            try:
+                return (await client.get("/healthz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await eventually(routed, 60, "the ingress routes to the page")
+        yield client
+
+
+async def finish(steps: AsyncIterator[Progress]) -> list[Progress]:
+    """Run an operation to its end; no step may fail."""
+    events = [each async for each in steps]
+    assert not [each for each in events if each.state is Step.FAILED], events
+    return events
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
+    """Wait for something to become so."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await check():  # noqa: ASYNC110 (the cluster does it)
+                await asyncio.sleep(0.5)
+    except TimeoutError:
+        pytest.fail(f"not within {seconds:g} s: {what}")
+
+
+async def ready(environment: Environment, component: str) -> tuple[int, int]:
+    """How many of a component are ready, and wanted."""
+    found = next(each for each in await environment.components() if each.name == component)
+    return found.ready, found.desired

@@ -1,0 +1,218 @@
+"""Changes and losses of pods while records come in: nothing accepted is lost, no request goes unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from e2e.conftest import ROOT, eventually, finish, ready
+from e2e.traffic import completed, flowing, region
+from nomnom_control.cluster.manifests import apply, read_manifest
+from nomnom_control.environment import WORKER, Health
+from nomnom_control.kind.environment import KindEnvironment
+from nomnom_control.messages import UnknownMessage
+from nomnom_control.pipeline import Pipeline
+from nomnom_control.programs import ProgramError, run_text
+
+
+async def test_rollouts_under_load_lose_no_message_and_no_request(
+    lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient
+) -> None:
+    async with flowing(outside) as traffic:
+        await asyncio.sleep(1)
+        await finish(lab.restart("api"))
+        await finish(lab.restart(WORKER))
+        await asyncio.sleep(1)
+    assert traffic.troubles == []
+    assert len(traffic.accepted) > 50
+    await completed(pipeline, traffic)
+
+
+async def test_settings_make_a_revision_and_a_rollback_takes_them_back(lab: KindEnvironment) -> None:
+    await finish(lab.configure("api", {"LOG_LEVEL": "debug", "NOMNOM_API_DRAIN": "3"}, "a look at the details"))
+    revisions = await lab.history("api")
+    assert revisions[0].current
+    assert revisions[0].cause == "a look at the details"
+    assert revisions[0].settings["LOG_LEVEL"] == "debug"
+    assert revisions[1].settings["LOG_LEVEL"] == "info"
+    await finish(lab.rollback("api"))
+    after = await lab.history("api")
+    assert after[0].settings == revisions[1].settings
+    assert after[0].cause == f"rollback to revision {revisions[1].number}"
+    assert after[0].number > revisions[0].number
+
+
+async def test_a_release_rolls_back(lab: KindEnvironment) -> None:
+    before = (await lab.scaling()).rule
+    await finish(lab.installation.install((), [f"keda.maxReplicas={before.maximum + 1}"]))
+    assert (await lab.scaling()).rule.maximum == before.maximum + 1
+    await finish(lab.rollback("release"))
+    assert (await lab.scaling()).rule.maximum == before.maximum
+    assert (await lab.history("release"))[0].current
+
+
+async def test_the_charts_own_tests_pass(lab: KindEnvironment) -> None:
+    lines = [each async for each in lab.helm.test()]
+    assert any("Succeeded" in each for each in lines), lines
+
+
+async def test_a_rule_holds_over_an_upgrade(lab: KindEnvironment) -> None:
+    from dataclasses import replace
+
+    before = (await lab.scaling()).rule
+    await lab.set_scaling_rule(replace(before, maximum=before.maximum + 2, threshold=50))
+    await finish(lab.installation.install())
+    now = (await lab.scaling()).rule
+    assert (now.maximum, now.threshold) == (before.maximum + 2, 50)
+    await lab.set_scaling_rule(before)
+
+
+@pytest.mark.parametrize("component", ["nats", WORKER, "api"])
+async def test_a_killed_pod_loses_nothing(
+    lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient, component: str
+) -> None:
+    async with flowing(outside) as traffic:
+
+        async def there() -> bool:
+            return bool((await ready(lab, component))[0])
+
+        await eventually(there, 60, f"a {component}")
+        pod = (await lab.release.pods(component))[0]["metadata"]["name"]
+        await lab.cluster.delete(lab.release.path("v1/pods", pod), grace=0)
+
+        async def replaced() -> bool:
+            names = [each["metadata"]["name"] for each in await lab.release.pods(component)]
+            healthy, wanted = await ready(lab, component)
+            same = component == "nats" or pod not in names
+            return same and healthy >= wanted
+
+        await eventually(replaced, 120, f"another {component}")
+        await asyncio.sleep(2)
+    assert len(traffic.accepted) > 20
+    await completed(pipeline, traffic)
+
+
+async def test_a_drained_node_loses_nothing(
+    lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient
+) -> None:
+    pod = (await lab.release.pods("api"))[0]
+    node = pod["spec"]["nodeName"]
+    try:
+        async with flowing(outside) as traffic:
+            await lab.cluster.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
+            # Volumes of this lab are on their node: what keeps data stays there.
+            moving = [
+                each
+                for name in ("api", WORKER, "dashboard", "page")
+                for each in await lab.release.pods(name)
+                if each["spec"].get("nodeName") == node
+            ]
+            for each in moving:
+                name = each["metadata"]["name"]
+                eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+                await lab.cluster.create(lab.release.path("v1/pods", f"{name}/eviction"), eviction)
+
+            async def moved() -> bool:
+                pods = [each for name in ("api", "dashboard") for each in await lab.release.pods(name)]
+                found = [each for each in await lab.components() if each.name in ("api", "dashboard")]
+                return all(each["spec"].get("nodeName") != node for each in pods) and all(
+                    each.health is Health.HEALTHY for each in found
+                )
+
+            await eventually(moved, 120, "the pods elsewhere")
+        assert len(traffic.accepted) > 20
+        await completed(pipeline, traffic)
+    finally:
+        await lab.cluster.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": False}})
+
+
+async def test_port_forwards_outlive_their_pods(lab: KindEnvironment) -> None:
+    async with await Pipeline.of(lab) as opened:
+        before = (await lab.endpoints()).api
+        await opened.messages.post(region(1))
+        await finish(lab.restart("api"))
+        await opened.messages.post(region(2))
+        assert (await lab.endpoints()).api == before
+
+
+async def test_what_fails_says_why(lab: KindEnvironment) -> None:
+    given = lab.release.path("apps/v1/deployments", "nomnom-api")
+    image = (await lab.release.deployment("api"))["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    def patch(name: str) -> dict[str, object]:
+        return {"spec": {"template": {"spec": {"containers": [{"name": "api", "image": name}]}}}}
+
+    from nomnom_control.cluster.reasons import explain
+
+    await lab.cluster.patch(given, patch("localhost/no-such-image:1"), "strategic")
+    try:
+
+        async def told() -> bool:
+            text = await explain(lab.cluster, lab.release.namespace, lab.release.part("api"))
+            return "no-such-image" in text and "Pull" in text
+
+        await eventually(told, 90, "why the pod does not start")
+        assert (await ready(lab, "api"))[0] >= 1
+    finally:
+        await lab.cluster.patch(given, patch(image), "strategic")
+
+
+async def test_two_deployments_side_by_side_and_removed_without_a_trace(
+    lab: KindEnvironment, pipeline: Pipeline
+) -> None:
+    other = KindEnvironment(
+        lab.cluster_name,
+        lab.settings,
+        namespace="shop",
+        kubeconfig=lab.cluster.kubeconfig,
+        options={"values": "dev ecommerce", "set": "ingress.enabled=false"},
+    )
+    try:
+        await finish(other.start())
+        assert (await other.schema()).name == "ecommerce"
+        async with await Pipeline.of(other) as shop:
+            posted = await shop.messages.post("PR|e2e|Test|tools|1.00|1|1|true")
+            seen = [each.status async for each in shop.messages.follow(posted.message_id, timeout=90)]
+            assert seen[-1] == "completed"
+        assert (await lab.schema()).name == "tpch"
+        with pytest.raises(UnknownMessage):
+            await pipeline.messages.state(posted.message_id)
+    finally:
+        await finish(other.installation.uninstall(data=True))
+        await other.close()
+    kinds = (
+        "v1/pods", "v1/services", "v1/configmaps", "v1/secrets", "v1/persistentvolumeclaims", "apps/v1/deployments",
+        "apps/v1/statefulsets", "batch/v1/jobs", "keda.sh/v1alpha1/scaledobjects",
+        "autoscaling/v2/horizontalpodautoscalers", "networking.k8s.io/v1/networkpolicies",
+        "policy/v1/poddisruptionbudgets",
+    )  # fmt: skip
+    left = [
+        f"{kind} {each['metadata']['name']}"
+        for kind in kinds
+        for each in await lab.cluster.list(other.release.path(kind))
+        if each["metadata"]["name"] != "kube-root-ca.crt"
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize("values", ["", "dev", "prod", "tpch", "ecommerce"])
+async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnvironment, values: str) -> None:
+    chart = ROOT / "helm" / "nomnom"
+    files = ["--values", str(chart / f"values-{values}.yaml")] if values else []
+    strict = [lab.settings.helm, "lint", "--strict", str(chart), *files]
+    try:
+        await run_text(strict)
+    except ProgramError as error:
+        pytest.fail(str(error))
+    command = [lab.settings.helm, "template", "nomnom", str(chart), "--namespace", lab.release.namespace, *files]
+    objects = read_manifest(await run_text(command), f"the chart with {values or 'no'} values")
+    served = [each for each in objects if not str(each["apiVersion"]).startswith("monitoring.coreos.com")]
+    assert len(served) > 10
+    immutable = ("StatefulSet", "Job", "PersistentVolumeClaim")
+    for each in served:
+        # A name of its own: fields that cannot be changed later do not stand in the way.
+        if each["kind"] in immutable or each["kind"] == "Deployment":
+            each["metadata"]["name"] = f"trial-{each['metadata']['name']}"
+    await apply(lab.cluster, served, trial=True)

@@ -1,0 +1,89 @@
+"""Records posted for as long as something is done to the cluster, each followed to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from nomnom_control.pipeline import Pipeline
+
+_STATUSES = """
+SELECT status, count(*) AS messages
+FROM message_status
+WHERE message_id = ANY ($1::uuid[])
+GROUP BY status
+"""
+
+
+def region(number: int) -> str:
+    """A record of TPC-H that is good."""
+    return f"R|{number}|REGION {number}|posted by a test|"
+
+
+@dataclass
+class Traffic:
+    """What was accepted, and which requests were not answered at the first try."""
+
+    accepted: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+
+async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patience: float = 60.0) -> None:
+    """Post as a careful client: the same key again until there is a receipt."""
+    headers = {"Content-Type": "text/plain", "Idempotency-Key": str(uuid.uuid4())}
+    until = time.monotonic() + patience
+    while True:
+        try:
+            answer = await client.post("/api/ingest/message", content=text, headers=headers)
+        except httpx.TransportError as error:
+            traffic.troubles.append(repr(error))
+        else:
+            if answer.status_code == 202:
+                traffic.accepted.append(answer.json()["message_id"])
+                return
+            traffic.troubles.append(f"{answer.status_code} {answer.text[:200]}")
+            assert answer.status_code >= 500, answer.text
+        assert time.monotonic() < until, traffic.troubles[-3:]
+        await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def flowing(client: httpx.AsyncClient, *, rate: float = 40.0) -> AsyncIterator[Traffic]:
+    """Post ``rate`` records a second while the block runs."""
+    traffic = Traffic()
+    ending = asyncio.Event()
+
+    async def one_after_another(first: int) -> None:
+        number = first
+        while not ending.is_set():
+            await post(client, region(number), traffic)
+            number += 4
+            await asyncio.sleep(4 / rate)
+
+    tasks = [asyncio.ensure_future(one_after_another(each)) for each in range(4)]
+    try:
+        yield traffic
+    finally:
+        ending.set()
+        await asyncio.gather(*tasks)
+
+
+async def completed(pipeline: Pipeline, traffic: Traffic, *, patience: float = 120.0) -> None:
+    """Every accepted record is completed, each once; what is not is told."""
+    wanted = len(set(traffic.accepted))
+    assert wanted == len(traffic.accepted)
+    until = time.monotonic() + patience
+    while True:
+        async with pipeline.database.connection() as connection:
+            rows = await connection.fetch(_STATUSES, traffic.accepted)
+        found = {row["status"]: row["messages"] for row in rows}
+        if found.get("completed") == wanted:
+            return
+        assert time.monotonic() < until, f"{wanted} were accepted; of these {found}"
+        await asyncio.sleep(0.5)
