@@ -255,3 +255,69 @@ async def test_operations_run_at_once_and_the_first_error_ends_them() -> None:
         await run()
     assert sorted(seen) == ["fails", "waits"]
     assert ended.is_set()
+
+
+# What can be made, and done
+
+
+def test_a_kind_cluster_and_a_release_on_a_context_can_be_made() -> None:
+    found = {each.name: each for each in ClusterEnvironments().blueprints()}
+    assert set(found) == {"kind", "kube"}
+    made = found["kind"].make({"cluster": "one", "namespace": "nomnom", "values": "dev tpch", "set": ""})
+    assert made.location == "kind-one, namespace nomnom"
+    assert made.command("start") == "nomnom kind create one --values dev --values tpch"
+    assert made.command("destroy") == "nomnom kind delete one --yes"
+    values = {"name": "shop", "context": "prod", "namespace": "s", "release": "r", "values": "prod", "set": "a.b=1"}
+    made = found["kube"].make(values)
+    assert made.location == "prod, namespace s, release r"
+    assert made.command("start") == "nomnom install --yes --values prod --set a.b=1 --env shop"
+    assert ClusterEnvironments().find("shop") is None
+    found["kube"].keep(values)
+    again = ClusterEnvironments().find("shop")
+    assert again is not None
+    assert again.location == made.location
+
+
+def test_a_guest_on_a_kind_cluster_does_not_take_the_cluster_along() -> None:
+    (kind, _) = ClusterEnvironments().blueprints()
+    guest = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
+    assert guest.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
+    assert "delete the kind cluster" not in " ".join(guest.plan("destroy"))
+    assert "the kind cluster" not in " ".join(guest.losses())
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text", "problem"),
+    [
+        ("kind", "cluster", "Big One", "expected small letters"),
+        ("kube", "context", "nowhere", "the kubeconfig has kind-one, prod"),
+        ("kube", "name", "local", "an environment has that name"),
+        ("kube", "namespace", "-x", "expected small letters"),
+        ("kind", "values", "nowhere", "there is no values file nowhere"),
+        ("kind", "set", "alone", "expected name=value, found alone"),
+    ],
+)
+def test_a_wrong_choice_is_told(name: str, option: str, text: str, problem: str) -> None:
+    blueprint = next(each for each in ClusterEnvironments().blueprints() if each.name == name)
+    (found,) = (each for each in blueprint.options if each.name == option)
+    assert problem in (found.check(text) or "")
+    assert found.check(found.value) is None or not found.value
+
+
+def test_a_release_offers_its_actions_with_their_commands() -> None:
+    here = ClusterEnvironments().find("kube:prod")
+    assert here is not None
+    found = {each.name: each for each in here.actions()}
+    assert set(found) == {"upgrade", "rollback", "uninstall"}
+    assert found["upgrade"].command({"values": "dev", "set": ""}) == "nomnom upgrade --yes --values dev --env kube:prod"
+    assert found["rollback"].command({"revision": "3"}) == "nomnom rollback release 3 --env kube:prod"
+    assert found["rollback"].options[0].check("0") == "expected a number from 1 on, found 0"
+    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims stay",)
+    kind = ClusterEnvironments().find("kind:one")
+    assert kind is not None
+    assert [each.name for each in kind.actions()][-1] == "load"
+
+
+def test_another_pipeline_on_a_cluster_does_not_hide_the_first() -> None:
+    save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
+    assert "kind:one" in ClusterEnvironments().names()

@@ -29,7 +29,9 @@ class ClusterEnvironments:
     def names(self) -> Sequence[str]:
         """The saved ones, the kind clusters of the user's kubeconfig, and its other contexts."""
         saved = read_settings().environments
-        taken = {each.context for each in saved.values()} | {f"{_KIND_CONTEXT}{each.kind}" for each in saved.values()}
+        # A release of another name is one more pipeline on the cluster, not the one that its context stands for.
+        usual = [each for each in saved.values() if each.namespace == each.release == "nomnom"]
+        taken = {each.context for each in usual} | {f"{_KIND_CONTEXT}{each.kind}" for each in usual}
         rest = [each for each in contexts() if each not in taken]
         kinds = [f"{_KIND}{each.removeprefix(_KIND_CONTEXT)}" for each in rest if each.startswith(_KIND_CONTEXT)]
         return [*saved, *kinds, *(f"{_KUBE}{each}" for each in rest if not each.startswith(_KIND_CONTEXT))]
