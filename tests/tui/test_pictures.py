@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from nomnom_control.cluster.known import ClusterEnvironments
+from nomnom_control.environment import Blueprint
 from nomnom_tui import figures
 from nomnom_tui.application import NomnomApp
 from nomnom_tui.panel import Notice
@@ -136,3 +138,25 @@ async def test_nothing_runs() -> None:
         await settled(pilot)
         await drawn(pilot)
         compare(app, "nothing-runs")
+
+
+async def test_a_cluster_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMNOM_CLUSTERS", str(tmp_path / "clusters.yaml"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("contexts: [{name: production, context: {}}]\n")
+    for name in ("NODE_IMAGE", "ADDONS", "CHART", "KIND_CONFIG", "IMAGE_REGISTRY", "IMAGE_TAG"):
+        monkeypatch.delenv(f"NOMNOM_{name}", raising=False)
+
+    async def blueprints() -> Sequence[Blueprint]:
+        return ClusterEnvironments().blueprints()
+
+    app = NomnomApp(StillSession(StillEnvironment()), Preferences(Path("tui.toml")), blueprints=blueprints)
+    async with app.run_test(size=(100, 34)) as pilot:
+        await settled(pilot)
+        await pilot.press("1")
+        await drawn(pilot)
+        for name, key in (("environment-kinds", "n"), ("environment-new", "enter")):
+            await pilot.press(key)
+            await pilot.pause(0.3)
+            await drawn(pilot)
+            compare(app, name)

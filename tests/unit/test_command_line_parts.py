@@ -341,7 +341,7 @@ def test_without_a_command_the_app_opens(
 ) -> None:
     opened: list[tuple[str, bool]] = []
 
-    def run_app(choose: Any, *, readonly: bool) -> int:
+    def run_app(choose: Any, *, readonly: bool, **_: Any) -> int:
         opened.append((choose().location, readonly))
         return 0
 
@@ -355,7 +355,7 @@ def test_without_a_command_the_app_opens(
 
 
 def test_the_app_opens_on_a_named_environment(monkeypatch: pytest.MonkeyPatch, far: None) -> None:
-    monkeypatch.setattr("nomnom_tui.application.run", lambda choose, readonly: choose().name != "far")
+    monkeypatch.setattr("nomnom_tui.application.run", lambda choose, **_: choose().name != "far")
     monkeypatch.setattr("sys.argv", ["nomnom", "--env", "far"])
     with pytest.raises(SystemExit) as ended:
         program.main()
