@@ -1,6 +1,7 @@
 """A real cluster for a session: made by the product's own way, kept for all tests, deleted at the end.
 
-It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a lab's file of them under its usual place.
+It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a lab's file of them in LAB_HOME; and docker answers. With
+NOMNOM_LAB=1 its absence is an error, not a reason to skip.
 NOMNOM_E2E_CLUSTER names a cluster to use and keep, which makes the second run a quick one.
 """
 
@@ -11,6 +12,7 @@ import os
 import shlex
 import shutil
 import socket
+import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,34 +32,39 @@ from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
-_LAB = Path("/var/cache/nomnom-lab/env")
 
 
 def _lab() -> str | None:
     """Take over the lab's variables; why there is none, where there is none."""
-    if "LAB_NODE_IMAGE" not in os.environ and _LAB.is_file():
-        for word in shlex.split(_LAB.read_text()):
+    file = Path(os.environ.get("LAB_HOME", "/var/cache/nomnom-lab")) / "env"
+    if "LAB_NODE_IMAGE" not in os.environ and file.is_file():
+        for word in shlex.split(file.read_text()):
             name, equals, value = word.partition("=")
             if equals:
                 os.environ[name] = os.path.expandvars(value)
     if not os.environ.get("LAB_NODE_IMAGE"):
         return "no lab: LAB_NODE_IMAGE is not set"
     missing = [each for each in ("kind", "helm", "docker") if shutil.which(each) is None]
-    return f"no lab: {', '.join(missing)} not on PATH" if missing else None
+    if missing:
+        return f"no lab: {', '.join(missing)} not on PATH"
+    answers = subprocess.run(["docker", "info"], check=False, capture_output=True, timeout=30).returncode == 0
+    return None if answers else "no lab: docker does not answer"
+
+
+# Before the tests are imported: they look for helm.
+REASON = _lab()
+if REASON and os.environ.get("NOMNOM_LAB") == "1":
+    raise pytest.UsageError(f"NOMNOM_LAB is 1: {REASON}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is asked of a cluster needs the lab; the first such test pays for it."""
-    reason = None
-    mine = [each for each in items if "lab" in getattr(each, "fixturenames", ())]
-    if mine:
-        reason = _lab()
-    for each in mine:
+    for each in (each for each in items if "lab" in getattr(each, "fixturenames", ())):
         each.add_marker(pytest.mark.lab)
         if each.get_closest_marker("timeout") is None:
             each.add_marker(pytest.mark.timeout(600))
-        if reason:
-            each.add_marker(pytest.mark.skip(reason=reason))
+        if REASON:
+            each.add_marker(pytest.mark.skip(reason=REASON))
 
 
 @dataclass
