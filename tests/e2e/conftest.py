@@ -1,6 +1,6 @@
 """A real cluster for a session: made by the product's own way, kept for all tests, deleted at the end.
 
-It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a lab's file of them in LAB_HOME; and docker answers. With
+It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a file of them in LAB_HOME; and docker answers. With
 NOMNOM_LAB=1 its absence is an error, not a reason to skip.
 NOMNOM_E2E_CLUSTER names a cluster to use and keep, which makes the second run a quick one.
 """

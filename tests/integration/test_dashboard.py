@@ -590,3 +590,15 @@ async def test_the_docs_need_no_other_server(dashboard: Dashboard) -> None:
         assert asset.headers["content-type"].startswith(kind)
         assert len(asset.content) > 100_000
     assert (await dashboard.client.get("/docs/other.js")).status_code == 404
+
+
+async def test_an_ingest_that_comes_here_may_come_again(dashboard: Dashboard) -> None:
+    """Behind an ingress this happens while no api is ready: nothing was accepted, and nothing is wrong with it."""
+    for send in (
+        dashboard.client.post("/api/ingest/message", content="x"),
+        dashboard.client.get("/api/ingest/status/1"),
+    ):
+        answer = await send
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "2"
+        assert "none is ready" in answer.json()["detail"]

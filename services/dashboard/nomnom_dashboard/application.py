@@ -59,6 +59,8 @@ _PAGE_POLICY = (
 )
 _NOT_BUILT = "the page is not built: run npm ci && npm run build in services/dashboard/web; the API is below /api"
 _BESIDE = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+xml", ".png": b"image/png"}
+_INGEST = b"/api/ingest/"
+_NO_API = "records are taken by the ingest api, and none is ready at this address: send it again, or ask the api's own"
 _YEAR = 365 * 24 * 60 * 60
 _log = logger(__name__)
 
@@ -250,6 +252,11 @@ class Dashboard:
 
         async def fallback(request: Request) -> Response:
             path = request.url.path
+            if path.startswith(_INGEST):
+                # An ingress may send these here for as long as no api is ready: a 404 would tell clients to give up.
+                response = problem(request, 503, _NO_API)
+                response.add_header(b"retry-after", b"2")
+                return response
             reading = request.method in ("GET", "HEAD")
             if not reading and application.router.get_matching_route(b"GET", path):
                 response = problem(request, 405, f"{request.method} is not for this: it is read only")
