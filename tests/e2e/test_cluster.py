@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+from playwright.async_api import expect
 
+from browser_stage import chromium
 from conftest import ORDER
 from e2e.conftest import Start, eventually, finish, ready
 from e2e.traffic import Traffic, completed, post, region
@@ -20,6 +22,20 @@ from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.pipeline import Pipeline
 
 _HPAS = "autoscaling/v2/horizontalpodautoscalers"
+
+
+@asynccontextmanager
+async def locked(lab: KindEnvironment, table: str) -> AsyncIterator[None]:
+    """Nobody writes to a table."""
+    password = (await lab.release.secret(f"{lab.release.name}-database"))["owner-password"]
+    place = urlsplit((await lab.endpoints()).database)
+    connection = await asyncpg.connect(f"postgresql://nomnom:{password}@{place.hostname}:{place.port}{place.path}")
+    try:
+        async with connection.transaction():
+            await connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
 
 
 async def test_from_nothing_to_ready_in_time(lab: KindEnvironment, start: Start) -> None:
@@ -101,12 +117,35 @@ async def test_the_ingress_routes_all_three(lab: KindEnvironment, outside: httpx
     assert (await outside.get("/api/ingest/status/none")).status_code in (400, 404, 422)
 
 
-async def test_a_record_is_accepted_and_completed_while_nobody_worked(pipeline: Pipeline) -> None:
+async def test_a_record_is_accepted_processing_and_completed(lab: KindEnvironment, pipeline: Pipeline) -> None:
+    async def nobody() -> bool:
+        return (await lab.scaling()).actual == 0
+
+    async def processing() -> bool:
+        return (await pipeline.messages.state(posted.message_id)).status is Status.PROCESSING
+
+    await lab.scale(WORKER, 0)
+    await eventually(nobody, 120, "no worker while it is held at zero")
     posted = await pipeline.messages.post(ORDER)
-    seen = [each.status async for each in pipeline.messages.follow(posted.message_id, timeout=90)]
-    assert posted.status is Status.ACCEPTED
+    assert (await pipeline.messages.state(posted.message_id)).status is Status.ACCEPTED
+    async with locked(lab, "orders"):
+        await lab.resume_autoscaling()
+        await eventually(processing, 60, "a worker has it")
+    seen = [each.status async for each in pipeline.messages.follow(posted.message_id, timeout=60)]
     assert seen[-1] is Status.COMPLETED
-    assert set(seen) <= {Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED}
+
+
+async def test_the_page_shows_what_arrived(lab: KindEnvironment, pipeline: Pipeline) -> None:
+    posted = await pipeline.messages.post(ORDER)
+    assert [each.status async for each in pipeline.messages.follow(posted.message_id, timeout=90)][-1] == "completed"
+    place = (await lab.endpoints()).dashboard
+    async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
+        told = (await client.get(f"{place}/api/messages/{posted.message_id}")).json()
+    assert told["status"] == "completed"
+    async with chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{place}/messages")
+        await expect(page.locator(f'a[href="/messages/{posted.message_id}"]').first).to_be_visible(timeout=20_000)
 
 
 async def test_dead_letters_after_the_last_attempt(lab: KindEnvironment, pipeline: Pipeline) -> None:
@@ -129,20 +168,6 @@ async def test_logs_and_metrics_come_through_the_api_server(lab: KindEnvironment
     texts = await lab.metrics("api")
     assert texts
     assert all("# TYPE" in each for each in texts.values())
-
-
-@asynccontextmanager
-async def locked(lab: KindEnvironment, table: str) -> AsyncIterator[None]:
-    """Nobody writes to a table."""
-    password = (await lab.release.secret(f"{lab.release.name}-database"))["owner-password"]
-    place = urlsplit((await lab.endpoints()).database)
-    connection = await asyncpg.connect(f"postgresql://nomnom:{password}@{place.hostname}:{place.port}{place.path}")
-    try:
-        async with connection.transaction():
-            await connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
-            yield
-    finally:
-        await connection.close()
 
 
 async def test_keda_scales_up_with_the_backlog_and_back_to_zero(

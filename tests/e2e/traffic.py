@@ -13,7 +13,7 @@ import httpx
 
 from nomnom_control.pipeline import Pipeline
 
-_STATUSES = """
+STATUSES = """
 SELECT status, count(*) AS messages
 FROM message_status
 WHERE message_id = ANY ($1::uuid[])
@@ -48,7 +48,8 @@ async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patien
                 traffic.accepted.append(answer.json()["message_id"])
                 return
             traffic.troubles.append(f"{answer.status_code} {answer.text[:200]}")
-            assert answer.status_code >= 500, answer.text
+            # Traefik takes a route away that no pod is ready for; what is left of the paths is the dashboard's.
+            assert answer.status_code >= 500 or answer.status_code == 404, answer.text
         assert time.monotonic() < until, traffic.troubles[-3:]
         await asyncio.sleep(0.2)
 
@@ -81,7 +82,7 @@ async def completed(pipeline: Pipeline, traffic: Traffic, *, patience: float = 1
     until = time.monotonic() + patience
     while True:
         async with pipeline.database.connection() as connection:
-            rows = await connection.fetch(_STATUSES, traffic.accepted)
+            rows = await connection.fetch(STATUSES, traffic.accepted)
         found = {row["status"]: row["messages"] for row in rows}
         if found.get("completed") == wanted:
             return
