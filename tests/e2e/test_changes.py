@@ -12,7 +12,7 @@ from e2e.conftest import ROOT, eventually, finish, ready
 from e2e.traffic import completed, flowing, region
 from nomnom_control.cluster.manifests import apply, read_manifest
 from nomnom_control.cluster.reasons import explain, pod_ready
-from nomnom_control.environment import WORKER, Health
+from nomnom_control.environment import WORKER, Health, Step
 from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.messages import UnknownMessage
 from nomnom_control.pipeline import Pipeline
@@ -218,3 +218,29 @@ async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnviro
         if each["kind"] in immutable or each["kind"] == "Deployment":
             each["metadata"]["name"] = f"trial-{each['metadata']['name']}"
     await apply(lab.cluster, served, trial=True)
+
+
+async def test_an_interrupted_installation_goes_on(lab: KindEnvironment) -> None:
+    other = KindEnvironment(
+        lab.cluster_name,
+        lab.settings,
+        namespace="half",
+        kubeconfig=lab.cluster.kubeconfig,
+        options={"values": "dev", "set": "ingress.enabled=false dashboard.enabled=false"},
+    )
+    try:
+        steps = other.start()
+        async for each in steps:
+            if each.step == "postgres ready":
+                break
+        await steps.aclose()  # type: ignore[attr-defined]
+        # As a helm that was killed leaves it.
+        names = [each["metadata"]["name"] for each in await lab.cluster.list(other.release.path("v1/secrets"))]
+        record = next(each for each in names if each.startswith("sh.helm.release"))
+        pending = {"metadata": {"labels": {"status": "pending-install"}}}
+        await lab.cluster.patch(other.release.path("v1/secrets", record), pending)
+        events = await finish(other.start())
+        assert {"setup", "api ready"} <= {each.step for each in events if each.state is Step.DONE}
+    finally:
+        await finish(other.installation.uninstall(data=True))
+        await other.close()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
+
+from nomnom_api.telemetry import Metrics as ApiMetrics
+from nomnom_dashboard.telemetry import Metrics as DashboardMetrics
+from nomnom_worker.metrics import Metrics as WorkerMetrics
 
 HELM = shutil.which("helm")
 CHART = Path(__file__).parents[2] / "helm" / "nomnom"
@@ -197,6 +204,28 @@ def test_kedas_own_chart_comes_along_where_it_is_asked_for(tmp_path: Path) -> No
 
     assert "name: keda-debug" in rendered("--set", "keda.install=true,keda.operator.level=debug")
     assert "name: keda-" not in rendered()
+
+
+def test_alerts_and_the_board_ask_for_figures_that_the_services_tell() -> None:
+    manifests = render("--values", str(CHART / "values-prod.yaml"))
+    rules = next(each["spec"] for each in manifests if each["kind"] == "PrometheusRule")["groups"][0]["rules"]
+    board = json.loads(
+        next(each["data"] for each in manifests if each["metadata"]["name"] == "nomnom-grafana")["nomnom.json"]
+    )
+    asked = [each["expr"] for each in rules]
+    asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    told = {
+        sample.name
+        for registry in (ApiMetrics().registry, WorkerMetrics().registry, DashboardMetrics().registry)
+        for family in registry.collect()
+        # Metrics with labels have no samples yet.
+        for sample in (family.samples or [family])
+    }
+    told |= {f"{name}_total" for name in told} | {f"{name}_bucket" for name in told}
+    assert len(asked) > 20
+    for each in asked:
+        promql_parser.parse(each)
+        assert set(re.findall(r"nomnom_\w+", each)) <= told, each
 
 
 class Network:
