@@ -185,7 +185,7 @@ def child(what: str) -> None:
         _run_bare()
         return
     if what == "unreachable":
-        from nomnom_tui.application import run
+        from nomnom_tui.terminal import run
 
         run()
         return

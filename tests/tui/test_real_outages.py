@@ -274,6 +274,27 @@ def test_the_terminal_is_left_as_it_was(tmp_path: Path, leave: bytes | signal.Si
     assert b"Traceback" not in seen, seen[-2000:]
 
 
+def test_a_terminal_that_vanishes_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody sends SIGHUP to a program in another session than the terminal's: it ends all the same."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nomnom_tui.program", "--dir", str(tmp_path / "nothing"), "--readonly"],
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "NOMNOM_HOME": str(tmp_path)},
+    )
+    try:
+        os.close(slave)
+        _read(master, lambda text: b"Over" in text)
+        os.close(master)
+        assert process.wait(15) == 129
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _read(master: int, enough: Callable[[bytes], bool], limit: float = 15.0) -> bytes:
     """What the program writes, until it is enough or the time is over."""
     seen, ends = b"", time.monotonic() + limit

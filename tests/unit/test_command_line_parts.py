@@ -345,7 +345,7 @@ def test_without_a_command_the_app_opens(
         opened.append((choose().location, readonly))
         return 0
 
-    monkeypatch.setattr("nomnom_tui.application.run", run_app)
+    monkeypatch.setattr("nomnom_tui.terminal.run", run_app)
     monkeypatch.setenv("NOMNOM_HOME", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["nomnom", *(each.format(folder=tmp_path) for each in arguments)])
     with pytest.raises(SystemExit) as ended:
@@ -355,7 +355,7 @@ def test_without_a_command_the_app_opens(
 
 
 def test_the_app_opens_on_a_named_environment(monkeypatch: pytest.MonkeyPatch, far: None) -> None:
-    monkeypatch.setattr("nomnom_tui.application.run", lambda choose, **_: choose().name != "far")
+    monkeypatch.setattr("nomnom_tui.terminal.run", lambda choose, **_: choose().name != "far")
     monkeypatch.setattr("sys.argv", ["nomnom", "--env", "far"])
     with pytest.raises(SystemExit) as ended:
         program.main()

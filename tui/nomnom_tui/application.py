@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -464,39 +463,3 @@ class NomnomApp(App[int]):
         for screen in self.screen_stack:
             if isinstance(screen, View):
                 screen.action_refresh()
-
-
-def run(
-    choose: ChooseEnvironment | None = None,
-    *,
-    readonly: bool = False,
-    known: FindEnvironments | None = None,
-    blueprints: FindBlueprints | None = None,
-) -> int:
-    """Run the app until the person leaves; returns the exit code.
-
-    ``choose`` makes the environment to begin with, after the first paint: what it imports costs nothing before.
-    ``known`` finds the others that can be chosen, ``blueprints`` what can be made; ``readonly`` refuses every change.
-    """
-    _log_to_file()
-    app = NomnomApp(Session(readonly=readonly), choose=choose, known=known, blueprints=blueprints)
-    app.run()
-    return app.return_code or 0
-
-
-def _log_to_file() -> None:
-    """Nothing may be written to the terminal while the app owns it: logs go to a file of bounded size."""
-    from logging.handlers import RotatingFileHandler
-
-    path = log_file()
-    root = logging.getLogger()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler: logging.Handler = RotatingFileHandler(path, maxBytes=1024 * 1024, backupCount=2, delay=True)
-    except OSError:
-        handler = logging.NullHandler()
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)

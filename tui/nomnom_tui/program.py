@@ -25,7 +25,7 @@ def main() -> None:
 
         command_line(arguments)
         return
-    from nomnom_tui.application import run
+    from nomnom_tui.terminal import run
 
     raise SystemExit(
         run(lambda: _environment(options), readonly=options.readonly, known=_known, blueprints=_blueprints)
