@@ -87,7 +87,7 @@ class Helm:
 
     async def test(self, limit: float = 180.0) -> AsyncIterator[str]:
         """Run the release's own tests; raises ProgramError where one fails."""
-        arguments = ["test", self.release, "--logs", "--timeout", f"{limit:.0f}s"]
+        arguments = ["test", self.release, "--timeout", f"{limit:.0f}s"]
         async for line in run_lines(self.command(*arguments), limit=limit + 15):
             yield line
 

@@ -8,19 +8,22 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nomnom
 from nomnom_control.cluster import scaling
 from nomnom_control.cluster.api import Object
-from nomnom_control.cluster.reasons import explain
+from nomnom_control.cluster.reasons import explain, first_trouble
 from nomnom_control.cluster.release import PARTS, NotInstalled, Release
 from nomnom_control.cluster.rollouts import wait_for
 from nomnom_control.cluster.settings import ClusterSettings
 from nomnom_control.environment import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_control.helm import Helm
+from nomnom_control.programs import ProgramError
 
 READY = 240.0
 """Seconds that each component may take until it is ready."""
 _POLL = 0.5
+_IMAGES = ("ingestion.api", "ingestion.worker", "dashboard.backend", "dashboard.frontend")
 _STOPPED = "nomnom/stopped-replicas"
 _KEDA = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledobjects.keda.sh"
 
@@ -54,6 +57,8 @@ class Installation:
         Without any values those of the last revision are kept, and a rule that was changed here always is.
         """
         chosen = [f"global.imageRegistry={self.settings.image_registry}"] if self.settings.image_registry else []
+        if self.settings.image_tag != nomnom.__version__:
+            chosen += [f"{each}.image.tag={self.settings.image_tag}" for each in _IMAGES]
         chosen += settings
         revisions = await self.helm.history()
         reuse = bool(revisions) and not values
@@ -99,6 +104,21 @@ class Installation:
         async for each in lines_as_step(f"roll back {self.release.name}", self.helm.rollback(revision)):
             yield each
         async for each in self.wait():
+            yield each
+
+    async def test(self) -> AsyncIterator[Progress]:
+        """Run the chart's own tests: a record from the api to the dashboard; a failure tells the end of its log."""
+
+        async def work() -> AsyncIterator[str]:
+            try:
+                async for line in self.helm.test():
+                    yield line
+            except ProgramError as error:
+                selector = f"{self.release.selector},app.kubernetes.io/component=test"
+                why = await explain(self.release.cluster, self.release.namespace, selector)
+                raise ControlError(f"the release's test failed:\n{why}\n{error}") from error
+
+        async for each in lines_as_step(f"test {self.release.name}", work()):
             yield each
 
     async def uninstall(self, *, data: bool) -> AsyncIterator[Progress]:
@@ -190,6 +210,7 @@ class Installation:
         """Wait for the newest setup job; a failed one tells the end of its log."""
         step, began = "setup", time.monotonic()
         selector = f"{self.release.selector},app.kubernetes.io/component=setup"
+        trouble = ""
         yield Progress(step, Step.STARTED)
         while True:
             jobs = await self.release.cluster.list(self.release.path("batch/v1/jobs"), selector)
@@ -207,4 +228,8 @@ class Installation:
                 text = f"the setup job {'failed' if failed else f'is not done after {READY:g} s'}:\n{why}"
                 yield Progress(step, Step.FAILED, text, taken)
                 raise ControlError(text)
+            found = first_trouble(await self.release.cluster.list(self.release.path("v1/pods"), selector))
+            if found and found != trouble:
+                trouble = found
+                yield Progress(step, Step.OUTPUT, found)
             await asyncio.sleep(_POLL)

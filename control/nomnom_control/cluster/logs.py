@@ -37,18 +37,20 @@ async def follow_pods(
     last = {pod["metadata"]["name"]: lines[-1][0] for pod, lines in zip(pods, texts, strict=True) if lines}
     queue: asyncio.Queue[LogLine] = asyncio.Queue(_WAITING)
     watching = asyncio.ensure_future(_watch(release, wanted, queue, last))
+    taking = asyncio.ensure_future(queue.get())
     try:
         while True:
-            taking = asyncio.ensure_future(queue.get())
             await asyncio.wait({taking, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not taking.done():
-                taking.cancel()
                 watching.result()
                 return
-            yield taking.result()
+            line = taking.result()
+            taking = asyncio.ensure_future(queue.get())
+            yield line
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        taking.cancel()
+        await asyncio.gather(watching, taking, return_exceptions=True)
 
 
 async def _watch(

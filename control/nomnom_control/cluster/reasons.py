@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -70,6 +71,14 @@ def pod_instance(pod: Object) -> Instance:
         sum(each.get("restartCount", 0) for each in containers),
         "" if leaving else pod_trouble(pod),
     )
+
+
+def first_trouble(pods: Sequence[Object]) -> str:
+    """What one of these pods suffers from, with its name; empty where nothing is wrong with any."""
+    for each in pods:
+        if not each["metadata"].get("deletionTimestamp") and (trouble := pod_trouble(each)):
+            return f"{each['metadata']['name']}: {trouble}"
+    return ""
 
 
 async def explain(cluster: Cluster, namespace: str, selector: str) -> str:

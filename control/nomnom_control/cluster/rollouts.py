@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nomnom_control.cluster.api import Object
-from nomnom_control.cluster.reasons import explain
+from nomnom_control.cluster.reasons import explain, first_trouble
 from nomnom_control.cluster.release import Release
 from nomnom_control.environment import Progress, Revision, Step
 from nomnom_control.errors import ControlError
@@ -20,6 +20,7 @@ _REVISION = "deployment.kubernetes.io/revision"
 _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 _DEPLOYMENTS = "apps/v1/deployments"
 _POLL = 0.5
+_LOOK = 3.0
 ROLLOUT = 300.0
 """Seconds that a rollout may take."""
 
@@ -120,7 +121,7 @@ async def wait_for(
     began = time.monotonic()
     path = release.path(kind, workload["metadata"]["name"])
     yield Progress(step, Step.STARTED)
-    said = ""
+    said, trouble, looked = "", "", began
     while True:
         done, text = _rolled_out(workload)
         if text != said:
@@ -135,6 +136,13 @@ async def wait_for(
             text = f"{component} is not ready after {limit:g} s: {said}\n{why}"
             yield Progress(step, Step.FAILED, text, taken)
             raise ControlError(text)
+        if time.monotonic() - looked > _LOOK:
+            # Who watches need not wait for the limit to be told what is wrong.
+            looked = time.monotonic()
+            found = first_trouble(await release.pods(component))
+            if found and found != trouble:
+                trouble = found
+                yield Progress(step, Step.OUTPUT, found)
         await asyncio.sleep(_POLL)
         workload = await release.cluster.get(path)
 

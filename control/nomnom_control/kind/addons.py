@@ -19,6 +19,8 @@ from nomnom_control.errors import ControlError
 _DOWNLOAD = 60.0
 _READY = 180.0
 _POLL = 0.5
+_RECORD = "/api/v1/namespaces/kube-system/configmaps/nomnom-addons"
+"""Which add-ons were brought up, and from where: a later run needs no manifest for those."""
 
 
 class Addon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,10 +62,22 @@ async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progres
     """Apply an add-on and wait until its workloads and the APIs that it serves are ready; done is skipped."""
     step, began = f"add-on {addon.name}", time.monotonic()
     yield Progress(step, Step.STARTED, addon.version)
+    recorded = await _recorded(cluster, addon.name)
+    if recorded == addon.manifest and "://" in addon.manifest:
+        yield Progress(step, Step.SKIPPED, "it is there")
+        return
     try:
-        objects = await asyncio.to_thread(read_manifest, await _manifest(addon), addon.manifest)
+        try:
+            text = await _manifest(addon)
+        except ControlError as error:
+            if not recorded:
+                raise
+            yield Progress(step, Step.SKIPPED, f"the one from {recorded} stays: {error}")
+            return
+        objects = await asyncio.to_thread(read_manifest, text, addon.manifest)
         _add_arguments(objects, addon)
         if await _unready(cluster, objects) == "":
+            await _record(cluster, addon)
             yield Progress(step, Step.SKIPPED, "it is ready")
             return
         yield Progress(step, Step.OUTPUT, f"{len(objects)} objects")
@@ -79,10 +93,23 @@ async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progres
                 text = f"add-on {addon.name} is not ready after {_READY:g} s: {waits}\n{why}"
                 raise ControlError(text)  # noqa: TRY301 (it is told by the step like every other)
             await asyncio.sleep(_POLL)
+        await _record(cluster, addon)
     except ControlError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
+
+
+async def _recorded(cluster: Cluster, name: str) -> str:
+    """The manifest that an add-on was brought up from; empty where it was not, or not to its end."""
+    found = await cluster.find(_RECORD)
+    return str(((found or {}).get("data") or {}).get(name, ""))
+
+
+async def _record(cluster: Cluster, addon: Addon) -> None:
+    body: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "nomnom-addons"}}
+    await cluster.patch(_RECORD, body, "apply")
+    await cluster.patch(_RECORD, {"data": {addon.name: addon.manifest}})
 
 
 async def _manifest(addon: Addon) -> str:
