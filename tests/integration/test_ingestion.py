@@ -111,7 +111,8 @@ def test_killed_in_the_middle_it_goes_on(nomnom: Program, tmp_path: Path) -> Non
 
 
 def test_interrupted_it_says_how_to_go_on(nomnom: Program, tmp_path: Path) -> None:
-    file, first, count = tmp_path / "interrupted", 500_000, 45_000
+    # Two chunks and a half: what is left behind the first is long enough to be interrupted.
+    file, first, count = tmp_path / "interrupted", 500_000, 90_000
     file.write_text("\n".join(order(key) for key in range(first, first + count)))
     running = start(nomnom, str(file))
     await_chunk(nomnom, running, offsets(nomnom))
