@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,23 @@ def test_down_stops_everything_and_keeps_the_data(nomnom: Program) -> None:
     assert not nomnom.processes()
     assert (nomnom.folder / "postgres" / "data" / "PG_VERSION").exists()
     assert "nothing runs here" in nomnom("down", code=4)
+
+
+def test_two_started_at_once_do_not_meet_on_a_port() -> None:
+    """Both want the usual ports; what one is about to listen on is not free for the other."""
+    folders = [Path(tempfile.mkdtemp(prefix="nomnom-pair-")) for _ in range(2)]
+    programs = [Program(folder / "instance") for folder in folders]
+    for folder in folders:
+        folder.chmod(0o755)
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda program: program("up", "--detach"), programs))
+        taken = [json.loads((program.folder / "state.json").read_text())["ports"] for program in programs]
+        assert not set(taken[0].values()) & set(taken[1].values())
+        for program in programs:
+            assert {each["health"] for each in program.read("status")["components"]} <= {"healthy", "stopped"}
+    finally:
+        for program in programs:
+            program("destroy", "--yes")
+        for folder in folders:
+            shutil.rmtree(folder)

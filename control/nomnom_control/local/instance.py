@@ -6,13 +6,15 @@ import hashlib
 import os
 import socket
 import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import AsyncFileLock, FileLock, Timeout
 
 from nomnom_control.environment import WORKER, Revision, ScalingRule
 from nomnom_control.errors import ControlError
@@ -21,6 +23,7 @@ PORTS = {"api": 8080, "dashboard": 3000, "page": 5173, "nats": 4222, "nats_monit
 """The usual port of each server."""
 SERVICES = ("api", "dashboard", WORKER)
 """The components that are nomnom's own: they have settings, revisions and restarts."""
+_STARTING = 60.0
 
 
 class InstanceError(ControlError):
@@ -116,6 +119,24 @@ def default_folder() -> Path:
     if home := os.environ.get("NOMNOM_HOME"):
         return Path(home)
     return Path("/var/lib/nomnom") if os.geteuid() == 0 else platformdirs.user_data_path("nomnom")
+
+
+@asynccontextmanager
+async def starting() -> AsyncGenerator[None, None]:
+    """One start at a time on this machine: between choosing a port and listening on it, another could choose it too.
+
+    Who holds it for longer than a start takes is not waited for.
+    """
+    lock = AsyncFileLock(Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}.starting", timeout=_STARTING)
+    try:
+        await lock.acquire()
+    except Timeout:
+        yield
+        return
+    try:
+        yield
+    finally:
+        await lock.release()
 
 
 def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:

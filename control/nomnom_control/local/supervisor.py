@@ -16,7 +16,7 @@ from nomnom.telemetry import logger
 from nomnom_control.environment import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_control.local.channel import Tell, serve
-from nomnom_control.local.instance import SERVICES, Instance, State, choose_ports
+from nomnom_control.local.instance import SERVICES, Instance, State, choose_ports, starting
 from nomnom_control.local.leftovers import stop_leftovers
 from nomnom_control.local.processes import INSTANCE
 from nomnom_control.local.rotation import rotate_logs
@@ -96,6 +96,17 @@ class Supervisor:
         names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
         if names:
             tell(Progress("clear leftovers", Step.OUTPUT, f"ended {', '.join(names)} of a run that was killed"))
+        async with starting():
+            await self._start_servers(tell)
+        self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
+        self._tasks = [
+            asyncio.create_task(_keep_on(self._watch)),
+            asyncio.create_task(_keep_on(self.scaling.run)),
+            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
+        ]
+        self._server = await serve(self.instance.socket, self._handlers())
+
+    async def _start_servers(self, tell: Tell) -> None:
         self.state = self._prepare_state()
         ports, mark = self.state.ports, {INSTANCE: str(self.instance.folder)}
         self.nats = NatsServer(
@@ -116,13 +127,6 @@ class Supervisor:
             _step(tell, "start the api", self._services.launch("api", ports["api"])),
             _step(tell, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
         )
-        self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
-        self._tasks = [
-            asyncio.create_task(_keep_on(self._watch)),
-            asyncio.create_task(_keep_on(self.scaling.run)),
-            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
-        ]
-        self._server = await serve(self.instance.socket, self._handlers())
 
     def _prepare_state(self) -> State:
         state = self.instance.load()
