@@ -190,6 +190,7 @@ async def test_a_group_within_a_filter_keeps_to_both(deployment: Deployment) -> 
         for words, groups, rows in (("entity:orders 'a date'", [3, 2], 2), ("2024-06-31", [2], 2)):
             view.filter(words)
             await pilot.press("b")
+            await until(lambda: isinstance(app.screen, LetterGroupsView), PATIENCE)
             shown = app.screen
             assert isinstance(shown, LetterGroupsView)
             await until(lambda: [each.count for each in shown._table.rows] == groups, PATIENCE)  # noqa: B023

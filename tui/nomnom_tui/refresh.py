@@ -94,10 +94,10 @@ class Feed(Generic[T]):
     async def _round(self) -> bool:
         """One load; true where it was dropped for a newer one."""
         generation = self._generation
-        self._loading = asyncio.create_task(self._ask())
+        loading = self._loading = asyncio.create_task(self._ask())
         try:
             async with asyncio.timeout(self._timeout):
-                result = await self._loading
+                result = await loading
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if generation == self._generation or (task is not None and task.cancelling()):
@@ -116,8 +116,10 @@ class Feed(Generic[T]):
                 return True
             self._succeed(result)
         finally:
-            self._loading.cancel()
-            self._loading = None
+            loading.cancel()
+            # A feed that is started anew has begun to load before the run that it ends has come here.
+            if self._loading is loading:
+                self._loading = None
         return False
 
     async def _ask(self) -> T:
