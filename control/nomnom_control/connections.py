@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from nomnom.settings import without_secrets
+from nomnom.tasks import end
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ class NatsConnection:
             raise self.away(reason)
         finally:
             if not connecting.done() or connecting.cancelled() or connecting.exception() is not None:
-                connecting.cancel()
-                await asyncio.gather(connecting, return_exceptions=True)
+                await end(connecting)
                 await _close(client)
 
 

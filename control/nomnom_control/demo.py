@@ -59,7 +59,8 @@ async def prepare_records(folder: Path) -> Path:
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT)
+        async with asyncio.timeout(_TIMEOUT):
+            said, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -131,7 +132,8 @@ async def test_a_scan_can_be_done_in_parts(deployment: Deployment, session: Pipe
 
 async def test_filters(deployment: Deployment, session: Pipeline) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    one, first_id = await bury(deployment, "O|1|alpha", failed_at=start)
+    first_id = str(uuid.uuid4())  # ids made in one millisecond may begin alike
+    one, _ = await bury(deployment, "O|1|alpha", message_id=first_id, failed_at=start)
     two, _ = await bury(
         deployment, "C|2|Beta", entity="customer", error="Expected ÄPFEL", failed_at=start + timedelta(1)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -22,8 +23,12 @@ import psutil
 import pytest
 
 from conftest import LINE, ORDER
+from nomnom.settings import Settings
+from nomnom_control.environment import Progress, Step
 from nomnom_control.local.environment import LocalEnvironment
+from nomnom_control.local.instance import Instance
 from nomnom_control.local.processes import INSTANCE
+from nomnom_control.local.supervisor import Supervisor
 
 
 class Program:
@@ -228,6 +233,33 @@ def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None
         assert not nomnom.processes()
     nomnom("up", "--detach")
     assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+async def test_an_interrupt_that_a_step_loses_is_not_lost(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, interrupts: int
+) -> None:
+    instance = Instance(open_folder / "deaf")
+    supervisor = Supervisor(instance)
+    told: list[Progress] = []
+
+    async def deaf(_: Settings) -> list[str]:
+        for _ in range(interrupts):
+            supervisor.interrupt()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+        await asyncio.sleep(600)
+        return []
+
+    async def ready() -> None:
+        raise AssertionError("it was to stop")
+
+    monkeypatch.setattr("nomnom_control.local.supervisor.set_up", deaf)
+    async with asyncio.timeout(60):
+        await supervisor.run(told.append, ready)
+    assert [each.step for each in told if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]
+    instance.hold()
+    instance.release()
 
 
 def test_a_given_port_that_is_taken_is_said_and_leaves_nothing(nomnom: Program) -> None:

@@ -163,6 +163,28 @@ async def test_ending_a_feed_ends_its_load() -> None:
     await until(lambda: source.at_once == 0)
 
 
+@pytest.mark.parametrize("error", [None, OSError("the connection broke meanwhile")])
+async def test_a_load_that_loses_its_cancellation_ends_with_the_feed_all_the_same(error: OSError | None) -> None:
+    source = Source()
+    begun = asyncio.Event()
+
+    async def deaf() -> int:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+        return 1
+
+    source.load = deaf
+    with running(source.feed()) as task:
+        await begun.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert (source.delivered, source.troubles) == ([], [])
+
+
 class Host(App[None]):
     """An app around one widget, with our themes."""
 

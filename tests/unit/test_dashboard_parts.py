@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator
 from typing import cast
@@ -15,7 +14,6 @@ from nomnom_dashboard.access import Access
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
 from nomnom_dashboard.flow import STEP, Flow, percentiles
-from nomnom_dashboard.tasks import end
 
 
 def step(seconds: float) -> int:
@@ -76,23 +74,6 @@ async def test_silence_is_filled_and_a_close_ends_all() -> None:
     broadcast.close()
     assert [part async for part in stream] == []
     assert [part async for part in broadcast.events()] == [b"retry: 2000\n\n"]
-
-
-async def test_a_task_that_loses_a_cancellation_is_ended_too() -> None:
-    lost = asyncio.Event()
-
-    async def stubborn() -> None:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            lost.set()
-        await asyncio.sleep(60)
-
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
-    await end([task])
-    assert lost.is_set()
-    assert task.cancelled()
 
 
 @given(st.binary(max_size=60))

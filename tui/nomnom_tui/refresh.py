@@ -123,8 +123,13 @@ class Feed(Generic[T]):
         return False
 
     async def _ask(self) -> T:
-        # A loader may raise before it returns something to wait for.
-        return await self._load()
+        task = asyncio.current_task()
+        try:
+            # A loader may raise before it returns something to wait for.
+            return await self._load()
+        finally:
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # it may have been lost: see nomnom.tasks.end
 
     def _succeed(self, result: T) -> None:
         self._failures = 0

@@ -20,6 +20,7 @@ from nomnom_control.errors import ControlError
 Tell: TypeAlias = Callable[[Progress], None]
 Handler: TypeAlias = Callable[[dict[str, Any], Tell], Awaitable[Any]]
 _LIMIT = 4 * 1024 * 1024
+_ASKING = 10.0
 
 
 class NotRunning(ControlError):  # noqa: N818 (a state more than an error)
@@ -34,7 +35,9 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
             writer.write(msgspec.json.encode(line) + b"\n")
 
         try:
-            request = msgspec.json.decode(await asyncio.wait_for(reader.readline(), 10), type=dict[str, Any])
+            async with asyncio.timeout(_ASKING):
+                line = await reader.readline()
+            request = msgspec.json.decode(line, type=dict[str, Any])
             handler = handlers.get(str(request.get("do")))
             if handler is None:
                 raise ControlError(f"the running supervisor knows no {request.get('do')!r}: it is of another release")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -91,10 +92,9 @@ class WorkerScaling:
                     _log.error("workers not changed", error=str(error))
                 actual = len(self._services.of(WORKER))
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
-                try:
-                    await asyncio.wait_for(self._look.wait(), self.rule.polling)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.rule.polling):
+                        await self._look.wait()
         finally:
             if self._client is not None:
                 await self._client.close()

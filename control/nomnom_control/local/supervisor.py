@@ -12,6 +12,7 @@ from typing import Any
 
 from nomnom.settings import Settings
 from nomnom.setup import set_up
+from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_control.environment import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
@@ -70,7 +71,7 @@ class Supervisor:
                 await self._stopping.wait()
         finally:
             await self._stop(tell)
-            hurry.cancel()
+            await end(hurry)
 
     def interrupt(self) -> None:
         """Stop in order; asked a second time, at once: what workers held is redelivered to the next run's."""
@@ -85,9 +86,7 @@ class Supervisor:
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended = doing.done()
-            for each in (doing, stopping):
-                each.cancel()
-            await asyncio.wait({doing, stopping})
+            await end(doing, stopping)
         if ended:
             doing.result()
         return ended
@@ -142,9 +141,7 @@ class Supervisor:
 
     async def _stop(self, tell: Tell) -> None:
         """Bring everything down in order: api and dashboard, workers, PostgreSQL, NATS. Data stay."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks = []
         entrances = [each for each in self._services.all() if each.component != WORKER]
         workers = [each for each in self._services.all() if each.component == WORKER]

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from blacksheep import Request
 
+from nomnom.tasks import end
 from nomnom_api.errors import (
     BusyError,
     ClientGoneError,
@@ -55,9 +56,7 @@ class Bodies:
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await end(self._sweeping)
 
     async def message(self, given: Headers, receive: Receive) -> tuple[bytes, str]:
         """The body of one message, as it is and as text.

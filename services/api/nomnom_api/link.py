@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from nomnom.settings import Settings, without_secrets
+from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_api.errors import UnavailableError
 
@@ -57,9 +58,7 @@ class Link:
 
     async def close(self) -> None:
         """Stop, flush and close."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        await end(self._running)
         client, self._client = self._client, None
         if client is not None:
             await self._discard(client)

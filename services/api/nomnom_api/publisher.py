@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from nomnom.envelope import headers, new_message_id
+from nomnom.tasks import end
 from nomnom_api.errors import (
     ApiError,
     BusyError,
@@ -102,9 +103,7 @@ class Publisher:
         """Wait for the acks that are still to come, then close the connection."""
         while self._waiting:  # noqa: ASYNC110  the sweep empties it, once, at the end
             await asyncio.sleep(_SWEEP)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await end(self._sweeping)
         await self.link.close()
 
     async def publish(self, subject: str, payload: bytes, envelope: dict[str, str]) -> Ack:

@@ -15,9 +15,9 @@ from nats.errors import Error as NatsError
 
 from nomnom.envelope import INGEST
 from nomnom.settings import Settings, without_secrets
+from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.errors import UnavailableError
-from nomnom_dashboard.tasks import end
 
 SOURCE = "NATS"
 _TIMEOUT = 3.0
@@ -111,8 +111,7 @@ class Broker:
 
     async def close(self) -> None:
         """Stop trying, and close."""
-        if self._connecting is not None:
-            await end([self._connecting])
+        await end(self._connecting)
         if self._client.is_connected or self._client.is_reconnecting:
             await self._client.close()
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from nomnom.schema import Schema
+from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
 from nomnom_dashboard.broker import SOURCE as NATS
@@ -27,7 +28,6 @@ from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
 from nomnom_dashboard.flow import BUCKET, KEPT, Flow, Latency, Point, moment
 from nomnom_dashboard.message_rows import ARRIVALS, COUNTED, COUNTS, ESTIMATES, FLOW, WORKERS
 from nomnom_dashboard.messages import Messages
-from nomnom_dashboard.tasks import end
 
 WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 * 3600, 300)}
 """Windows of the series: seconds, and seconds a step."""
@@ -116,7 +116,7 @@ class Overview:
 
     async def close(self) -> None:
         """Stop watching."""
-        await end(self._tasks)
+        await end(*self._tasks)
 
     @property
     def database_answers(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from nomnom.schema import load_schema
+from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_worker.database import Database
 from nomnom_worker.errors import AbandonedError, WorkerError
@@ -73,10 +74,9 @@ class Worker:
                 else:
                     raise _ended(done.pop())
             finally:
-                stop.cancel()
-                await _end(*stages, *others)
+                await end(stop, *stages, *others)
                 await self._hand_back()
-                await _end(health)
+                await end(health)
 
     def alive(self) -> State:
         """Whether the worker does anything at all: an outage is no reason to restart it."""
@@ -150,12 +150,6 @@ def _ended(task: asyncio.Task[Any]) -> WorkerError:
     return WorkerError(f"internal error: the part {task.get_name()!r} ended: {error!r}; what it held comes again")
 
 
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def run(settings: WorkerSettings) -> None:
     """Run a worker until SIGTERM or SIGINT; a second one ends it at once."""
     worker = Worker(settings)
@@ -163,12 +157,12 @@ async def run(settings: WorkerSettings) -> None:
     this = asyncio.current_task()
     assert this is not None
 
-    def end() -> None:
+    def stop() -> None:
         if worker.stopping:
             this.cancel()
         worker.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await worker.run()
