@@ -9,6 +9,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -17,6 +18,7 @@ import nats
 import nats.errors
 import pytest
 import pytest_asyncio
+from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from e2e.conftest import eventually, finish
@@ -167,6 +169,26 @@ async def test_streams_have_as_many_replicas_as_there_are_servers_and_keda_finds
     await eventually(active, 90, "KEDA reads the backlog, and the fewest workers run")
 
 
+@asynccontextmanager
+async def refused(prod: KindEnvironment, user: str) -> AsyncIterator[Client]:
+    """A connection as this user, whose doing in the block NATS has to refuse."""
+    url = urlsplit((await prod.endpoints()).nats)
+    password = (await prod.release.secret("prod-nats"))[f"{user}-password"]
+    refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def note(error: Exception) -> None:
+        if not refusal.done():
+            refusal.set_result(str(error))
+
+    client = await nats.connect(f"nats://{user}:{password}@{url.hostname}:{url.port}", error_cb=note)
+    try:
+        yield client
+        async with asyncio.timeout(10):
+            assert "permissions violation" in (await refusal).lower()
+    finally:
+        await client.close()
+
+
 @pytest.mark.parametrize(
     ("user", "subject"),
     [
@@ -182,39 +204,13 @@ async def test_streams_have_as_many_replicas_as_there_are_servers_and_keda_finds
     ],
 )
 async def test_each_user_of_nats_may_do_no_more_than_it_needs(prod: KindEnvironment, user: str, subject: str) -> None:
-    url = urlsplit((await prod.endpoints()).nats)
-    password = (await prod.release.secret("prod-nats"))[f"{user}-password"]
-    refused = asyncio.get_running_loop().create_future()
-
-    async def note(error: Exception) -> None:
-        if not refused.done():
-            refused.set_result(str(error))
-
-    client = await nats.connect(f"nats://{user}:{password}@{url.hostname}:{url.port}", error_cb=note)
-    try:
+    async with refused(prod, user) as client:
         await client.publish(subject, b"{}")
-        async with asyncio.timeout(10):
-            assert "permissions violation" in (await refused).lower()
-    finally:
-        await client.close()
 
 
 async def test_no_user_reads_the_answers_to_another(prod: KindEnvironment) -> None:
-    url = urlsplit((await prod.endpoints()).nats)
-    password = (await prod.release.secret("prod-nats"))["worker-password"]
-    refused = asyncio.get_running_loop().create_future()
-
-    async def note(error: Exception) -> None:
-        if not refused.done():
-            refused.set_result(str(error))
-
-    client = await nats.connect(f"nats://worker:{password}@{url.hostname}:{url.port}", error_cb=note)
-    try:
+    async with refused(prod, "worker") as client:
         await client.subscribe("_INBOX_api.>")
-        async with asyncio.timeout(10):
-            assert "permissions violation" in (await refused).lower()
-    finally:
-        await client.close()
 
 
 async def test_the_streams_leader_is_killed_under_load_and_nothing_is_lost(prod: KindEnvironment, owner: str) -> None:

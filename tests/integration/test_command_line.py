@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_local_pipeline import Program, until
+from program_stage import Program, started, until
 
 from conftest import LINE, ORDER
 from nomnom_control.command_line.exits import Exit
@@ -27,13 +27,8 @@ def order(key: int) -> str:
 
 @pytest.fixture(scope="module")
 def nomnom() -> Iterator[Program]:
-    folder = Path(tempfile.mkdtemp(prefix="nomnom-commands-"))
-    folder.chmod(0o755)
-    program = Program(folder / "instance")
-    program("up", "--detach", "--min", "1", "--max", "2")
-    yield program
-    program("destroy", "--yes")
-    shutil.rmtree(folder)
+    with started("commands", "--min", "1", "--max", "2") as program:
+        yield program
 
 
 def completed(nomnom: Program, count: int, entity: str = "O") -> None:

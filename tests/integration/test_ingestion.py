@@ -6,11 +6,9 @@ import asyncio
 import gzip
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from test_local_pipeline import Program, until
+from program_stage import Program, started, until
 
 from conftest import ORDER
 from nomnom.schema import load_schema
@@ -33,13 +31,8 @@ def order(key: int) -> str:
 
 @pytest.fixture(scope="module")
 def nomnom() -> Iterator[Program]:
-    folder = Path(tempfile.mkdtemp(prefix="nomnom-ingestion-"))
-    folder.chmod(0o755)
-    program = Program(folder / "instance")
-    program("up", "--detach", "--min", "1", "--max", "1")
-    yield program
-    program("destroy", "--yes")
-    shutil.rmtree(folder)
+    with started("ingestion", "--min", "1", "--max", "1") as program:
+        yield program
 
 
 def query(nomnom: Program, statement: str, *arguments: object) -> Any:

@@ -5,60 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from program_stage import Program, until
 
 from conftest import LINE, ORDER
 from nomnom.settings import Settings
 from nomnom_control.environment import Progress, Step
 from nomnom_control.local.environment import LocalEnvironment
 from nomnom_control.local.instance import Instance
-from nomnom_control.local.processes import INSTANCE
 from nomnom_control.local.supervisor import Supervisor
-
-
-class Program:
-    """``nomnom`` on one instance's directory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "NOMNOM_HOME": str(folder), "COLUMNS": "200"}
-
-    def __call__(self, *arguments: str, code: int | None = 0, given: str | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "nomnom_tui.program", *arguments],
-            check=False, capture_output=True, text=True, env=self.environment, timeout=120, input=given,
-        )  # fmt: skip
-        assert code is None or done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done.stdout if "--json" in arguments else done.stdout + done.stderr
-
-    def read(self, *arguments: str, code: int = 0, given: str | None = None) -> Any:
-        return json.loads(self(*arguments, "--json", code=code, given=given))
-
-    def processes(self) -> list[psutil.Process]:
-        found: list[psutil.Process] = []
-        for each in psutil.process_iter():
-            try:
-                if each.environ().get(INSTANCE) == str(self.folder):
-                    found.append(each)
-            except psutil.Error:
-                continue
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +38,6 @@ def nomnom() -> Iterator[Program]:
     assert not program.processes()
     assert not program.folder.exists()
     shutil.rmtree(folder)
-
-
-def until(check: Callable[[], bool], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.2)
 
 
 def test_nothing_runs_yet(nomnom: Program) -> None:

@@ -24,7 +24,7 @@ from nomnom_tui.screens.letter_trials import LetterTrialsView
 from nomnom_tui.screens.message import MessageView
 from nomnom_tui.screens.messages import MessagesView
 from nomnom_tui.screens.overview import OverviewView
-from tui.test_local import opened, post
+from tui.test_local import opened, post, started
 from tui.test_shell import until
 
 PATIENCE = 30.0
@@ -34,12 +34,8 @@ WRONG, RIGHT = "2024-02-30", "2024-02-29"
 @pytest.fixture(scope="module")
 async def local(server_folder: Path) -> AsyncIterator[LocalEnvironment]:
     """An instance of this module's own, with one worker at least."""
-    environment = LocalEnvironment(server_folder / f"incident-{uuid.uuid4().hex[:8]}", {"minimum": "1"})
-    async for _ in environment.start():
-        pass
-    yield environment
-    async for _ in environment.destroy():
-        pass
+    async with started(server_folder / f"incident-{uuid.uuid4().hex[:8]}") as environment:
+        yield environment
 
 
 async def fill(app: NomnomApp, pilot: Pilot[int], text: str) -> None:

@@ -43,6 +43,17 @@ async def opened(environment: Environment) -> AsyncIterator[tuple[NomnomApp, Pil
         yield app, pilot
 
 
+@asynccontextmanager
+async def started(folder: Path) -> AsyncIterator[LocalEnvironment]:
+    """An instance with one worker at least, destroyed at the end."""
+    environment = LocalEnvironment(folder, {"minimum": "1"})
+    async for _ in environment.start():
+        pass
+    yield environment
+    async for _ in environment.destroy():
+        pass
+
+
 async def finished(app: NomnomApp) -> None:
     """Wait for the last operation's success."""
     await until(lambda: app.operations and not app.operations[-1].running, PATIENCE)

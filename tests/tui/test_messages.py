@@ -21,7 +21,7 @@ from nomnom_tui.screens.message import MessageView
 from nomnom_tui.screens.messages import MessagesView
 from nomnom_tui.screens.post import PostView
 from tui.test_letters import typed
-from tui.test_local import opened
+from tui.test_local import opened, started
 from tui.test_shell import told, until
 from tui.test_streams import text_of
 
@@ -31,12 +31,8 @@ PATIENCE = 30.0
 @pytest.fixture(scope="module")
 async def local(server_folder: Path) -> AsyncIterator[LocalEnvironment]:
     """An instance of this module's own, with one worker at least."""
-    environment = LocalEnvironment(server_folder / f"messages-{uuid.uuid4().hex[:8]}", {"minimum": "1"})
-    async for _ in environment.start():
-        pass
-    yield environment
-    async for _ in environment.destroy():
-        pass
+    async with started(server_folder / f"messages-{uuid.uuid4().hex[:8]}") as environment:
+        yield environment
 
 
 async def messages(app: NomnomApp, pilot: Pilot[int]) -> MessagesView:

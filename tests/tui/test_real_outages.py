@@ -244,14 +244,7 @@ def test_the_terminal_is_left_as_it_was(tmp_path: Path, leave: bytes | signal.Si
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     before = termios.tcgetattr(slave)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nomnom_tui.program", "--dir", str(tmp_path / "nothing"), "--readonly"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-        env={**os.environ, "TERM": "xterm-256color", "NOMNOM_HOME": str(tmp_path)},
-    )
+    process = _start(slave, tmp_path, stderr=slave)
     try:
         seen = _read(master, lambda text: b"Over" in text)
         assert termios.tcgetattr(slave) != before, "the app takes keys one by one"
@@ -277,14 +270,7 @@ def test_the_terminal_is_left_as_it_was(tmp_path: Path, leave: bytes | signal.Si
 def test_a_terminal_that_vanishes_is_not_waited_for(tmp_path: Path) -> None:
     """Nobody sends SIGHUP to a program in another session than the terminal's: it ends all the same."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nomnom_tui.program", "--dir", str(tmp_path / "nothing"), "--readonly"],
-        stdin=slave,
-        stdout=slave,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "TERM": "xterm-256color", "NOMNOM_HOME": str(tmp_path)},
-    )
+    process = _start(slave, tmp_path, stderr=subprocess.DEVNULL)
     try:
         os.close(slave)
         _read(master, lambda text: b"Over" in text)
@@ -293,6 +279,18 @@ def test_a_terminal_that_vanishes_is_not_waited_for(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def _start(terminal: int, folder: Path, *, stderr: int) -> subprocess.Popen[bytes]:
+    """The program on a terminal, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nomnom_tui.program", "--dir", str(folder / "nothing"), "--readonly"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=stderr,
+        start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "NOMNOM_HOME": str(folder)},
+    )
 
 
 def _read(master: int, enough: Callable[[bytes], bool], limit: float = 15.0) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nomnom_control.cluster.known import ClusterEnvironments, spelled
 from nomnom_control.cluster.manifests import read_manifest
 from nomnom_control.cluster.reasons import pod_instance, pod_ready, pod_trouble
-from nomnom_control.cluster.settings import SavedEnvironment, read_settings, save_environment, use_environment
+from nomnom_control.cluster.settings import SavedEnvironment, read_settings, save_environment, use_environment, words
 from nomnom_control.command_line.options import Where
 from nomnom_control.environment import Progress, Step
 from nomnom_control.errors import ControlError
@@ -71,6 +74,25 @@ def test_the_chart_its_values_and_the_add_ons_are_found_beside_the_program() -> 
     assert (settings.source_folder / "images" / "service.Dockerfile").is_file()
     with pytest.raises(ControlError, match="dev"):
         settings.values_file("nowhere")
+
+
+@given(st.lists(st.text()))
+def test_what_goes_into_one_field_comes_out_again(given: list[str]) -> None:
+    assert words(shlex.join(given)) == given
+
+
+def test_values_are_taken_apart_as_people_write_them(tmp_path: Path) -> None:
+    assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
+        r"ingress.annotations.a\.b/c=d",
+        "global.note=two words",
+    ]
+    with pytest.raises(ControlError, match="a quote is not closed"):
+        words("global.note='two")
+    file = tmp_path / "of the shop.yaml"
+    file.write_text("{}")
+    here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
+    assert here.chosen_values() == ([file], ["a.b=x y"])
+    assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 
 
 def test_saved_environments_are_found_used_and_forgotten() -> None:

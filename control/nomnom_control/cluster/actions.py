@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nomnom_control.cluster.settings import words
 from nomnom_control.environment import EnvironmentAction, Progress, StartOption
 from nomnom_control.errors import ControlError
 
@@ -19,8 +21,7 @@ def value_options(settings: ClusterSettings, values: str = "", single: str = "")
 
     def check(text: str) -> str | None:
         try:
-            for each in text.split():
-                settings.values_file(each)
+            chosen_values(settings, {"values": text})
         except ControlError as error:
             return str(error)
         return None
@@ -31,11 +32,16 @@ def value_options(settings: ClusterSettings, values: str = "", single: str = "")
     )
 
 
+def chosen_values(settings: ClusterSettings, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+    """The files and the single values of such choices; raises ControlError for a file that there is not."""
+    return [settings.values_file(each) for each in words(values.get("values", ""))], words(values.get("set", ""))
+
+
 def value_arguments(values: Mapping[str, str]) -> str:
     """The command line's options for such choices."""
-    words = [word for each in values.get("values", "").split() for word in ("--values", each)]
-    words += [word for each in values.get("set", "").split() for word in ("--set", each)]
-    return shlex.join(words)
+    found = [word for each in words(values.get("values", "")) for word in ("--values", each)]
+    found += [word for each in words(values.get("set", "")) for word in ("--set", each)]
+    return shlex.join(found)
 
 
 def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
@@ -46,8 +52,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
         return " ".join(each for each in ("nomnom", text, *more, *here.selector) if each)
 
     def upgrade(values: Mapping[str, str]) -> AsyncIterator[Progress]:
-        files = [here.settings.values_file(each) for each in values.get("values", "").split()]
-        return here.installation.install(files, values.get("set", "").split(), description="nomnom upgrade")
+        return here.installation.install(*chosen_values(here.settings, values), description="nomnom upgrade")
 
     def upgrade_plan(values: Mapping[str, str]) -> Sequence[str]:
         kept = "these values" if values.get("values") else "the values of before, and these"
@@ -90,7 +95,10 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
 
 
 def _check_pairs(text: str) -> str | None:
-    wrong = next((each for each in text.split() if not each.partition("=")[1] or each.startswith("=")), None)
+    try:
+        wrong = next((each for each in words(text) if not each.partition("=")[1] or each.startswith("=")), None)
+    except ControlError as error:
+        return str(error)
     return None if wrong is None else f"expected name=value, found {wrong}"
 
 

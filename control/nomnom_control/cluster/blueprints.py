@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from nomnom_control.cluster.actions import value_options
 from nomnom_control.cluster.api import contexts
 from nomnom_control.cluster.known import DEFAULT_CLUSTER, open_saved
-from nomnom_control.cluster.settings import SavedEnvironment, read_settings, save_environment
+from nomnom_control.cluster.settings import SavedEnvironment, read_settings, save_environment, words
 from nomnom_control.environment import Blueprint, Environment, StartOption
 from nomnom_control.errors import ControlError
 
@@ -91,7 +91,7 @@ def _entry(values: Mapping[str, str]) -> SavedEnvironment:
         context=values["context"],
         namespace=values["namespace"],
         release=values["release"],
-        values=tuple(values.get("values", "").split()),
+        values=tuple(words(values.get("values", ""))),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nomnom.schema import Schema, parse_schema
 from nomnom_control.cluster import rollouts, scaling
-from nomnom_control.cluster.actions import release_actions, value_arguments, value_options
+from nomnom_control.cluster.actions import chosen_values, release_actions, value_arguments, value_options
 from nomnom_control.cluster.api import Cluster, Object
 from nomnom_control.cluster.forwards import Forward
 from nomnom_control.cluster.installation import Installation
@@ -246,8 +246,7 @@ class KubeEnvironment(Environment):
 
     def chosen_values(self) -> tuple[list[Path], list[str]]:
         """The values files and the values that were chosen for the next installation."""
-        files = [self.settings.values_file(each) for each in self._options.get("values", "").split()]
-        return files, self._options.get("set", "").split()
+        return chosen_values(self.settings, self._options)
 
     def plan(self, operation: str) -> Sequence[str]:
         place = self.location

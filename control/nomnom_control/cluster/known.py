@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     from nomnom_control.kind.environment import KindEnvironment
 
     kubeconfig = Path(saved.kubeconfig).expanduser() if saved.kubeconfig else None
-    options = {"values": " ".join(saved.values)} if saved.values else {}
+    options = {"values": shlex.join(saved.values)} if saved.values else {}
     if saved.kind:
         return KindEnvironment(
             saved.kind,

@@ -7,6 +7,7 @@ public and pinned.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,19 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
             names = ", ".join(sorted(each.stem.removeprefix("values-") for each in self.chart_folder.glob("values-*")))
             raise ControlError(f"there is no values file {given}: give a path, or one of {names}")
         return path
+
+
+def words(text: str) -> list[str]:
+    """What one field holds, taken apart as a shell does, but for backslashes: helm's own names need them.
+
+    Raises ControlError for a quote that is not closed.
+    """
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise ControlError(f"a quote is not closed: {text}") from None
 
 
 def settings_path() -> Path:

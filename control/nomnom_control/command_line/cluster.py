@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,12 +142,11 @@ async def upgrade(
     from nomnom_control.command_line.output import show_progress
 
     here = _cluster(where)
-    here.with_options({"values": "", **_options(values, settings)})
     if not await here.helm.history():
         raise UsageProblem(f"nothing is installed on {here.location}: nomnom install does that")
-    confirm(f"Upgrade {here.release.name} on {here.location}?", here.plan("start"), yes=yes)
-    files, single = here.chosen_values()
-    await show_progress(here.installation.install(files, single, description="nomnom upgrade"))
+    action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, settings)
+    confirm(f"{action.title} on {here.location}?", action.plan(options), yes=yes)
+    await show_progress(action.begin(options))
     await here.close()
 
 
@@ -297,7 +297,7 @@ def _cluster(where: Where | None) -> KubeEnvironment:
 
 
 def _options(values: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, str]:
-    given = {"values": " ".join(values or ()), "set": " ".join(settings or ())}
+    given = {"values": shlex.join(values or ()), "set": shlex.join(settings or ())}
     return {name: text for name, text in given.items() if text}
 
 
