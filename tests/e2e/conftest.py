@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from nomnom_control.environment import Environment, Progress, Step
 from nomnom_control.images import missing_images
 from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.pipeline import Pipeline
+from nomnom_control.programs import run_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +152,23 @@ async def finish(steps: AsyncIterator[Progress]) -> list[Progress]:
     events = [each async for each in steps]
     assert not [each for each in events if each.state is Step.FAILED], events
     return events
+
+
+async def kill(here: KindEnvironment, pod: Mapping[str, Any]) -> None:
+    """SIGKILL what a pod runs, on its node, as the kernel does when memory is short.
+
+    A pod that is deleted without grace is replaced while its process may still run: for a moment two servers have one
+    volume, which is no test of a server.
+    """
+    container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+    on_node = [here.settings.docker, "exec", pod["spec"]["nodeName"]]
+    await run_text([*on_node, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
+
+
+def life(pod: Mapping[str, Any]) -> tuple[str, int]:
+    """Another one after a pod was replaced, or its container started again."""
+    statuses = pod["status"].get("containerStatuses") or [{}]
+    return pod["metadata"]["uid"], statuses[0].get("restartCount", 0)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from e2e.conftest import ROOT, eventually, finish, ready
+from e2e.conftest import ROOT, eventually, finish, kill, life, ready
 from e2e.traffic import completed, flowing, region
 from nomnom_control.cluster.manifests import apply, read_manifest
 from nomnom_control.cluster.reasons import explain, pod_ready
@@ -79,12 +79,12 @@ async def test_a_killed_pod_loses_nothing(
             return bool((await ready(lab, component))[0])
 
         await eventually(there, 60, f"a {component}")
-        killed = (await lab.release.pods(component))[0]["metadata"]
-        await lab.cluster.delete(lab.release.path("v1/pods", killed["name"]), grace=0)
+        killed = next(each for each in await lab.release.pods(component) if pod_ready(each))
+        await kill(lab, killed)
 
         async def replaced() -> bool:
             pods = await lab.release.pods(component)
-            return killed["uid"] not in {each["metadata"]["uid"] for each in pods} and any(map(pod_ready, pods))
+            return life(killed) not in map(life, pods) and any(map(pod_ready, pods))
 
         await eventually(replaced, 120, f"another {component}")
         before = len(traffic.accepted)
