@@ -20,6 +20,7 @@ import uvicorn
 from conftest import Deployment, free_port
 from nomnom.settings import Settings
 from nomnom_api.application import Api
+from nomnom_api.connections import Connection
 from nomnom_api.settings import ApiSettings
 from nomnom_control.local.processes import ChildProcess
 
@@ -79,7 +80,7 @@ async def serving(settings: Settings, *, wait: bool = True, **changes: Any) -> A
     inside = Api(api_settings(settings, **changes))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     config = uvicorn.Config(
-        inside.application, lifespan="on", http="httptools", ws="none", log_config=None, access_log=False
+        inside.application, lifespan="on", http=Connection, ws="none", log_config=None, access_log=False
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve([listener]))

@@ -196,6 +196,30 @@ async def test_an_endless_body_is_refused_while_it_comes(api: Running) -> None:
     writer.close()
 
 
+async def test_an_answer_leaves_in_one_piece_and_requests_in_a_row_are_answered_in_a_row(api: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    request = f"POST {MESSAGE} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(ORDER)}\r\n"
+    whole: list[bytes] = []
+    for _ in range(20):
+        writer.write(f"{request}\r\n{ORDER}".encode())
+        whole.append(await asyncio.wait_for(reader.read(65536), 10))
+    assert all(each.startswith(b"HTTP/1.1 202") and each.endswith(b"}") for each in whole)
+    writer.write(f"{request}\r\n{ORDER}".encode() * 5 + f"{request}Connection: close\r\n\r\n{ORDER}".encode())
+    row = await asyncio.wait_for(reader.read(-1), 10)
+    assert row.count(b"HTTP/1.1 202") == row.count(b'"status":"accepted"') == 6
+    writer.close()
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(api: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    head = f"POST {MESSAGE} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(ORDER)}\r\n"
+    writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(ORDER.encode())
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 202")
+    writer.close()
+
+
 async def test_what_nats_does_not_take_is_too_large(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_max_body=3 * MAX_PAYLOAD) as api:
         for size, limit in ((MAX_PAYLOAD, "NATS takes"), (MAX_MSG_SIZE + 1, "stream MESSAGES takes")):

@@ -13,6 +13,7 @@ from nomnom.errors import NomnomError
 from nomnom.settings import SettingsError
 from nomnom.telemetry import configure_logging, logger
 from nomnom_api.application import Api
+from nomnom_api.connections import Connection
 from nomnom_api.settings import ApiSettings
 
 _BACKLOG = 2048
@@ -56,7 +57,7 @@ def main() -> None:
     config = uvicorn.Config(
         api.application,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         log_config=None,
         log_level="warning",

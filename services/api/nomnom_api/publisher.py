@@ -73,6 +73,9 @@ HEADER_SIZE = _wire_size()
 class Publisher:
     """Publishes over a Link and settles each message once: with JetStream's ack, or with why there is none."""
 
+    # Kept: before Python 3.12 to ask which loop runs is a system call.
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self, settings: ApiSettings) -> None:
         self._stream = settings.nats_stream
         self._timeout = settings.nomnom_api_ack_timeout
@@ -95,7 +98,8 @@ class Publisher:
 
     def start(self) -> None:
         """Begin to connect. Needs a running loop."""
-        self._now = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._sweeping = asyncio.create_task(self._sweep(), name="ack timeouts")
         self.link.start()
 
@@ -113,7 +117,7 @@ class Publisher:
         """
         if self.singles >= self._limit:
             raise BusyError(f"{self.singles:,} messages wait for JetStream, as many as are taken at a time: try again")
-        acked: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        acked: asyncio.Future[Outcome] = self._loop.create_future()
         self.singles += 1
         try:
             await self.send(subject, payload, envelope, _resolve, acked)
