@@ -1,7 +1,8 @@
 """Measures nomnom against ceilings on the same machine, in the same run: ``python -m tests.bench [PART …]``.
 
 Every part alternates nomnom and its peer for several rounds and prints medians and their ratio, since machines are
-shared and their speed drifts. Needs `wrk` and `curl` (Debian packages); `vegeta` (a Go program) for fixed rates.
+shared and their speed drifts. Needs `wrk`, `curl` and `h2load` (of Debian's wrk, curl, nghttp2-client); `vegeta` (a
+Go program) for fixed rates.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.bench.stage import Stage
 PARTS: dict[str, Callable[[Stage, Report, argparse.Namespace], Awaitable[None]]] = {
     "api": api.measure_messages,
     "rate": api.measure_fixed_rate,
+    "clients": api.measure_many_clients,
     "batch": api.measure_batch,
     "worker": worker.measure,
     "pipeline": pipeline.measure,
