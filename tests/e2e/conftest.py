@@ -92,8 +92,14 @@ def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> Clu
             each["hostPort"] = ingress_port if each["containerPort"] == 80 else free_port()
     place = tmp_path_factory.mktemp("kind") / "cluster.yaml"
     place.write_text(yaml.safe_dump(config))
+    listed = ["docker", "image", "ls", "nats", "--format", "{{.Tag}}"]
+    tags = subprocess.run(listed, check=True, capture_output=True, text=True, timeout=30).stdout.split()
+    wanted = yaml.safe_load((ROOT / "helm" / "nomnom" / "values.yaml").read_text())["nats"]["image"]["tag"]
     return ClusterSettings(
-        node_image=os.environ["LAB_NODE_IMAGE"], addons=os.environ["LAB_ADDONS"], kind_config=str(place)
+        node_image=os.environ["LAB_NODE_IMAGE"],
+        addons=os.environ["LAB_ADDONS"],
+        kind_config=str(place),
+        values="" if wanted in tags else f"nats.image.tag={max(tags, key=len)}",
     )
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from e2e.conftest import ROOT, eventually, finish, kill, life, ready
 from e2e.traffic import completed, flowing, region
+from nomnom.envelope import Status
 from nomnom_control.cluster.manifests import apply, read_manifest
 from nomnom_control.cluster.reasons import explain, pod_ready
 from nomnom_control.environment import WORKER, Health, Step
+from nomnom_control.errors import ControlError
 from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.messages import UnknownMessage
 from nomnom_control.pipeline import Pipeline
@@ -220,13 +222,27 @@ async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnviro
     await apply(lab.cluster, served, trial=True)
 
 
-async def test_an_interrupted_installation_goes_on(lab: KindEnvironment) -> None:
+async def test_a_change_that_would_lose_the_streams_is_refused(lab: KindEnvironment, pipeline: Pipeline) -> None:
+    before = await pipeline.overview()
+    with pytest.raises(ControlError, match="every dead letter would be lost"):
+        await finish(lab.installation.install(settings=["nats.replicas=3"]))
+    assert (await ready(lab, "nats"))[0] == 1
+    assert (await pipeline.overview()).dead_letters == before.dead_letters
+
+
+async def test_an_interrupted_installation_goes_on_and_data_that_were_kept_are_found_again(
+    lab: KindEnvironment,
+) -> None:
     other = KindEnvironment(
         lab.cluster_name,
         lab.settings,
         namespace="half",
         kubeconfig=lab.cluster.kubeconfig,
-        options={"values": "dev", "set": "ingress.enabled=false dashboard.enabled=false"},
+        options={
+            "values": "dev",
+            "set": "ingress.enabled=false dashboard.enabled=false "
+            "postgresql.storage.deleteOnUninstall=false nats.storage.deleteOnUninstall=false",
+        },
     )
     try:
         steps = other.start()
@@ -241,6 +257,17 @@ async def test_an_interrupted_installation_goes_on(lab: KindEnvironment) -> None
         await lab.cluster.patch(other.release.path("v1/secrets", record), pending)
         events = await finish(other.start())
         assert {"setup", "api ready"} <= {each.step for each in events if each.state is Step.DONE}
+        async with await Pipeline.of(other) as half:
+            posted = await half.messages.post(region(7))
+            async for state in half.messages.follow(posted.message_id, timeout=120):
+                seen = state.status
+            assert seen is Status.COMPLETED
+        await finish(other.installation.uninstall(data=False))
+        await finish(other.start())
+        async with await Pipeline.of(other) as half:
+            assert (await half.messages.state(posted.message_id)).status is Status.COMPLETED
     finally:
         await finish(other.installation.uninstall(data=True))
+        assert await lab.cluster.list(other.release.path("v1/secrets"), other.release.selector) == []
+        assert await lab.cluster.list(other.release.path("v1/persistentvolumeclaims")) == []
         await other.close()

@@ -148,6 +148,66 @@ def test_an_upgrade_that_changes_nothing_sets_nothing_up_again() -> None:
     assert job() != job("--set", "nats.streams.maxAge=3600")
 
 
+def test_a_label_of_all_resources_leaves_the_setup_job_as_it_is() -> None:
+    def template(*arguments: str) -> Any:
+        return next(each["spec"]["template"] for each in render(*arguments) if each["kind"] == "Job")
+
+    assert template() == template("--set", "global.labels.team=shop")
+
+
+def test_new_tokens_replace_the_apis_pods() -> None:
+    def api(tokens: str) -> Any:
+        manifests = render("--set", f"ingestion.api.auth.tokens={{{tokens}}}")
+        return next(pod for name, pod in pods(manifests) if name == "Deployment/nomnom-api")
+
+    assert api("shop:s3cret-one") == api("shop:s3cret-one")
+    assert api("shop:s3cret-one") != api("shop:s3cret-two")
+
+
+def test_the_passwords_of_a_volume_that_stays_stay() -> None:
+    def annotations(*arguments: str) -> Any:
+        name = ("Secret", "nomnom-database")
+        found = (each for each in render(*arguments) if (each["kind"], each["metadata"]["name"]) == name)
+        return next(found)["metadata"].get("annotations")
+
+    assert annotations() == {"helm.sh/resource-policy": "keep"}
+    assert annotations("--set", "postgresql.storage.deleteOnUninstall=true") is None
+
+
+def test_the_databases_certificate_is_checked_against_an_authority_of_ones_own() -> None:
+    manifests = render(
+        "--set", "postgresql.enabled=false,database.host=db.example,database.existingSecret=roles",
+        "--set", "database.sslMode=verify-full,database.caSecret=authority",
+    )  # fmt: skip
+    found = {name: pod["spec"] for name, pod in pods(manifests) if "DATABASE_URL" in yaml.safe_dump(pod)}
+    assert len(found) == 4
+    for name, spec in found.items():
+        (url,) = (each["value"] for each in spec["containers"][0]["env"] if each["name"] == "DATABASE_URL")
+        assert url.endswith("/nomnom?sslmode=verify-full&sslrootcert=/etc/nomnom-database/ca.crt"), name
+        mounts = {each["name"]: each["mountPath"] for each in spec["containers"][0]["volumeMounts"]}
+        assert mounts["database-ca"] == "/etc/nomnom-database", name
+        volume = next(each for each in spec["volumes"] if each["name"] == "database-ca")
+        assert volume["secret"] == {"secretName": "authority", "items": [{"key": "ca.crt", "path": "ca.crt"}]}, name
+
+
+def test_servers_elsewhere_are_reached_on_their_own_ports() -> None:
+    manifests = render(
+        "--set", "nats.enabled=false,nats.auth.existingSecret=users,nats.external.servers={a:4333,b:4333,c:4444}",
+        "--set", "nats.external.monitoringEndpoint=a:8222",
+    )  # fmt: skip
+    (policy,) = (each["spec"] for each in manifests if each["metadata"]["name"] == "nomnom-servers")
+    assert [port["port"] for port in policy["egress"][0]["ports"]] == [4333, 4444]
+
+
+def test_a_dashboard_with_a_secret_never_stands_open() -> None:
+    def asked(*arguments: str) -> bool:
+        backend = next(pod for name, pod in pods(render(*arguments)) if name == "Deployment/nomnom-dashboard-backend")
+        return {"name": "NOMNOM_DASHBOARD_AUTH_REQUIRED", "value": "true"} in backend["spec"]["containers"][0]["env"]
+
+    assert asked("--set", "dashboard.auth.existingSecret=viewers")
+    assert not asked()
+
+
 def test_routes_are_the_longest_first_and_not_rewritten() -> None:
     manifests = render("--set", "ingress.enabled=true,httpRoute.enabled=true,httpRoute.parentRefs[0].name=gate")
     (ingress,) = (each for each in manifests if each["kind"] == "Ingress")
@@ -182,6 +242,14 @@ def test_routes_are_the_longest_first_and_not_rewritten() -> None:
         (("--set", "keda.minReplicas=20"), "keda.minReplicas: 20 is more than keda.maxReplicas, 10"),
         (("--set", "httpRoute.enabled=true"), "httpRoute.parentRefs: name the gateway"),
         (("--set", "keda.install=true"), "KEDA's chart is not here yet"),
+        (("--set", "database.sslMode=verify-full"), "database.caSecret: sslMode verify-full needs the Secret"),
+        (("--set", "ingestion.api.autoscaling.minReplicas=12"), "api: autoscaling.minReplicas is 12, more than"),
+        (("--set", "monitoring.prometheusRule.enabled=true,dashboard.enabled=false"), "figures are the dashboard's"),
+        (("--set", "setup.wait=0"), "minimum: got 0, want 1"),
+        (("--set", "nats.external.servers={nats://a:4222}"), "does not match pattern"),
+        (("--set-json", 'ingestion.api.extraEnv=[{"nmae":"X"}]'), "additional properties 'nmae' not allowed"),
+        (("--set-json", 'nats.tolerations=[{"efect":"NoSchedule"}]'), "additional properties 'efect' not allowed"),
+        (("--set", "ingress.annotations.redirect=false"), "got boolean, want string"),
     ],
 )
 def test_values_that_cannot_work_are_refused_with_a_reason(arguments: tuple[str, ...], said: str) -> None:

@@ -112,10 +112,10 @@ async def prod(lab: KindEnvironment, owner: str) -> AsyncIterator[KindEnvironmen
     try:
         passwords = {f"{each}-password": f"n{secrets.token_hex(12)}" for each in ROLES}
         passwords["owner-password"] = urlsplit(owner).password or ""
-        await make_secret(here, "nomnom-database", passwords)
+        await make_secret(here, "postgres-roles", passwords)
         await make_secret(here, "prod-nats", {f"{each}-password": f"n{secrets.token_hex(12)}" for each in USERS})
-        await make_secret(here, "nomnom-api-tokens", {"tokens": f"shop:{TOKEN}"})
-        await make_secret(here, "nomnom-dashboard-auth", {"tokens": "viewer-token-123"})
+        await make_secret(here, "api-tokens", {"tokens": f"shop:{TOKEN}"})
+        await make_secret(here, "dashboard-auth", {"tokens": "viewer-token-123"})
         await finish(here.start())
         yield here
     finally:

@@ -21,7 +21,7 @@ from nomnom_control.cluster.settings import SavedEnvironment, read_settings, sav
 from nomnom_control.command_line.options import Where
 from nomnom_control.environment import Progress, Step
 from nomnom_control.errors import ControlError
-from nomnom_control.kind.addons import read_addons
+from nomnom_control.kind.addons import Addon, fit, read_addons
 from nomnom_control.kind.environment import KindEnvironment
 from nomnom_control.merging import merge
 from nomnom_control.programs import ProgramError, run_lines, run_text
@@ -205,6 +205,17 @@ def test_the_add_ons_are_pinned_and_public() -> None:
     for each in found.values():
         assert each.version in each.manifest
         assert each.manifest.startswith("https://")
+
+
+def test_an_add_on_is_fitted_to_the_cluster() -> None:
+    pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
+    objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
+    fit(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
+    assert pod["containers"][0]["args"] == ["--one", "--two"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
+    ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
+    labels = yaml.safe_load((_ROOT / "kind" / "cluster.yaml").read_text())["nodes"][0]["labels"]
+    assert all(wanted.items() <= labels.items() for wanted in ingress.nodes.values())
 
 
 def test_a_folder_of_manifests_replaces_the_add_ons(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.settings import SettingsError
 from nomnom_dashboard.access import Access
+from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
 from nomnom_dashboard.flow import STEP, Flow, percentiles
+from nomnom_dashboard.settings import DashboardSettings
 
 
 def step(seconds: float) -> int:
@@ -74,6 +77,13 @@ async def test_silence_is_filled_and_a_close_ends_all() -> None:
     broadcast.close()
     assert [part async for part in stream] == []
     assert [part async for part in broadcast.events()] == [b"retry: 2000\n\n"]
+
+
+def test_a_dashboard_that_has_to_ask_does_not_start_without_what_it_asks_for() -> None:
+    given = {"NOMNOM_DASHBOARD_AUTH_REQUIRED": "true"}
+    with pytest.raises(SettingsError, match="everyone would be let in"):
+        Dashboard(DashboardSettings.from_environment(given))
+    Dashboard(DashboardSettings.from_environment({**given, "NOMNOM_DASHBOARD_TOKENS": "a-good-token"}))
 
 
 @given(st.binary(max_size=60))

@@ -14,7 +14,7 @@ from nomnom_control.cluster.api import Object
 from nomnom_control.cluster.reasons import explain, first_trouble
 from nomnom_control.cluster.release import PARTS, NotInstalled, Release
 from nomnom_control.cluster.rollouts import wait_for
-from nomnom_control.cluster.settings import ClusterSettings
+from nomnom_control.cluster.settings import ClusterSettings, words
 from nomnom_control.environment import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_control.helm import Helm
@@ -59,7 +59,7 @@ class Installation:
         chosen = [f"global.imageRegistry={self.settings.image_registry}"] if self.settings.image_registry else []
         if self.settings.image_tag != nomnom.__version__:
             chosen += [f"{each}.image.tag={self.settings.image_tag}" for each in _IMAGES]
-        chosen += settings
+        chosen += [*words(self.settings.values), *settings]
         revisions = await self.helm.history()
         reuse = bool(revisions) and not values
         scaled = await scaling.find_scaled_object(self.release) if revisions else None
@@ -129,7 +129,7 @@ class Installation:
             yield each
         if not data:
             return
-        step, began = "remove the volume claims", time.monotonic()
+        step, began = "remove the data", time.monotonic()
         yield Progress(step, Step.STARTED)
         kind = "v1/persistentvolumeclaims"
         selector = f"app.kubernetes.io/instance={self.release.name}"
@@ -138,6 +138,11 @@ class Installation:
             if (each["metadata"].get("labels") or {}).get("app.kubernetes.io/name", "nomnom") == "nomnom":
                 yield Progress(step, Step.OUTPUT, name)
                 await self.release.cluster.delete(self.release.path(kind, name))
+        # What the chart keeps for the volumes' sake goes with them.
+        for each in await self.release.cluster.list(self.release.path("v1/secrets"), self.release.selector):
+            if (each["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep":
+                yield Progress(step, Step.OUTPUT, each["metadata"]["name"])
+                await self.release.cluster.delete(self.release.path("v1/secrets", each["metadata"]["name"]))
         yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
 
     async def stop(self) -> AsyncIterator[Progress]:

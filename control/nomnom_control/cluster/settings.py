@@ -50,6 +50,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     image_registry: str = ""
     """Put before every image of the pipeline, and of NATS and PostgreSQL."""
     image_tag: str = nomnom.__version__
+    values: str = ""
+    """Values of every installation from here, name=value with spaces between: tags of a mirror, for example."""
     helm: str = "helm"
     kind: str = "kind"
     docker: str = "docker"

@@ -31,6 +31,8 @@ class Addon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str = ""
     arguments: dict[str, list[str]] = {}
     """More arguments for the first container of these Deployments."""
+    nodes: dict[str, dict[str, str]] = {}
+    """Labels of the nodes that these Deployments have to run on."""
 
 
 class _AddonsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +77,7 @@ async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progres
             yield Progress(step, Step.SKIPPED, f"the one from {recorded} stays: {error}")
             return
         objects = await asyncio.to_thread(read_manifest, text, addon.manifest)
-        _add_arguments(objects, addon)
+        fit(objects, addon)
         if await _unready(cluster, objects) == "":
             await _record(cluster, addon)
             yield Progress(step, Step.SKIPPED, "it is ready")
@@ -132,12 +134,17 @@ async def _manifest(addon: Addon) -> str:
     return answer.text
 
 
-def _add_arguments(objects: list[Object], addon: Addon) -> None:
+def fit(objects: list[Object], addon: Addon) -> None:
+    """Put into an add-on's objects what its definition asks for beside its manifest."""
     for each in objects:
-        more = addon.arguments.get(str(each["metadata"]["name"])) if each["kind"] == "Deployment" else None
-        if more:
-            container = each["spec"]["template"]["spec"]["containers"][0]
+        if each["kind"] != "Deployment":
+            continue
+        name, pod = str(each["metadata"]["name"]), each["spec"]["template"]["spec"]
+        if more := addon.arguments.get(name):
+            container = pod["containers"][0]
             container["args"] = [*(container.get("args") or []), *more]
+        if labels := addon.nodes.get(name):
+            pod["nodeSelector"] = {**(pod.get("nodeSelector") or {}), **labels}
 
 
 async def _unready(cluster: Cluster, objects: list[Object]) -> str:

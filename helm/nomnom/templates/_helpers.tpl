@@ -70,9 +70,9 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: {{ index . 1 }}
-  runAsGroup: {{ index . 2 }}
-  fsGroup: {{ index . 2 }}
+  runAsUser: {{ index . 1 | int64 }}
+  runAsGroup: {{ index . 2 | int64 }}
+  fsGroup: {{ index . 2 | int64 }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
@@ -117,6 +117,7 @@ topologySpreadConstraints:
 {{- $ := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $scaling := index . 2 -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}{{ fail (printf "%s: autoscaling.minReplicas is %d, more than maxReplicas, %d" $component (int $scaling.minReplicas) (int $scaling.maxReplicas)) }}{{ end -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
@@ -204,7 +205,16 @@ spec:
       name: {{ include "nomnom.databaseSecret" $ }}
       key: {{ include "nomnom.roleKey" (list $ $component) }}
 - name: {{ index . 2 }}
-  value: postgresql://{{ include "nomnom.role" (list $ $component) }}:$({{ $password }})@{{ include "nomnom.databaseHost" $ }}:{{ ternary 5432 (int $.Values.database.port) $.Values.postgresql.enabled }}/{{ $.Values.database.name }}{{ with $.Values.database.sslMode }}?sslmode={{ . }}{{ end }}
+  value: postgresql://{{ include "nomnom.role" (list $ $component) }}:$({{ $password }})@{{ include "nomnom.databaseHost" $ }}:{{ ternary 5432 (int $.Values.database.port) $.Values.postgresql.enabled }}/{{ $.Values.database.name }}{{ include "nomnom.databaseTls" $ }}
+{{- end -}}
+
+{{- define "nomnom.databaseTls" -}}
+{{- $mode := .Values.database.sslMode -}}
+{{- if $mode }}?sslmode={{ $mode }}{{ end -}}
+{{- if hasPrefix "verify" $mode -}}
+{{- if not .Values.database.caSecret }}{{ fail (printf "database.caSecret: sslMode %s needs the Secret with the authority's ca.crt" $mode) }}{{ end -}}
+&sslrootcert=/etc/nomnom-database/ca.crt
+{{- end -}}
 {{- end -}}
 
 {{/* What every component's container is told. Takes (list $ "NATS user" "database component"). */}}
@@ -243,16 +253,28 @@ nats://{{ $user }}:$(NATS_PASSWORD)@{{ include "nomnom.fullname" $ }}-nats.{{ $.
 {{- end -}}
 {{- end -}}
 
+{{/* The schema, and the authority that the database's certificate is checked against. */}}
 {{- define "nomnom.schemaVolume" -}}
 - name: schema
   configMap:
     name: {{ include "nomnom.schemaConfigMap" . }}
+{{- with .Values.database.caSecret }}
+- name: database-ca
+  secret:
+    secretName: {{ . }}
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end }}
 {{- end -}}
 
 {{- define "nomnom.schemaMount" -}}
 - name: schema
   mountPath: /etc/nomnom
   readOnly: true
+{{- if .Values.database.caSecret }}
+- name: database-ca
+  mountPath: /etc/nomnom-database
+  readOnly: true
+{{- end }}
 {{- end -}}
 
 {{/* Pods are renewed when the schema changes. */}}

@@ -15,6 +15,7 @@ from openapi_ui_bundles import swagger_ui
 from nomnom.grammar import Grammar
 from nomnom.problems import MEDIA_TYPE, problem_details
 from nomnom.schema import load_schema
+from nomnom.settings import SettingsError
 from nomnom.telemetry import logger
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.answers import Alive, Health, Snapshot
@@ -79,6 +80,11 @@ class Dashboard:
         self.metrics = Metrics()
         self.metrics.watch_clients(lambda: self.broadcast.clients)
         self.access = Access(settings.tokens, settings.credentials)
+        if self.access.open and settings.nomnom_dashboard_auth_required:
+            raise SettingsError(
+                "NOMNOM_DASHBOARD_AUTH_REQUIRED: neither NOMNOM_DASHBOARD_TOKENS nor NOMNOM_DASHBOARD_USER and "
+                "NOMNOM_DASHBOARD_PASSWORD are set: everyone would be let in"
+            )
         self.stopping = False
         messages = Messages(self.database, self.broker, schema)
         letters = DeadLetterIndex(self.broker, settings.nomnom_dashboard_letters)

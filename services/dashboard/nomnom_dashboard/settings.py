@@ -24,6 +24,8 @@ class DashboardSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
     nomnom_dashboard_tokens: str = ""
     nomnom_dashboard_user: str = ""
     nomnom_dashboard_password: str = ""
+    nomnom_dashboard_auth_required: bool = False
+    """Refuse to start where nobody would be asked for a token or a password."""
     nomnom_dashboard_origins: str = ""
     """Origins that may ask from a browser (CORS), comma separated; none by default."""
     nomnom_dashboard_interval_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1000
