@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import tempfile
 import uuid
@@ -20,6 +21,9 @@ from nomnom.settings import Settings
 from nomnom.setup import set_up
 from nomnom.streams import StreamSettings
 from nomnom_control.local.servers import NatsServer, PostgresServer
+
+# A shell starts what runs in its background with SIGINT ignored, and so would be what the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 LINE = "OLI|1|789|1|100|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"

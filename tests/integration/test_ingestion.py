@@ -65,8 +65,6 @@ def start(nomnom: Program, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "nomnom_tui.program", "ingest", *arguments],
         env=nomnom.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell starts what runs in its background with SIGINT ignored, and so would be what that starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 (one thread)
     )  # fmt: skip
 
 

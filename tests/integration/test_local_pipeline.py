@@ -184,7 +184,7 @@ def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None
             [sys.executable, "-m", "nomnom_tui.program", "up"], env=nomnom.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        until(lambda: "running" in nomnom("status", "--json", code=None))
+        until(lambda: '"healthy"' in nomnom("status", "--json", code=None))
         for _ in range(interrupts):
             running.send_signal(signal.SIGINT)
         output, _ = running.communicate(timeout=60)
