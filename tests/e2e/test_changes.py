@@ -269,5 +269,9 @@ async def test_an_interrupted_installation_goes_on_and_data_that_were_kept_are_f
     finally:
         await finish(other.installation.uninstall(data=True))
         assert await lab.cluster.list(other.release.path("v1/secrets"), other.release.selector) == []
-        assert await lab.cluster.list(other.release.path("v1/persistentvolumeclaims")) == []
+
+        async def empty() -> bool:
+            return await lab.cluster.list(other.release.path("v1/persistentvolumeclaims")) == []
+
+        await eventually(empty, 30, "no volume claim is left")
         await other.close()

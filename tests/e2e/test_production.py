@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from e2e.conftest import eventually, finish, kill, life
+from e2e.conftest import eventually, finish, kill, life, ready
 from e2e.traffic import STATUSES, flowing
 from nomnom_control.cluster.reasons import pod_ready
 from nomnom_control.environment import WORKER, Health
@@ -128,7 +128,11 @@ async def test_all_of_it_is_there_under_restricted_pod_security(prod: KindEnviro
     found = {each.name: each for each in await prod.components()}
     assert set(found) == {"api", "nats", WORKER, "dashboard", "page"}
     assert (found["nats"].desired, found["nats"].health) == (3, Health.HEALTHY)
-    assert found["api"].desired >= 2
+
+    async def scaled() -> bool:
+        return (await ready(prod, "api"))[0] >= 2
+
+    await eventually(scaled, 60, "the autoscaler has brought the api to its fewest pods")
     quota = await prod.cluster.list(prod.release.path("v1/resourcequotas"))
     assert int(quota[0]["status"]["used"]["persistentvolumeclaims"]) == 3
 
