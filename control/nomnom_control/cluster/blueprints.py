@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from nomnom_control.cluster.actions import value_options
-from nomnom_control.cluster.api import contexts
 from nomnom_control.cluster.known import DEFAULT_CLUSTER, open_saved
+from nomnom_control.cluster.kubeconfig import contexts
 from nomnom_control.cluster.settings import SavedEnvironment, read_settings, save_environment, words
 from nomnom_control.environment import Blueprint, Environment, StartOption
 from nomnom_control.errors import ControlError

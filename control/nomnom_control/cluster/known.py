@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nomnom_control.cluster.api import contexts
 from nomnom_control.cluster.environment import KubeEnvironment
+from nomnom_control.cluster.kubeconfig import contexts
 from nomnom_control.cluster.settings import ClusterSettings, SavedEnvironment, read_settings
 from nomnom_control.environment import Blueprint
 from nomnom_control.errors import ControlError
