@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -612,3 +613,11 @@ def test_the_clients_are_not_imported_before_they_are_used() -> None:
     program = f"import sys; sys.modules['aiohttp'] = sys.modules['kubernetes'] = None; import {', '.join(modules)}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_supported_versions_in_the_docs_are_those_of_the_chart_and_the_client() -> None:
+    root = Path(__file__).parents[2]
+    lowest = yaml.safe_load((root / "helm/nomnom/Chart.yaml").read_text())["kubeVersion"]
+    highest = metadata.version("kubernetes").split(".")[0]
+    minor = lowest.removeprefix(">=1.").removesuffix(".0-0")
+    assert f"Kubernetes 1.{minor} to 1.{highest}:" in (root / "docs/clusters.md").read_text()
