@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from conftest import free_port
-from nomnom_control.local.processes import ChildProcess
+from nomnom_control.environments.local.processes import ChildProcess
 
 
 @dataclass(frozen=True)

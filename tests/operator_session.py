@@ -13,8 +13,8 @@ from nats.js.api import RawStreamMsg
 from conftest import ORDER, Deployment
 from nomnom.envelope import Envelope, Reason, dead_headers, dead_subject, new_message_id
 from nomnom.schema import load_schema
-from nomnom_control.environment import Endpoints
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments import Endpoints
+from nomnom_control.session.pipeline import Pipeline
 
 NOWHERE = "http://127.0.0.1:9"
 RECEIVED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -33,7 +33,7 @@ async def open_session(deployment: Deployment, folder: Path, **changes: str) -> 
     }
     schema = load_schema(deployment.settings.nomnom_schema)
     endpoints = Endpoints(**{**given, **changes})
-    async with Pipeline(endpoints, schema, deployment.streams, actor="tester@here", journal=folder) as pipeline:
+    async with Pipeline(endpoints, schema, deployment.streams, actor="tester@here", spool=folder) as pipeline:
         yield pipeline
 
 

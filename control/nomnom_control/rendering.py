@@ -8,7 +8,7 @@ from typing import NamedTuple
 NOTHING = "-"
 
 
-class Fact(NamedTuple):
+class Property(NamedTuple):
     """One line of a description: its group (``Configuration``, ``State``…), its label and its value as text."""
 
     group: str

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tests.bench import api, dashboard, dead_letters, memory, page, pipeline, screen, worker
 from tests.bench.figures import Report
-from tests.bench.stage import Stage
+from tests.bench.harness import Harness
 
-PARTS: dict[str, Callable[[Stage, Report, argparse.Namespace], Awaitable[None]]] = {
+PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]]] = {
     "api": api.measure_messages,
     "rate": api.measure_fixed_rate,
     "clients": api.measure_many_clients,
@@ -53,7 +53,7 @@ async def main() -> None:
     report = Report()
     try:
         for name in options.parts or [part for part in PARTS if part not in _LONG]:
-            async with Stage(folder / name) as stage:
+            async with Harness(folder / name) as stage:
                 await PARTS[name](stage, report, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from nomnom.envelope import headers, ingest_subject, new_message_id
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port, orders, run, tool, wrk
+from tests.bench.harness import Harness, free_port, orders, run, tool, wrk
 
 _PATH = "/api/ingest/message"
 _CLIENTS = 200
 
 
 @asynccontextmanager
-async def _both(stage: Stage) -> AsyncIterator[dict[str, str]]:
+async def _both(stage: Harness) -> AsyncIterator[dict[str, str]]:
     """The api and its bare peer, one process each; URLs by name."""
     ours, bare = free_port(), free_port()
     uvicorn = ["--port", str(bare), "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level=error"]
@@ -38,7 +38,7 @@ def _script(folder: Path, body: str) -> Path:
     return script
 
 
-async def measure_messages(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure_messages(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Requests/s of single messages, 64 connections."""
     report.title(f"api: POST {_PATH}, wrk with 64 connections, {options.rounds} rounds of {options.seconds:g} s")
     script = _script(stage.folder, next(orders(1)))
@@ -53,7 +53,7 @@ async def measure_messages(stage: Stage, report: Report, options: argparse.Names
     report.compare("api", speeds["nomnom"], {"bare BlackSheep": speeds["bare"]}, "requests/s")
 
 
-async def measure_fixed_rate(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure_fixed_rate(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Latency at a fixed rate: percentiles of the time from when a request was due."""
     vegeta = tool("vegeta", "go install github.com/tsenart/vegeta/v12@latest")
     report.title(f"rate: latency at a fixed rate, {options.seconds * 2:g} s each")
@@ -79,7 +79,7 @@ async def measure_fixed_rate(stage: Stage, report: Report, options: argparse.Nam
             await stage.empty()
 
 
-async def measure_many_clients(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure_many_clients(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Latency at a fixed rate that 200 clients share: each sends at its own pace, and waits for its answer.
 
     vegeta needs most of a core for 10,000 requests/s, this a fraction: on two cores it is the api that is measured.
@@ -112,7 +112,7 @@ async def measure_many_clients(stage: Stage, report: Report, options: argparse.N
             await stage.empty()
 
 
-async def measure_batch(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure_batch(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Messages/s of one streamed batch request against publish_async of the same payloads."""
     count = options.messages
     report.title(f"batch: POST /api/ingest/batch of {count:,} lines by curl, against nats-py's bare publish_async")
@@ -136,7 +136,7 @@ async def measure_batch(stage: Stage, report: Report, options: argparse.Namespac
     report.compare("batch", ours, {"publish_async": peer}, "messages/s")
 
 
-async def _publish_all(stage: Stage, file: Path) -> float:
+async def _publish_all(stage: Harness, file: Path) -> float:
     payloads = file.read_bytes().split(b"\n")
     started = time.perf_counter()
     pending: list[asyncio.Future[object]] = []

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port
+from tests.bench.harness import Harness, free_port
 
 SMALL, LARGE = 10_000, 10_000_000
 _REPEATS = 60
@@ -36,7 +36,7 @@ FROM generate_series($1::bigint, $2::bigint) AS n
 _STEP = 250_000
 
 
-async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Fill the tables, twice, and ask the same of both; the ratio is that of the medians."""
     found: dict[int, dict[str, float]] = {}
     for rows in (SMALL, LARGE):
@@ -65,7 +65,7 @@ async def _fill(url: str, rows: int) -> None:
         await connection.close()
 
 
-async def _ask(stage: Stage, report: Report, rows: int) -> dict[str, float]:
+async def _ask(stage: Harness, report: Report, rows: int) -> dict[str, float]:
     port = free_port()
     message = f"0198c9bb-0000-0000-0000-{rows // 2:012x}"
     paths = {

@@ -13,52 +13,52 @@ from time import perf_counter
 
 from nomnom.envelope import Envelope, Reason, dead_headers, dead_subject, new_message_id
 from nomnom.schema import load_schema
-from nomnom_control.dead_letters import Filter, GroupBy
-from nomnom_control.environment import Endpoints
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments import Endpoints
+from nomnom_control.session.dead_letters import Filter, GroupBy
+from nomnom_control.session.pipeline import Pipeline
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, orders
+from tests.bench.harness import Harness, orders
 
-_LETTERS = 100_000
+_DEAD_LETTERS = 100_000
 _REPLAYED = 20_000
 _WINDOW = 2000
 _TICK = 0.005
 
 
-async def measure(stage: Stage, report: Report, _: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, _: argparse.Namespace) -> None:
     """A hundred thousand letters: first page, scan, pages, filters, groups, dry run, replay, undo, deletion."""
-    report.title(f"dead letters: {_LETTERS:,} of them")
+    report.title(f"dead letters: {_DEAD_LETTERS:,} of them")
     await fill(stage)
     endpoints = Endpoints("http://127.0.0.1:9", stage.nats.url, stage.nats.monitor_url, stage.postgres.url)
-    async with Pipeline(endpoints, load_schema("tpch"), journal=stage.folder / "audit") as pipeline:
+    async with Pipeline(endpoints, load_schema("tpch"), spool=stage.folder / "audit") as pipeline:
         await pipeline.overview()
-        letters = pipeline.dead_letters
-        await _time(report, "first page, nothing scanned", letters.page)
+        dead_letters = pipeline.dead_letters
+        await _time(report, "first page, nothing scanned", dead_letters.page)
         before = _memory()
-        await _time(report, "first scan", letters.scan, per=_LETTERS)
+        await _time(report, "first scan", dead_letters.scan, per=_DEAD_LETTERS)
         report.line("memory of the scan", _memory() - before, f"{(_memory() - before) / 1024:,.0f} MiB")
-        await _time(report, "scan again, nothing new", letters.scan)
+        await _time(report, "scan again, nothing new", dead_letters.scan)
         await _pages(report, pipeline)
-        await _time(report, "filter by error", lambda: letters.matching(Filter.parse("entity:orders expected 17")))
-        await _time(report, "filter by payload", lambda: letters.matching(Filter.parse("payload:Clerk#000000017")))
+        await _time(report, "filter by error", lambda: dead_letters.matching(Filter.parse("entity:orders expected 17")))
+        await _time(report, "filter by payload", lambda: dead_letters.matching(Filter.parse("payload:Clerk#000000017")))
         pattern = Filter.parse(r"regex:yes 'error:found .*-13-1[0-9]'")
-        await _time(report, "filter by expression", lambda: letters.matching(pattern))
-        await _time(report, "group by reason", letters.groups)
-        await _time(report, "group by kind of error", lambda: letters.groups(GroupBy.ERROR))
+        await _time(report, "filter by expression", lambda: dead_letters.matching(pattern))
+        await _time(report, "group by reason", dead_letters.groups)
+        await _time(report, "group by kind of error", lambda: dead_letters.groups(GroupBy.ERROR))
 
-        part = list(letters.index.sequences[:_REPLAYED])
+        part = list(dead_letters.index.sequences[:_REPLAYED])
 
         async def dry_run() -> None:
-            async for _ in letters.dry_run(part):
+            async for _ in dead_letters.dry_run(part):
                 pass
 
         await _time(report, "dry run", dry_run, per=_REPLAYED)
-        replay = await letters.replay(part)
+        replay = await dead_letters.replay(part)
         await _time(report, "replay", replay.finish, per=_REPLAYED)
-        await _time(report, "undo", lambda: letters.undo(run=replay.run), per=_REPLAYED)
-        part = list(letters.index.sequences[:_REPLAYED])
-        await _time(report, "delete", lambda: letters.delete(part, expected_count=len(part)), per=_REPLAYED)
-        await _time(report, "scan after a deletion", letters.scan)
+        await _time(report, "undo", lambda: dead_letters.undo(run=replay.run), per=_REPLAYED)
+        part = list(dead_letters.index.sequences[:_REPLAYED])
+        await _time(report, "delete", lambda: dead_letters.delete(part, expected_count=len(part)), per=_REPLAYED)
+        await _time(report, "scan after a deletion", dead_letters.scan)
 
 
 async def _pages(report: Report, pipeline: Pipeline) -> None:
@@ -66,7 +66,7 @@ async def _pages(report: Report, pipeline: Pipeline) -> None:
     page = await pipeline.dead_letters.page(limit=50)
     for _ in range(300):
         started = perf_counter()
-        page = await pipeline.dead_letters.page(before=page.letters[-1].sequence, limit=50)
+        page = await pipeline.dead_letters.page(before=page.dead_letters[-1].sequence, limit=50)
         times.append(perf_counter() - started)
     p99 = quantiles(times, n=100)[98]
     report.line("page of 50", times, f"{median(times) * 1000:.1f} ms (99th percentile {p99 * 1000:.1f} ms)")
@@ -109,11 +109,11 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-async def fill(stage: Stage, letters: int = _LETTERS) -> None:
+async def fill(stage: Harness, dead_letters: int = _DEAD_LETTERS) -> None:
     """Put so many dead letters into the stage's stream, as workers would."""
     now = datetime.now(UTC)
     waiting: list[Awaitable[object]] = []
-    for number, payload in enumerate(orders(letters)):
+    for number, payload in enumerate(orders(dead_letters)):
         bad = payload.replace("-", "-13-", 1)
         error = f"line 1, field o_orderdate (5): expected a date as YYYY-MM-DD, found '{bad.split('|')[5]}'"
         envelope = Envelope(new_message_id(), "customer" if number % 10 == 0 else "orders", now)

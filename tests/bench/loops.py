@@ -20,7 +20,7 @@ from nomnom.grammar import Grammar
 from nomnom.schema import load_schema
 from nomnom.settings import Settings
 from nomnom.tables import Table
-from tests.bench.stage import orders
+from tests.bench.harness import orders
 
 STATUS = """
 INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at)

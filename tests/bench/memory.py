@@ -9,13 +9,13 @@ from statistics import median
 import psutil
 
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port, orders, run, tool
+from tests.bench.harness import Harness, free_port, orders, run, tool
 
 _RATE = 2000
 _SAMPLE = 5.0
 
 
-async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Flat means: the median of the last fifth is that of the second fifth, within noise."""
     vegeta = tool("vegeta", "go install github.com/tsenart/vegeta/v12@latest")
     seconds = options.minutes * 60

@@ -10,7 +10,7 @@ from statistics import median, quantiles
 
 from nomnom.envelope import headers, ingest_subject, new_message_id
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port, orders
+from tests.bench.harness import Harness, free_port, orders
 from tests.browser_stage import DESK, build, chromium, window
 
 _RATE = 500
@@ -32,7 +32,7 @@ seconds => new Promise(done => {
 """
 
 
-async def measure(stage: Stage, report: Report, _: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, _: argparse.Namespace) -> None:
     """No jank means: no task of 50 ms or more, and frames that keep their 16.7 ms."""
     report.title(f"page: ten updates a second for {_SECONDS} s, {_RATE} messages/s through one worker")
     port, folder = free_port(), build()
@@ -72,7 +72,7 @@ async def _busy(session: object) -> float:
     return next(each["value"] for each in metrics["metrics"] if each["name"] == "TaskDuration")
 
 
-async def _post(stage: Stage, records: Iterator[str]) -> None:
+async def _post(stage: Harness, records: Iterator[str]) -> None:
     begun = time.monotonic()
     for sent, record in enumerate(records):
         message_id = new_message_id()

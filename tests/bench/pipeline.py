@@ -10,7 +10,7 @@ import time
 import asyncpg
 
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port, orders, run, tool
+from tests.bench.harness import Harness, free_port, orders, run, tool
 
 _PERCENTILES = """
 SELECT count(*) AS messages,
@@ -21,7 +21,7 @@ FROM message_status WHERE status = 'completed' AND received_at >= now() - interv
 _DONE = "SELECT count(*) FROM message_status WHERE status = 'completed'"
 
 
-async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Records/s through api, stream, one worker and database; then latency from accepted to completed."""
     port, count = free_port(), options.messages
     curl = tool("curl", "apt-get install curl")

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 if TYPE_CHECKING:
-    from nomnom_control.environment import Environment
+    from nomnom_control.environments import Environment
     from tests.bench.figures import Report
-    from tests.bench.stage import Stage
+    from tests.bench.harness import Harness
 
 HERE = Path(__file__).resolve()
 ROWS = 10_000
@@ -185,17 +185,17 @@ def child(what: str) -> None:
         _run_bare()
         return
     if what == "unreachable":
-        from nomnom_tui.terminal import run
+        from nomnom_tui.app.terminal import run
 
         run()
         return
     sys.path.insert(0, str(HERE.parents[1]))
-    from nomnom_tui.application import NomnomApp
-    from nomnom_tui.session import Session
-    from tui.still import StillEnvironment
+    from nomnom_tui.app.application import NomnomApp
+    from nomnom_tui.app.session import Session
+    from tui.fakes import FakeEnvironment
 
     kind, _, place = what.partition(":")
-    app = NomnomApp(Session(_served() if kind == "place" else StillEnvironment()))
+    app = NomnomApp(Session(_served() if kind == "place" else FakeEnvironment()))
     if what == "rows":
         _push_rows(app)
     if what == "lines":
@@ -209,10 +209,10 @@ def child(what: str) -> None:
 def _served() -> Environment:
     """The stage's servers, as the children of this process are told of them."""
     from nomnom.schema import Schema, load_schema
-    from nomnom_control.environment import Endpoints
-    from tui.still import StillEnvironment
+    from nomnom_control.environments import Endpoints
+    from tui.fakes import FakeEnvironment
 
-    class Served(StillEnvironment):
+    class Served(FakeEnvironment):
         async def endpoints(self) -> Endpoints:
             return Endpoints(
                 "http://127.0.0.1:9", os.environ["NATS_URL"], "http://127.0.0.1:9", os.environ["DATABASE_URL"]
@@ -226,7 +226,7 @@ def _served() -> Environment:
 
 async def _many_lines(components: Sequence[str] = (), *, follow: bool = False, tail: int | None = None):
     """5,000 lines a second, as of six components at work."""
-    from nomnom_control.environment import LogLine
+    from nomnom_control.environments import LogLine
 
     for at in itertools.count():
         if at % 250 == 0:
@@ -247,10 +247,10 @@ def _run_bare() -> None:
 
 
 def _push_rows(app: object) -> None:
-    from nomnom_tui.application import NomnomApp
-    from nomnom_tui.panel import Panel
-    from nomnom_tui.table import Column, LiveTable
-    from nomnom_tui.view import View
+    from nomnom_tui.app.application import NomnomApp
+    from nomnom_tui.app.view import View
+    from nomnom_tui.widgets.panel import Panel
+    from nomnom_tui.widgets.table import Column, LiveTable
 
     assert isinstance(app, NomnomApp)
 
@@ -279,11 +279,11 @@ def _push_rows(app: object) -> None:
     app.call_later(lambda: app.push_screen(RowsView()))
 
 
-async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """First paint, key latency and idle cost, on the stage's servers with 10,000 dead letters and as many messages."""
     from nomnom_tui.screens import PLACES
     from tests.bench.dead_letters import fill
-    from tests.bench.stage import orders
+    from tests.bench.harness import orders
 
     report.title("screen: the terminal app in a pseudo-terminal of 120×40")
     paints, bare = await asyncio.to_thread(measure_first_paint, options.rounds + 2)

@@ -11,13 +11,13 @@ import asyncpg
 from nomnom.grammar import Grammar
 from nomnom.schema import load_schema
 from tests.bench.figures import Report
-from tests.bench.stage import Stage, free_port, orders
+from tests.bench.harness import Harness, free_port, orders
 
 _BATCH = 500
 _POLL = 0.01
 
 
-async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> None:
+async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """Messages/s from the first delivery to the last ack, for the worker and each ceiling."""
     count = options.messages
     report.title(f"worker: {count:,} orders, one process each, {options.rounds} rounds; bare loops at batch {_BATCH}")
@@ -43,13 +43,13 @@ async def measure(stage: Stage, report: Report, options: argparse.Namespace) -> 
     report.compare("worker", speeds.pop("worker"), speeds, "messages/s")
 
 
-async def _fresh(stage: Stage, database: asyncpg.Connection, payloads: list[bytes]) -> None:
+async def _fresh(stage: Harness, database: asyncpg.Connection, payloads: list[bytes]) -> None:
     await database.execute("TRUNCATE orders, message_status")
     await database.execute("CHECKPOINT")
     await stage.fill(payloads)
 
 
-async def _drained(stage: Stage, count: int) -> float:
+async def _drained(stage: Harness, count: int) -> float:
     """Messages/s between the first delivery and the moment at which nothing is pending or unacked."""
     started = None
     async with asyncio.timeout(300):

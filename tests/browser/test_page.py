@@ -15,14 +15,14 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from browser_stage import DESK, PHONE, WEB, build, chromium, window
+from browser_harness import DESK, PHONE, WEB, build, chromium, window
 from conftest import ORDER, Deployment, free_port
 from dashboard_process import Dashboard, running
 from nomnom.envelope import headers, ingest_subject, new_message_id
 from nomnom.settings import Settings
 from nomnom.setup import set_up
-from nomnom_control.local.processes import ChildProcess
-from nomnom_control.local.servers import NatsServer, PostgresServer
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
 PLACES = ("/", "/messages", "/records", "/records/orders", "/dead-letters", "/system")
 FIRST_LOAD = 200_000
@@ -145,9 +145,9 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         await expect(page.locator(".record")).to_contain_text("123.45")
 
         bad = await accepted(ingest, BROKEN)
-        letters = page.get_by_role("navigation").get_by_role("link", name="Dead letters")
-        await expect(letters).to_contain_text("1 letters")
-        await letters.click()
+        dead_letters = page.get_by_role("navigation").get_by_role("link", name="Dead letters")
+        await expect(dead_letters).to_contain_text("1 letters")
+        await dead_letters.click()
         await expect(page.get_by_role("button", name="Not a record")).to_contain_text("o_totalprice")
         await page.get_by_role("row").filter(has_text="o_totalprice").get_by_role("link").click()
         await expect(page.locator("mark")).to_have_text("12,50")
@@ -319,7 +319,7 @@ def test_the_components_pass_their_own_tests() -> None:
     """vitest, eslint and the compiler over the page's sources."""
     import subprocess
 
-    from browser_stage import install, npm
+    from browser_harness import install, npm
 
     install()
     program, environment = npm()

@@ -25,12 +25,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from nomnom_control.cluster.settings import ClusterSettings
-from nomnom_control.environment import Environment, Progress, Step
-from nomnom_control.images import missing_images
-from nomnom_control.kind.environment import KindEnvironment
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments import Environment, Progress, Step
+from nomnom_control.environments.cluster.configuration import ClusterSettings
+from nomnom_control.environments.cluster.images import missing_images
+from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.programs import run_text
+from nomnom_control.session.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,14 +11,14 @@ import pytest
 from e2e.conftest import ROOT, eventually, finish, kill, life, ready
 from e2e.traffic import completed, flowing, region
 from nomnom.envelope import Status
-from nomnom_control.cluster.manifests import apply, read_manifest
-from nomnom_control.cluster.reasons import explain, pod_ready
-from nomnom_control.environment import WORKER, Health, Step
+from nomnom_control.environments import WORKER, Health, Step
+from nomnom_control.environments.cluster.manifests import apply, read_manifest
+from nomnom_control.environments.cluster.reasons import explain, pod_ready
+from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.errors import ControlError
-from nomnom_control.kind.environment import KindEnvironment
-from nomnom_control.messages import UnknownMessage
-from nomnom_control.pipeline import Pipeline
 from nomnom_control.programs import ProgramError, run_text
+from nomnom_control.session.messages import UnknownMessage
+from nomnom_control.session.pipeline import Pipeline
 
 
 async def test_rollouts_under_load_lose_no_message_and_no_request(
@@ -29,7 +29,7 @@ async def test_rollouts_under_load_lose_no_message_and_no_request(
         await finish(lab.restart("api"))
         await finish(lab.restart(WORKER))
         await asyncio.sleep(1)
-    assert traffic.troubles == []
+    assert traffic.problems == []
     assert len(traffic.accepted) > 50
     await completed(pipeline, traffic)
 
@@ -94,7 +94,7 @@ async def test_a_killed_pod_loses_nothing(
         async def goes_on() -> bool:
             return len(traffic.accepted) > before + 20
 
-        await eventually(goes_on, 60, f"records are accepted after {component} was killed: {traffic.troubles[-3:]}")
+        await eventually(goes_on, 60, f"records are accepted after {component} was killed: {traffic.problems[-3:]}")
     await completed(pipeline, traffic)
 
 

@@ -15,9 +15,9 @@ from conftest import ORDER
 from e2e.conftest import Start, eventually, finish, ready
 from e2e.traffic import Traffic, completed, post, region
 from nomnom.envelope import Status
-from nomnom_control.environment import WORKER, Health, Step
-from nomnom_control.kind.environment import KindEnvironment
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments import WORKER, Health, Step
+from nomnom_control.environments.kind.environment import KindEnvironment
+from nomnom_control.session.pipeline import Pipeline
 
 _HPAS = "autoscaling/v2/horizontalpodautoscalers"
 
@@ -137,9 +137,9 @@ async def test_dead_letters_after_the_last_attempt(lab: KindEnvironment, pipelin
     posted = await pipeline.messages.post(ORDER.replace("123.45", "12,50"))
     seen = [each async for each in pipeline.messages.follow(posted.message_id, timeout=120)]
     assert seen[-1].status is Status.DLQ
-    letters = await pipeline.dead_letters.find(posted.message_id)
+    dead_letters = await pipeline.dead_letters.find(posted.message_id)
     given = {each["name"]: each.get("value") for each in await _env(lab)}
-    assert [each.attempts for each in letters] == [int(given["MAX_DELIVER"] or 0)]
+    assert [each.attempts for each in dead_letters] == [int(given["MAX_DELIVER"] or 0)]
 
 
 async def _env(lab: KindEnvironment) -> list[dict[str, str]]:

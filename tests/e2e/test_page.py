@@ -7,7 +7,7 @@ import uuid
 import httpx
 from playwright.async_api import expect
 
-from browser_stage import DESK, chromium, window
+from browser_harness import DESK, chromium, window
 from conftest import ORDER
 
 

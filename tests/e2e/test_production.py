@@ -22,9 +22,9 @@ from nats.aio.client import Client
 
 from e2e.conftest import eventually, finish, kill, life, ready
 from e2e.traffic import STATUSES, flowing
-from nomnom_control.cluster.reasons import pod_ready
-from nomnom_control.environment import WORKER, Health
-from nomnom_control.kind.environment import KindEnvironment
+from nomnom_control.environments import WORKER, Health
+from nomnom_control.environments.cluster.reasons import pod_ready
+from nomnom_control.environments.kind.environment import KindEnvironment
 
 TOKEN = "s3cret-token-of-the-shop"
 ROLES = ("owner", "worker", "api", "dashboard", "operator")
@@ -239,7 +239,7 @@ async def test_the_streams_leader_is_killed_under_load_and_nothing_is_lost(prod:
         async def goes_on() -> bool:
             return len(traffic.accepted) > before + 20
 
-        await eventually(goes_on, 60, f"records are accepted again: {traffic.troubles[-3:]}")
+        await eventually(goes_on, 60, f"records are accepted again: {traffic.problems[-3:]}")
     connection = await asyncpg.connect(owner)
     try:
 

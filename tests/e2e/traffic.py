@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.session.pipeline import Pipeline
 
 STATUSES = """
 SELECT status, count(*) AS messages
@@ -31,7 +31,7 @@ class Traffic:
     """What was accepted, and which requests were not answered at the first try."""
 
     accepted: list[str] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patience: float = 60.0) -> None:
@@ -42,15 +42,15 @@ async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patien
         try:
             answer = await client.post("/api/ingest/message", content=text, headers=headers)
         except httpx.TransportError as error:
-            traffic.troubles.append(repr(error))
+            traffic.problems.append(repr(error))
         else:
             if answer.status_code == 202:
                 traffic.accepted.append(answer.json()["message_id"])
                 return
-            traffic.troubles.append(f"{answer.status_code} {answer.text[:200]}")
+            traffic.problems.append(f"{answer.status_code} {answer.text[:200]}")
             # Traefik takes a route away that no pod is ready for; what is left of the paths is the dashboard's.
             assert answer.status_code >= 500 or answer.status_code == 404, answer.text
-        assert time.monotonic() < until, traffic.troubles[-3:]
+        assert time.monotonic() < until, traffic.problems[-3:]
         await asyncio.sleep(0.2)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 import pytest
-from api_stage import BATCH, MESSAGE, STATUS, TEXT, VALIDATE, Running, exchange, read_answer, serving, stored
+from api_harness import BATCH, MESSAGE, STATUS, TEXT, VALIDATE, Running, exchange, read_answer, serving, stored
 
 from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import idempotent_message_id, read_envelope

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from api_stage import BATCH, TEXT, Running, exchange, read_answer, serving, stored, stored_ids, until
+from api_harness import BATCH, TEXT, Running, exchange, read_answer, serving, stored, stored_ids, until
 
 from conftest import ORDER, Deployment
 from nomnom.envelope import RECEIVED_AT, idempotent_message_id

@@ -13,13 +13,13 @@ import httpx
 import msgspec
 import nats
 import pytest
-from api_stage import BATCH, MESSAGE, STATUS, Running, api_process, read_answer, serving, stored_ids, until
+from api_harness import BATCH, MESSAGE, STATUS, Running, api_process, read_answer, serving, stored_ids, until
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import new_message_id
 from nomnom.settings import Settings
 from nomnom.streams import ensure_streams, message_stream
-from nomnom_control.local.servers import NatsServer
+from nomnom_control.environments.local.servers import NatsServer
 
 _NOWHERE = "postgresql://someone:very-secret@127.0.0.1:1/nomnom"
 

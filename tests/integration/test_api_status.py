@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from api_stage import BATCH, MESSAGE, STATUS, VALIDATE, Running, serving, until
+from api_harness import BATCH, MESSAGE, STATUS, VALIDATE, Running, serving, until
 from openapi_spec_validator import validate
-from worker_stage import worker
+from worker_harness import worker
 
 from conftest import ORDER, Deployment
 from nomnom.envelope import ingest_subject, new_message_id, read_envelope, replay_headers
@@ -80,8 +80,8 @@ async def test_a_dead_letter_and_its_replay(deployment: Deployment) -> None:
         async with worker(deployment.settings, max_deliver=2):
             dead = await until_status(api, message_id, "dlq")
         assert "o_orderkey" in dead["error"]
-        letter = await deployment.jetstream.get_msg(deployment.streams.dead_stream, 1)
-        envelope = read_envelope(str(letter.subject), letter.headers, "messages.dlq")
+        dead_letter = await deployment.jetstream.get_msg(deployment.streams.dead_stream, 1)
+        envelope = read_envelope(str(dead_letter.subject), dead_letter.headers, "messages.dlq")
         fixed = ORDER.encode()
         subject = ingest_subject("orders", message_id)
         await deployment.jetstream.publish(subject, fixed, headers=replay_headers(envelope, fixed))

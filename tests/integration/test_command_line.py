@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_stage import Program, started, until
+from program_harness import Program, started, until
 
 from conftest import LINE, ORDER
-from nomnom_control.command_line.exits import Exit
+from nomnom_cli.exit_codes import Exit
 
 BAD = ORDER.replace("2024-01-01", "2024-02-30")
 
@@ -40,7 +40,7 @@ def _rows(nomnom: Program, entity: str) -> int:
     return next(each["rows"] for each in nomnom.read("entities") if each["tag"] == entity)
 
 
-def letters(nomnom: Program, count: int) -> list[dict[str, Any]]:
+def dead_letters(nomnom: Program, count: int) -> list[dict[str, Any]]:
     until(lambda: len(nomnom.read("dlq", "ls", "--limit", "1000")) == count)
     return nomnom.read("dlq", "ls", "--limit", "1000")
 
@@ -91,29 +91,29 @@ def test_what_lies_in_the_stream_is_seen_without_taking_it(nomnom: Program) -> N
 
 def test_a_letter_is_edited_replayed_and_in_the_audit(nomnom: Program, tmp_path: Path) -> None:
     nomnom("post", BAD.replace("O|123|", "O|9100|"))
-    [letter] = letters(nomnom, 1)
+    [dead_letter] = dead_letters(nomnom, 1)
     editor = tmp_path / "editor"
     editor.write_text('#!/bin/sh\nsed -i s/2024-02-30/2024-02-29/ "$1"\n')
     editor.chmod(editor.stat().st_mode | stat.S_IXUSR)
     nomnom.environment["EDITOR"] = str(editor)
-    sequence = str(letter["sequence"])
+    sequence = str(dead_letter["sequence"])
     output = nomnom("dlq", "replay", sequence, "--edit", "--yes")
     assert "'2024-02-30' → '2024-02-29'" in output
     assert "1 replayed" in output
-    assert "completed" in nomnom("message", letter["message_id"], "--follow", "--timeout", "30")
-    [entry] = nomnom.read("dlq", "audit", "--message", letter["message_id"])
+    assert "completed" in nomnom("message", dead_letter["message_id"], "--follow", "--timeout", "30")
+    [entry] = nomnom.read("dlq", "audit", "--message", dead_letter["message_id"])
     assert (entry["action"], entry["result"]) == ("replay", "replayed")
     assert "replay" in nomnom("dlq", "audit")
     nomnom.environment["EDITOR"] = "false"
     nomnom("post", BAD.replace("O|123|", "O|9101|"))
-    [other] = letters(nomnom, 1)
+    [other] = dead_letters(nomnom, 1)
     assert "nothing was replayed" in nomnom("dlq", "replay", "--seq", str(other["sequence"]), "--edit", code=1)
 
 
 def test_letters_that_match_are_replayed_taken_back_and_deleted(nomnom: Program) -> None:
     for key in range(9200, 9203):
         nomnom("post", BAD.replace("O|123|", f"O|{key}|"))
-    letters(nomnom, 4)
+    dead_letters(nomnom, 4)
     assert "not confirmed" in nomnom("dlq", "replay", "entity:orders", code=Exit.REFUSED, given="")
     assert "give one of them" in nomnom("dlq", "replay", "1", "entity:orders", code=Exit.USAGE)
     newest = nomnom.read("dlq", "ls", "entity:orders", "reason:record", "--limit", "1")[0]["sequence"]
@@ -125,7 +125,7 @@ def test_letters_that_match_are_replayed_taken_back_and_deleted(nomnom: Program)
     assert run["counts"]["replayed"] == 4
     assert {each["result"] for each in nomnom.read("dlq", "undo", "--run", run["run"])} == {"undone"}
     nomnom("consumer", "resume")
-    letters(nomnom, 4)
+    dead_letters(nomnom, 4)
     assert "name the letters" in nomnom("dlq", "delete", code=Exit.USAGE)
     assert nomnom.read("dlq", "delete", "--all", "--yes")["deleted"] == 4
     assert nomnom("dlq", "ls").strip() == "no dead letters"
@@ -145,7 +145,7 @@ def test_a_demo_flows(nomnom: Program) -> None:
     counts = nomnom.read("demo", "--seconds", "4", "--rate", "60", "--broken", "0.3")
     assert counts["accepted"] > 50
     assert 0 < counts["broken"] < counts["accepted"]
-    letters(nomnom, counts["broken"])
+    dead_letters(nomnom, counts["broken"])
     groups = nomnom.read("dlq", "groups")
     assert len(groups) > 1
     assert sum(each["count"] for each in groups) == counts["broken"]
@@ -155,11 +155,11 @@ def test_a_demo_flows(nomnom: Program) -> None:
 
 def test_a_message_of_many_lines_shows_the_faulty_one(nomnom: Program) -> None:
     nomnom("post", f"{order(9400)}\n{LINE}\n{LINE.replace('2024-01-02', '2024-01-32')}")
-    [letter] = letters(nomnom, 1)
-    shown = nomnom("dlq", "show", str(letter["sequence"]))
+    [dead_letter] = dead_letters(nomnom, 1)
+    shown = nomnom("dlq", "show", str(dead_letter["sequence"]))
     assert f"line 2 is right: {LINE}" in shown
     assert "2024-01-32  expected a date as YYYY-MM-DD" in shown
-    nomnom("dlq", "delete", str(letter["sequence"]), "--yes")
+    nomnom("dlq", "delete", str(dead_letter["sequence"]), "--yes")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -199,7 +199,7 @@ def test_another_schema_has_an_example_of_its_own(tmp_path: Path) -> None:
 
 def test_a_defect_is_one_line_and_a_file(nomnom: Program, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import nomnom_control.command_line as c, nomnom_control.command_line.program as p;"
+        [sys.executable, "-c", "import nomnom_cli.command_line as c, nomnom_cli.application as p;"
          "p.app.command(lambda: 1 // 0, name='defect'); c.main(['defect'])"],
         env={**nomnom.environment, "XDG_STATE_HOME": str(tmp_path)},
         capture_output=True, text=True, timeout=60, check=False,

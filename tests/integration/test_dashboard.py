@@ -30,8 +30,8 @@ from nomnom.envelope import (
 )
 from nomnom.settings import Settings
 from nomnom.setup import set_up
-from nomnom_control.local.processes import ChildProcess
-from nomnom_control.local.servers import NatsServer, PostgresServer
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS
 
@@ -78,7 +78,9 @@ async def add_order(deployment: Deployment, key: int, message_id: str, received_
     )
 
 
-async def add_letter(deployment: Deployment, payload: bytes, reason: Reason = Reason.RECORD, error: str = "bad") -> int:
+async def add_dead_letter(
+    deployment: Deployment, payload: bytes, reason: Reason = Reason.RECORD, error: str = "bad"
+) -> int:
     envelope = Envelope(new_message_id(), "orders", LONG_AGO)
     ack = await deployment.jetstream.publish(
         dead_subject("orders", envelope.message_id),
@@ -324,8 +326,8 @@ async def test_a_message_without_a_row_is_found_in_the_stream(deployment: Deploy
 
 async def test_dead_letters_are_listed_grouped_and_explained(deployment: Deployment, dashboard: Dashboard) -> None:
     wrong = b"O|1|2|F|12,50|2024-01-01|urgent|clerk|1|comment"
-    sequences = [await add_letter(deployment, wrong, error="expected a decimal") for _ in range(5)]
-    refused = await add_letter(deployment, b"\xff\xfe", Reason.DATA, "numeric overflow")
+    sequences = [await add_dead_letter(deployment, wrong, error="expected a decimal") for _ in range(5)]
+    refused = await add_dead_letter(deployment, b"\xff\xfe", Reason.DATA, "numeric overflow")
     listed = await dashboard.until("/api/dlq", lambda found: found["total"] == 6)
     assert [each["sequence"] for each in listed["letters"]] == [refused, *reversed(sequences)]
     assert [(each["reason"], each["letters"]) for each in listed["groups"]] == [("record", 5), ("data", 1)]
@@ -333,11 +335,11 @@ async def test_dead_letters_are_listed_grouped_and_explained(deployment: Deploym
     assert [each["sequence"] for each in pages] == list(reversed(sequences))
     found = await dashboard.get("/api/dlq", text="OVERFLOW")
     assert [each["sequence"] for each in found["letters"]] == [refused]
-    letter = await dashboard.get(f"/api/dlq/{sequences[0]}")
-    assert letter["payload"] == wrong.decode()
-    assert [(each["field"], each["position"]) for each in letter["problems"]] == [("o_totalprice", 4)]
+    dead_letter = await dashboard.get(f"/api/dlq/{sequences[0]}")
+    assert dead_letter["payload"] == wrong.decode()
+    assert [(each["field"], each["position"]) for each in dead_letter["problems"]] == [("o_totalprice", 4)]
     assert (await dashboard.get(f"/api/dlq/{refused}"))["text"] is False
-    message = await dashboard.client.get(f"/api/messages/{letter['letter']['message_id']}")
+    message = await dashboard.client.get(f"/api/messages/{dead_letter['letter']['message_id']}")
     assert message.status_code == 404
     await deployment.jetstream.delete_msg("MESSAGESDLQ", sequences[2])
     left = await dashboard.until("/api/dlq", lambda found: found["total"] == 5)
@@ -548,7 +550,7 @@ async def test_the_document_is_what_is_served(deployment: Deployment, dashboard:
     for key in range(1, 4):
         await add_order(deployment, key, new_message_id())
     await add_messages(deployment, 3)
-    await add_letter(deployment, b"O|x")
+    await add_dead_letter(deployment, b"O|x")
     served = await dashboard.get("/openapi.json")
     validate(served)
     assert served["openapi"] == "3.1.0"

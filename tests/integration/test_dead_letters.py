@@ -14,10 +14,10 @@ from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import DEAD, Reason
 from nomnom.message_status import CLAIM
 from nomnom.streams import ensure_streams
-from nomnom_control import dead_letters as module
-from nomnom_control.audit import Action
-from nomnom_control.dead_letters import Edit, Filter, GroupBy, NotConfirmed, Outcome, Page, Prediction
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.session import dead_letters as module
+from nomnom_control.session.audit import Action
+from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, NotConfirmed, Outcome, Page, Prediction
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, ERROR, RECEIVED, bury, bury_many, open_session, stored
 
 
@@ -28,7 +28,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
 
 
 def sequences(page: Page) -> list[int]:
-    return [each.sequence for each in page.letters]
+    return [each.sequence for each in page.dead_letters]
 
 
 async def test_a_letter_has_all_that_its_message_said(deployment: Deployment, session: Pipeline) -> None:
@@ -36,13 +36,13 @@ async def test_a_letter_has_all_that_its_message_said(deployment: Deployment, se
     error = "line 1, field o_comment (9): expected at most 79 characters, found 'Grüße, 世界…'"
     payload = "O|Grüße"
     sequence, message_id = await bury(deployment, payload, error=error, failed_at=failed, replays=2, attempts=5)
-    letter = await session.dead_letters.letter(sequence)
-    assert letter is not None
-    assert (letter.sequence, letter.message_id, letter.entity) == (sequence, message_id, "orders")
-    assert (letter.reason, letter.error, letter.attempts, letter.replays) == ("record", error, 5, 2)
-    assert (letter.received_at, letter.failed_at) == (RECEIVED, failed)
-    assert (letter.text, letter.size) == (payload, len(payload.encode()))
-    assert await session.dead_letters.letter(sequence + 1) is None
+    dead_letter = await session.dead_letters.dead_letter(sequence)
+    assert dead_letter is not None
+    assert (dead_letter.sequence, dead_letter.message_id, dead_letter.entity) == (sequence, message_id, "orders")
+    assert (dead_letter.reason, dead_letter.error, dead_letter.attempts, dead_letter.replays) == ("record", error, 5, 2)
+    assert (dead_letter.received_at, dead_letter.failed_at) == (RECEIVED, failed)
+    assert (dead_letter.text, dead_letter.size) == (payload, len(payload.encode()))
+    assert await session.dead_letters.dead_letter(sequence + 1) is None
     assert [each.message_id for each in await session.dead_letters.find(message_id)] == [message_id]
     consumers = await deployment.jetstream.consumers_info(session.streams.dead_stream)
     assert consumers == []
@@ -57,50 +57,50 @@ async def test_pages_go_both_ways_over_gaps(
     for sequence in [*range(11, 41), 60]:
         await deployment.jetstream.delete_msg(session.streams.dead_stream, sequence)
     there = [*range(1, 11), *range(41, 60)]
-    letters = session.dead_letters
+    dead_letters = session.dead_letters
 
-    newest = await letters.page(limit=12)
+    newest = await dead_letters.page(limit=12)
     assert sequences(newest) == there[:-13:-1]
     assert (newest.matching, newest.total, newest.older) == (29, 29, True)
-    older = await letters.page(before=newest.letters[-1].sequence, limit=12)
+    older = await dead_letters.page(before=newest.dead_letters[-1].sequence, limit=12)
     assert sequences(older) == there[-13:-25:-1]
     assert (older.older, older.newer) == (True, True)
-    last = await letters.page(before=older.letters[-1].sequence, limit=12)
+    last = await dead_letters.page(before=older.dead_letters[-1].sequence, limit=12)
     assert sequences(last) == there[4::-1]
     assert (last.older, last.newer) == (False, True)
-    assert sequences(await letters.page(after=older.letters[0].sequence, limit=12)) == there[:-13:-1]
+    assert sequences(await dead_letters.page(after=older.dead_letters[0].sequence, limit=12)) == there[:-13:-1]
 
-    oldest = await letters.page(limit=15, newest_first=False)
+    oldest = await dead_letters.page(limit=15, newest_first=False)
     assert sequences(oldest) == there[:15]
-    rest = await letters.page(after=oldest.letters[-1].sequence, limit=15, newest_first=False)
+    rest = await dead_letters.page(after=oldest.dead_letters[-1].sequence, limit=15, newest_first=False)
     assert sequences(rest) == there[15:]
     assert (rest.older, rest.newer) == (True, False)
-    assert all(each.payload for each in rest.letters)
+    assert all(each.payload for each in rest.dead_letters)
 
 
 async def test_an_empty_stream_is_an_empty_page(session: Pipeline) -> None:
     page = await session.dead_letters.page()
-    assert (page.letters, page.matching, page.total, page.older, page.newer) == ((), 0, 0, False, False)
+    assert (page.dead_letters, page.matching, page.total, page.older, page.newer) == ((), 0, 0, False, False)
     assert await session.dead_letters.groups() == []
 
 
 async def test_letters_that_come_and_go_are_seen(deployment: Deployment, session: Pipeline) -> None:
-    letters, stream = session.dead_letters, session.streams.dead_stream
+    dead_letters, stream = session.dead_letters, session.streams.dead_stream
     await bury_many(deployment, [BROKEN] * 10)
-    assert (await letters.page(limit=3)).matching == 10
+    assert (await dead_letters.page(limit=3)).matching == 10
     await bury(deployment)
     await deployment.jetstream.delete_msg(stream, 5)
     await deployment.jetstream.delete_msg(stream, 11)
     await deployment.jetstream.delete_msg(stream, 1)
-    assert await letters.matching(Filter()) == [2, 3, 4, 6, 7, 8, 9, 10]
+    assert await dead_letters.matching(Filter()) == [2, 3, 4, 6, 7, 8, 9, 10]
     await deployment.jetstream.purge_stream(stream)
-    assert await letters.matching(Filter()) == []
+    assert await dead_letters.matching(Filter()) == []
     await bury(deployment)
-    assert await letters.matching(Filter()) == [12]
+    assert await dead_letters.matching(Filter()) == [12]
     await deployment.jetstream.delete_stream(stream)
     await ensure_streams(deployment.jetstream, session.streams)
     await bury_many(deployment, ["another", "stream"])
-    assert [each.text for each in (await letters.page()).letters] == ["stream", "another"]
+    assert [each.text for each in (await dead_letters.page()).dead_letters] == ["stream", "another"]
 
 
 async def test_large_payloads_are_not_kept_and_still_there(deployment: Deployment, session: Pipeline) -> None:
@@ -108,11 +108,11 @@ async def test_large_payloads_are_not_kept_and_still_there(deployment: Deploymen
     sequence, _ = await bury(deployment, large + "needle")
     await bury(deployment, large)
     page = await session.dead_letters.page()
-    assert [each.size for each in page.letters] == [len(large), len(large) + 6]
+    assert [each.size for each in page.dead_letters] == [len(large), len(large) + 6]
     kept = session.dead_letters.index.get(sequence)
     assert kept is not None
     assert kept.payload is None
-    assert page.letters[1].text == large + "needle"
+    assert page.dead_letters[1].text == large + "needle"
     assert await session.dead_letters.matching(Filter(payload="NEEDLE")) == [sequence]
 
 
@@ -168,15 +168,15 @@ async def test_groups_by_reason_entity_and_kind_of_error(deployment: Deployment,
     for error in errors:
         await bury(deployment, error=error)
     await bury(deployment, error="connection to Nowhere (12)", reason=Reason.DATA, entity="customer")
-    letters = session.dead_letters
-    assert [(each.key, each.count) for each in await letters.groups()] == [("record", 5), ("data", 1)]
-    by_entity = await letters.groups(GroupBy.ENTITY)
+    dead_letters = session.dead_letters
+    assert [(each.key, each.count) for each in await dead_letters.groups()] == [("record", 5), ("data", 1)]
+    by_entity = await dead_letters.groups(GroupBy.ENTITY)
     assert [(each.key, each.count) for each in by_entity] == [("orders", 5), ("customer", 1)]
-    kinds = await letters.groups(GroupBy.ERROR)
+    kinds = await dead_letters.groups(GroupBy.ERROR)
     assert [each.count for each in kinds] == [5, 1]
     for kind, expected in zip(kinds, ([1, 2, 3, 4, 5], [6]), strict=True):
-        assert await letters.matching(kind.filter) == expected
-    assert (await letters.groups(GroupBy.REASON, Filter(entities=("customer",))))[0].key == "data"
+        assert await dead_letters.matching(kind.filter) == expected
+    assert (await dead_letters.groups(GroupBy.REASON, Filter(entities=("customer",))))[0].key == "data"
 
 
 async def predictions(session: Pipeline, *, edit: Edit | None = None, deep: bool = False) -> list[Prediction]:
@@ -244,28 +244,28 @@ async def test_deep_dry_run_asks_postgresql_and_changes_nothing(deployment: Depl
 
 
 async def test_deleting_takes_exactly_what_was_confirmed(deployment: Deployment, session: Pipeline) -> None:
-    letters = session.dead_letters
+    dead_letters = session.dead_letters
     buried = await bury_many(deployment, [BROKEN] * 5)
     kept, _ = await bury(deployment, entity="customer")
     orders = Filter(entities=("orders",))
-    seen = len(await letters.matching(orders))
+    seen = len(await dead_letters.matching(orders))
     late, _ = await bury(deployment)
     with pytest.raises(NotConfirmed, match="5 dead letters were confirmed, and 6 are"):
-        await letters.delete(orders, expected_count=seen)
+        await dead_letters.delete(orders, expected_count=seen)
     with pytest.raises(NotConfirmed, match="2 dead letters were confirmed, and 1 are"):
-        await letters.delete([kept, 99], expected_count=2)
-    assert await letters.matching(Filter()) == [*range(1, 8)]
+        await dead_letters.delete([kept, 99], expected_count=2)
+    assert await dead_letters.matching(Filter()) == [*range(1, 8)]
 
     progress: list[tuple[int, int]] = []
-    done = await letters.delete(orders, expected_count=6, progress=lambda *now: progress.append(now))
+    done = await dead_letters.delete(orders, expected_count=6, progress=lambda *now: progress.append(now))
     assert (done.deleted, done.gone, progress) == (6, 0, [(6, 6)])
     assert [each.seq for each in await stored(deployment, session.streams.dead_stream)] == [kept]
-    assert await letters.matching(Filter()) == [kept]
+    assert await dead_letters.matching(Filter()) == [kept]
     entries = await session.audit.read(run=done.run)
     assert {each.message_id for each in entries if each.sequence != late} == {message_id for _, message_id in buried}
     assert {(each.action, each.result, each.actor) for each in entries} == {(Action.DELETE, "deleted", "tester@here")}
-    letter = entries[0].detail["letter"]
-    assert letter["headers"]["Nomnom-Error"] == ERROR
+    dead_letter = entries[0].detail["letter"]
+    assert dead_letter["headers"]["Nomnom-Error"] == ERROR
     assert entries[0].detail["selection"] == "entity:orders"
 
 
@@ -286,8 +286,10 @@ async def test_deletion_and_replay_at_once_leave_no_letter_in_two_hands(
 async def test_a_letter_with_a_foreign_subject_is_shown_and_deleted(deployment: Deployment, session: Pipeline) -> None:
     ack = await deployment.jetstream.publish(f"{DEAD}.strange", b"what is this")
     page = await session.dead_letters.page()
-    assert [(each.sequence, each.reason, each.text) for each in page.letters] == [(ack.seq, "unknown", "what is this")]
-    assert page.letters[0].envelope_problem
+    assert [(each.sequence, each.reason, each.text) for each in page.dead_letters] == [
+        (ack.seq, "unknown", "what is this")
+    ]
+    assert page.dead_letters[0].envelope_problem
     assert [each.outcome for each in await predictions(session)] == [Outcome.IMPOSSIBLE]
     progress = await (await session.dead_letters.replay(Filter())).finish()
     assert progress.last[0].result == "failed"

@@ -12,9 +12,9 @@ import pytest
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
-from nomnom_control.dead_letters import Edit, Filter, GroupBy, Outcome, Result, UndoResult
-from nomnom_control.local.processes import ChildProcess
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, Outcome, Result, UndoResult
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import open_session, stored
 
 
@@ -58,7 +58,7 @@ async def completed(session: Pipeline, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def letters(session: Pipeline, count: int) -> None:
+async def dead_letters(session: Pipeline, count: int) -> None:
     """Wait until there are so many dead letters."""
     async with asyncio.timeout(60):
         while (await session.dead_letters.page(limit=1)).total < count:  # noqa: ASYNC110
@@ -70,7 +70,7 @@ async def test_bad_records_are_repaired(deployment: Deployment, session: Pipelin
     bad = {await send(deployment, each.replace("2024-01-01", "2024-01-32")): each for each in orders[:20]}
     for each in orders[20:]:
         await send(deployment, each)
-    await letters(session, 20)
+    await dead_letters(session, 20)
     await completed(session, 20)
 
     wanted = Filter.parse("entity:orders reason:record o_orderdate")
@@ -85,8 +85,8 @@ async def test_bad_records_are_repaired(deployment: Deployment, session: Pipelin
     (one, *rest) = await session.dead_letters.matching(wanted)
     unchanged = await (await session.dead_letters.replay([one])).finish()
     assert unchanged.counts == {Result.REPLAYED: 1}
-    await letters(session, 20)  # it came back, as it was
-    assert (await session.dead_letters.page(limit=1)).letters[0].replays == 1
+    await dead_letters(session, 20)  # it came back, as it was
+    assert (await session.dead_letters.page(limit=1)).dead_letters[0].replays == 1
 
     repaired = await (await session.dead_letters.replay(wanted, edit)).finish()
     assert repaired.counts == {Result.REPLAYED: 20}
@@ -107,7 +107,7 @@ async def test_bad_records_are_repaired(deployment: Deployment, session: Pipelin
 async def test_undo_against_a_worker_at_work(deployment: Deployment, session: Pipeline, worker: ChildProcess) -> None:
     """Replay and undo at once, while a worker takes what it can get: each message is in exactly one place after it."""
     bad = {await send(deployment, f"O|{key}|broken") for key in range(300)}
-    await letters(session, 300)
+    await dead_letters(session, 300)
     edit = Edit(replacements=((r"O\|(\d+)\|broken", ORDER.replace("|123|", r"|\1|")),))
     replay = await session.dead_letters.replay(Filter(), edit, concurrency=100)
     results: dict[str, UndoResult] = {}

@@ -25,12 +25,12 @@ from nomnom.envelope import (
     to_microseconds,
 )
 from nomnom.message_status import CLAIM
-from nomnom_control.audit import Action, AuditWaits
-from nomnom_control.connections import DatabaseAway, NatsAway, NotSetUp
-from nomnom_control.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
 from nomnom_control.errors import ControlError
-from nomnom_control.jetstream import StreamFull
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.session.audit import Action, AuditWaits
+from nomnom_control.session.connections import DatabaseUnavailable, NatsUnavailable, NotSetUp
+from nomnom_control.session.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
+from nomnom_control.session.jetstream import StreamFull
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 
 ALL = Filter()
@@ -89,7 +89,7 @@ async def test_letters_that_arrive_meanwhile_stay(deployment: Deployment, sessio
     assert len(await live(deployment)) == 100
     left = await dead(deployment)
     assert len(left) == 10
-    assert [each.text for each in (await session.dead_letters.page(limit=99)).letters] == [ORDER] * 10
+    assert [each.text for each in (await session.dead_letters.page(limit=99)).dead_letters] == [ORDER] * 10
 
 
 async def test_only_what_matches_is_replayed(deployment: Deployment, session: Pipeline) -> None:
@@ -232,9 +232,9 @@ _RUN = """
 import asyncio, sys, msgspec
 from pathlib import Path
 from nomnom.schema import load_schema
-from nomnom_control.dead_letters import Filter
-from nomnom_control.environment import Endpoints
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.session.dead_letters import Filter
+from nomnom_control.environments import Endpoints
+from nomnom_control.session.pipeline import Pipeline
 
 async def main():
     given = msgspec.json.decode(sys.stdin.buffer.readline())
@@ -305,7 +305,7 @@ async def test_without_an_audit_nothing_begins(deployment: Deployment, tmp_path:
     await bury(deployment)
     nowhere = f"postgresql://someone:secret@127.0.0.1:{free_port()}/nomnom"
     async with open_session(deployment, tmp_path, database=nowhere) as session:
-        with pytest.raises(DatabaseAway, match="check that it runs") as caught:
+        with pytest.raises(DatabaseUnavailable, match="check that it runs") as caught:
             await (await session.dead_letters.replay(ALL)).finish()
         assert "secret" not in str(caught.value)
     await deployment.database.execute("DROP TABLE nomnom_audit")
@@ -342,9 +342,9 @@ async def test_an_audit_that_breaks_in_the_middle_is_made_good(
 async def test_nats_away_is_told_and_nothing_is_done(deployment: Deployment, tmp_path: Path) -> None:
     await bury(deployment)
     async with open_session(deployment, tmp_path, nats=f"nats://127.0.0.1:{free_port()}") as session:
-        with pytest.raises(NatsAway, match="check that it runs"):
+        with pytest.raises(NatsUnavailable, match="check that it runs"):
             await session.dead_letters.page()
-        with pytest.raises(NatsAway):
+        with pytest.raises(NatsUnavailable):
             await Replay(session, [1]).finish()
     assert len(await dead(deployment)) == 1
 

@@ -15,13 +15,13 @@ from nats.js.api import RawStreamMsg
 from conftest import ORDER, Deployment
 from nomnom.envelope import MSG_ID, REPLAYS
 from nomnom.message_status import CLAIM
-from nomnom_control.audit import Action
-from nomnom_control.dead_letters import Edit, Filter, Result, Undone, UndoResult
-from nomnom_control.dead_letters import undo as module
-from nomnom_control.dead_letters.undo import Undo
 from nomnom_control.errors import ControlError
-from nomnom_control.jetstream import ConsumerReport
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.session.audit import Action
+from nomnom_control.session.dead_letters import Edit, Filter, Result, Undone, UndoResult
+from nomnom_control.session.dead_letters import undo as module
+from nomnom_control.session.dead_letters.undo import Undo
+from nomnom_control.session.jetstream import ConsumerReport
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 
 ALL = Filter()
@@ -85,14 +85,14 @@ def before_taking_back(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaita
 @pytest.mark.parametrize("edit", [None, Edit(payload=ORDER.encode())], ids=["as it was", "edited"])
 async def test_the_letter_is_again_what_it_was(deployment: Deployment, session: Pipeline, edit: Edit | None) -> None:
     sequence, identity = await bury_answered(deployment)
-    before = await session.dead_letters.letter(sequence)
+    before = await session.dead_letters.dead_letter(sequence)
     await replay(session, edit)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.UNDONE
-    published, (letter,) = await contents(deployment)
+    published, (dead_letter,) = await contents(deployment)
     assert published == []
-    assert letter.seq == undone.letter
-    after = await session.dead_letters.letter(int(letter.seq or 0))
+    assert dead_letter.seq == undone.dead_letter
+    after = await session.dead_letters.dead_letter(int(dead_letter.seq or 0))
     assert before is not None
     assert after is not None
     for name in (
@@ -119,12 +119,12 @@ async def test_replaying_again_what_was_undone_is_no_duplicate(deployment: Deplo
     _, identity = await bury_answered(deployment)
     for _ in range(3):
         await replay(session)
-        published, letters = await contents(deployment)
-        assert (len(published), len(letters)) == (1, 0)
+        published, dead_letters = await contents(deployment)
+        assert (len(published), len(dead_letters)) == (1, 0)
         (undone,) = await session.dead_letters.undo(message_id=identity)
         assert undone.result is UndoResult.UNDONE
-        published, letters = await contents(deployment)
-        assert (len(published), len(letters)) == (0, 1)
+        published, dead_letters = await contents(deployment)
+        assert (len(published), len(dead_letters)) == (0, 1)
 
 
 async def test_a_message_in_a_workers_hands_is_left_alone(deployment: Deployment, session: Pipeline) -> None:
@@ -133,11 +133,11 @@ async def test_a_message_in_a_workers_hands_is_left_alone(deployment: Deployment
     (message,) = await take(deployment)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.PROCESSING
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (1, 0)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (1, 0)
     await complete(deployment, message)
     (undone,) = await session.dead_letters.undo(message_id=identity)
-    assert (undone.result, undone.letter) == (UndoResult.TOO_LATE, None)
+    assert (undone.result, undone.dead_letter) == (UndoResult.TOO_LATE, None)
     assert "completed" in undone.detail
     assert await contents(deployment) == ([], [])
 
@@ -163,8 +163,8 @@ async def test_what_a_worker_is_given_at_the_last_moment_is_left_alone(
     monkeypatch.setattr(session.jetstream, "consumer", consumer)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.PROCESSING
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (1, 0)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (1, 0)
 
 
 async def test_deliveries_are_held_back_and_go_on(
@@ -227,15 +227,15 @@ async def test_where_deliveries_are_not_held_back_the_workers_answer_decides(
     monkeypatch.setattr(module, "held", not_held)
     before_taking_back(monkeypatch, work)
     (undone,) = await session.dead_letters.undo(message_id=identity, settle=10 if completes else 0.1)
-    published, letters = await contents(deployment)
+    published, dead_letters = await contents(deployment)
     assert len(held) == 1
     if completes:
         await working[0]
-        assert (undone.result, undone.letter) == (UndoResult.TOO_LATE, None)
-        assert (published, letters) == ([], [])
+        assert (undone.result, undone.dead_letter) == (UndoResult.TOO_LATE, None)
+        assert (published, dead_letters) == ([], [])
         return
     assert undone.result is UndoResult.UNCERTAIN
-    assert (len(published), [each.seq for each in letters]) == (0, [undone.letter])
+    assert (len(published), [each.seq for each in dead_letters]) == (0, [undone.dead_letter])
     # The worker completes it all the same: the letter that was kept does nothing more.
     await complete(deployment, held[0])
     progress = await (await session.dead_letters.replay(ALL)).finish()
@@ -260,10 +260,10 @@ async def test_a_whole_run_is_undone(deployment: Deployment, session: Pipeline) 
         UndoResult.UNDONE: 140,
     }
     assert progress[-1] == (150, 150)
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (6, 140)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (6, 140)
     completed = {each.message_id for each in counts[UndoResult.TOO_LATE]}
-    everywhere = {str(each.subject).rpartition(".")[2] for each in [*published, *letters]} | completed
+    everywhere = {str(each.subject).rpartition(".")[2] for each in [*published, *dead_letters]} | completed
     assert everywhere == {identity for _, identity in buried}
     again = await session.dead_letters.undo(run=run)
     assert {each.result for each in again} == {UndoResult.PROCESSING}
@@ -279,8 +279,8 @@ async def test_an_undo_that_broke_in_the_middle_is_finished(deployment: Deployme
     await deployment.jetstream.publish(entry.detail["letter"]["subject"], BROKEN.encode(), headers=headers)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.UNDONE
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (0, 1)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (0, 1)
 
 
 async def test_replaying_a_letter_whose_undo_broke_in_the_middle(deployment: Deployment, session: Pipeline) -> None:
@@ -290,8 +290,8 @@ async def test_replaying_a_letter_whose_undo_broke_in_the_middle(deployment: Dep
     headers = {**entry.detail["letter"]["headers"], MSG_ID: f"{identity}.0.dead.undo.{entry.event}"}
     await deployment.jetstream.publish(entry.detail["letter"]["subject"], BROKEN.encode(), headers=headers)
     await replay(session)
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (1, 0)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (1, 0)
 
 
 async def test_a_full_stream_of_dead_letters_keeps_the_message(deployment: Deployment, session: Pipeline) -> None:
@@ -302,12 +302,12 @@ async def test_a_full_stream_of_dead_letters_keeps_the_message(deployment: Deplo
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.FAILED
     assert "nothing changed" in undone.detail
-    published, letters = await contents(deployment)
-    assert (len(published), len(letters)) == (1, 0)
+    published, dead_letters = await contents(deployment)
+    assert (len(published), len(dead_letters)) == (1, 0)
     await deployment.jetstream.update_stream(config)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.UNDONE
-    assert sequence != undone.letter
+    assert sequence != undone.dead_letter
 
 
 async def test_there_is_nothing_to_undo(session: Pipeline) -> None:

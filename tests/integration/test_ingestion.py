@@ -16,13 +16,13 @@ from typing import Any
 
 import asyncpg
 import pytest
-from program_stage import Program, started, until
+from program_harness import Program, started, until
 
 from conftest import ORDER
 from nomnom.schema import load_schema
-from nomnom_control.command_line.exits import Exit
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_control.sending import Sending
+from nomnom_cli.exit_codes import Exit
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_control.sending.files import Sending
 
 
 def order(key: int) -> str:
@@ -63,7 +63,7 @@ def written(nomnom: Program, first: int, count: int) -> bool:
 
 def start(nomnom: Program, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "nomnom_tui.program", "ingest", *arguments],
+        [sys.executable, "-m", "nomnom_cli.program", "ingest", *arguments],
         env=nomnom.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

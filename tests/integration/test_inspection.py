@@ -17,16 +17,23 @@ from nats.js.api import StreamConfig
 from conftest import LINE, ORDER, Deployment, free_port
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
 from nomnom.message_status import CLAIM, FAIL
-from nomnom_control.audit import Action
-from nomnom_control.connections import ApiAway, Away, DatabaseAway, DatabaseRefused, NatsAway, NotSetUp
-from nomnom_control.entities import CursorError
+from nomnom_control.environments.local.servers import NatsServer
 from nomnom_control.errors import ControlError
-from nomnom_control.jetstream import NotConfirmed
-from nomnom_control.local.servers import NatsServer
-from nomnom_control.messages import UnknownMessage
-from nomnom_control.overview import rates
-from nomnom_control.pipeline import Pipeline
-from nomnom_control.rendering import Fact
+from nomnom_control.rendering import Property
+from nomnom_control.session.audit import Action
+from nomnom_control.session.connections import (
+    ApiUnavailable,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    NatsUnavailable,
+    NotSetUp,
+    Unavailable,
+)
+from nomnom_control.session.entities import CursorError
+from nomnom_control.session.jetstream import NotConfirmed
+from nomnom_control.session.messages import UnknownMessage
+from nomnom_control.session.overview import rates
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import bury, open_session, until
 
 
@@ -46,8 +53,8 @@ async def send(deployment: Deployment, text: str = ORDER) -> str:
     return identity
 
 
-def value(facts: list[Fact], label: str) -> str:
-    (found,) = [each.value for each in facts if each.label == label]
+def value(properties: list[Property], label: str) -> str:
+    (found,) = [each.value for each in properties if each.label == label]
     return found
 
 
@@ -57,7 +64,7 @@ async def test_a_stream_tells_all_that_nats_tells(deployment: Deployment, sessio
     await deployment.jetstream.delete_msg("MESSAGES", 3)
     report = await session.jetstream.stream("MESSAGES", deleted=True)
     assert (report.state.messages, report.state.num_deleted, report.state.deleted) == (4, 1, (3,))
-    facts = report.facts()
+    properties = report.properties()
     for label, expected in (
         ("Name", "MESSAGES"),
         ("Subjects", "messages.ingest.>"),
@@ -76,11 +83,11 @@ async def test_a_stream_tells_all_that_nats_tells(deployment: Deployment, sessio
         ("Subjects", "messages.ingest.>"),
         ("Active consumers", "1"),
     ):
-        labelled = [each.value for each in facts if each.label == label]
+        labelled = [each.value for each in properties if each.label == label]
         assert expected in labelled, (label, labelled)
     # Whatever the server's configuration holds is in one of the lines.
     info = await deployment.jetstream.stream_info("MESSAGES")
-    assert info.config.description in [each.value for each in facts]
+    assert info.config.description in [each.value for each in properties]
     names = [each.name for each in await session.jetstream.streams()]
     assert names == ["MESSAGES", "MESSAGESDLQ"]
     assert report.row()["Messages"] == "4"
@@ -109,7 +116,7 @@ async def test_a_consumer_tells_all_that_nats_tells(deployment: Deployment, sess
     report = await session.jetstream.consumer("MESSAGES", "workers")
     assert (report.num_pending, report.num_ack_pending, report.lag) == (2, 2, 4)
     assert (report.delivered.stream_seq, report.ack_floor.stream_seq) == (3, 1)
-    facts = report.facts()
+    properties = report.properties()
     for label, expected in (
         ("Mode", "pull"),
         ("Ack policy", "explicit"),
@@ -122,7 +129,7 @@ async def test_a_consumer_tells_all_that_nats_tells(deployment: Deployment, sess
         ("Paused", "no"),
         ("Filter subject", "messages.ingest.>"),
     ):
-        assert value(facts, label) == expected
+        assert value(properties, label) == expected
     (listed,) = await session.jetstream.consumers("MESSAGES")
     assert (listed.name, listed.row()["Ack pending"]) == ("workers", "2")
     assert await session.jetstream.consumers("MESSAGESDLQ") == []
@@ -157,7 +164,7 @@ async def test_a_consumer_is_paused_and_resumed(deployment: Deployment, session:
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     paused = await session.jetstream.pause("MESSAGES", "workers", end)
     assert (paused.paused, paused.paused_until) == (True, end)
-    assert value(paused.facts(), "Paused").startswith("until ")
+    assert value(paused.properties(), "Paused").startswith("until ")
     await send(deployment)
     subscription = await deployment.jetstream.pull_subscribe_bind("workers", stream="MESSAGES")
     fetching = asyncio.create_task(subscription.fetch(1, timeout=20))
@@ -307,7 +314,7 @@ async def test_the_overview_and_its_rates(deployment: Deployment, session: Pipel
     completed = after.count(Status.COMPLETED)
     assert completed is not None
     assert completed.messages == 0
-    assert (after.nats_trouble, after.database_trouble) == ("", "")
+    assert (after.nats_problem, after.database_problem) == ("", "")
     now = rates(before, after)
     assert now is not None
     seconds = (after.at - before.at).total_seconds()
@@ -322,10 +329,10 @@ async def test_what_is_away_is_a_state(deployment: Deployment, tmp_path: Path) -
         overview = await session.overview()
         assert overview.stream is None
         assert overview.counts is None
-        for trouble in (overview.nats_trouble, overview.database_trouble):
-            assert "is away" in trouble
-            assert "check that it runs" in trouble
-            assert "secret" not in trouble
+        for problem in (overview.nats_problem, overview.database_problem):
+            assert "is away" in problem
+            assert "check that it runs" in problem
+            assert "secret" not in problem
         for ask in (
             session.dead_letters.page(),
             session.jetstream.streams(),
@@ -333,9 +340,9 @@ async def test_what_is_away_is_a_state(deployment: Deployment, tmp_path: Path) -
             session.entities.rows("orders"),
             session.messages.state(new_message_id()),
         ):
-            with pytest.raises(Away):
+            with pytest.raises(Unavailable):
                 await ask
-        with pytest.raises(ApiAway, match="the api at"):
+        with pytest.raises(ApiUnavailable, match="the api at"):
             await session.messages.post(ORDER)
         with pytest.raises(UnknownMessage, match="expected a UUID"):
             await session.messages.state("nonsense")
@@ -349,12 +356,12 @@ async def test_nats_that_goes_and_comes_back(deployment: Deployment, open_folder
             assert await session.jetstream.streams() == []
             await server.stop()
             await until(lambda: not session.nats.connected)
-            with pytest.raises(NatsAway, match="is away"):
+            with pytest.raises(NatsUnavailable, match="is away"):
                 await session.jetstream.streams()
             await server.start()
             await until(lambda: session.nats.connected)
             assert await session.jetstream.streams() == []
-            assert session.nats.trouble is None
+            assert session.nats.problem is None
     finally:
         await server.stop()
 
@@ -374,10 +381,10 @@ async def test_connections_that_were_cut_are_replaced(deployment: Deployment, se
     assert await session.statuses.answers(asked) == {}
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     await deployment.database.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
-    with contextlib.suppress(DatabaseAway):  # the one call that finds the broken connection
+    with contextlib.suppress(DatabaseUnavailable):  # the one call that finds the broken connection
         await session.statuses.answers(asked)
     assert await session.statuses.answers(asked) == {}
-    assert session.database.trouble is None
+    assert session.database.problem is None
 
 
 async def test_a_session_can_be_closed_and_used_again(deployment: Deployment, session: Pipeline) -> None:

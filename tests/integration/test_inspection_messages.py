@@ -12,10 +12,10 @@ import pytest
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import Status, new_message_id
-from nomnom_control.connections import ApiAway, ApiRefused
-from nomnom_control.local.processes import ChildProcess
-from nomnom_control.messages import UnknownMessage
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.session.connections import ApiRefused, ApiUnavailable
+from nomnom_control.session.messages import UnknownMessage
+from nomnom_control.session.pipeline import Pipeline
 from operator_session import open_session
 
 pytestmark = pytest.mark.skipif(
@@ -50,7 +50,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
                 while True:
                     try:
                         await pipeline.api.send("GET", "/ready")
-                    except (ApiAway, ApiRefused):
+                    except (ApiUnavailable, ApiRefused):
                         await asyncio.sleep(0.05)
                     else:
                         break

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from program_stage import Program, until
+from program_harness import Program, until
 
 from conftest import LINE, ORDER
 from nomnom.settings import Settings
-from nomnom_control.environment import Progress, Step
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_control.local.instance import Instance
-from nomnom_control.local.supervisor import Supervisor
+from nomnom_control.environments import Progress, Step
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_control.environments.local.instance import Instance
+from nomnom_control.environments.local.supervisor import Supervisor
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,16 @@ def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
 def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     bad = ORDER.replace("2024-01-01", "2024-02-30").replace("O|123", "O|777")
     assert "dlq" in nomnom("post", bad, "--wait", code=1)
-    [letter] = nomnom.read("dlq", "ls")
-    assert (letter["entity"], letter["reason"], letter["attempts"]) == ("orders", "record", 3)
-    sequence = str(letter["sequence"])
+    [dead_letter] = nomnom.read("dlq", "ls")
+    assert (dead_letter["entity"], dead_letter["reason"], dead_letter["attempts"]) == ("orders", "record", 3)
+    sequence = str(dead_letter["sequence"])
     assert "o_orderdate" in nomnom("dlq", "show", sequence)
     [group] = nomnom.read("dlq", "groups", "--by", "reason")
-    assert (group["key"], group["count"], group["example"]) == ("record", 1, letter["sequence"])
+    assert (group["key"], group["count"], group["example"]) == ("record", 1, dead_letter["sequence"])
     [forecast] = nomnom.read("dlq", "dry-run", "--set", "o_orderdate=2024-02-29")
     assert forecast["outcome"] == "completes"
     nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")
-    until(lambda: "completed" in nomnom("message", letter["message_id"]))
+    until(lambda: "completed" in nomnom("message", dead_letter["message_id"]))
     assert nomnom.read("dlq", "ls") == []
     assert "name the letters" in nomnom("dlq", "replay", code=2)
 
@@ -181,7 +181,7 @@ def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None
     nomnom("down")
     for interrupts, code in ((1, 0), (2, 0)):
         running = subprocess.Popen(
-            [sys.executable, "-m", "nomnom_tui.program", "up"], env=nomnom.environment, text=True,
+            [sys.executable, "-m", "nomnom_cli.program", "up"], env=nomnom.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         until(lambda: '"healthy"' in nomnom("status", "--json", code=None))
@@ -214,7 +214,7 @@ async def test_an_interrupt_that_a_step_loses_is_not_lost(
     async def ready() -> None:
         raise AssertionError("it was to stop")
 
-    monkeypatch.setattr("nomnom_control.local.supervisor.set_up", deaf)
+    monkeypatch.setattr("nomnom_control.environments.local.supervisor.set_up", deaf)
     async with asyncio.timeout(60):
         await supervisor.run(told.append, ready)
     assert [each.step for each in told if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]

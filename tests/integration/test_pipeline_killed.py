@@ -15,12 +15,12 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from worker_stage import order, until
+from worker_harness import order, until
 
-from nomnom_control.environment import Component, Endpoints, Health
-from nomnom_control.local.channel import ask
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_control.pipeline import Pipeline
+from nomnom_control.environments import Component, Endpoints, Health
+from nomnom_control.environments.local.channel import ask
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_control.session.pipeline import Pipeline
 
 CLIENTS = 6
 BATCH = 40
@@ -170,9 +170,9 @@ async def _account(where: Endpoints, load: Load, running: LocalEnvironment) -> N
     finally:
         await database.close()
     async with await Pipeline.of(running) as pipeline:
-        letters = (await pipeline.dead_letters.page(limit=10_000)).letters
-        assert Counter(each.message_id for each in letters) == Counter(load.broken)
-        assert {each.reason for each in letters} == {"record"}
+        dead_letters = (await pipeline.dead_letters.page(limit=10_000)).dead_letters
+        assert Counter(each.message_id for each in dead_letters) == Counter(load.broken)
+        assert {each.reason for each in dead_letters} == {"record"}
 
         async def empty() -> bool:
             return (await pipeline.jetstream.consumer("MESSAGES", "workers")).lag == 0

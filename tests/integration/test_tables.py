@@ -20,7 +20,7 @@ from nomnom.grammar import Grammar, Record
 from nomnom.message_status import FIND
 from nomnom.schema import load_schema, parse_schema
 from nomnom.tables import Table, quote
-from nomnom_control.local.servers import PostgresServer
+from nomnom_control.environments.local.servers import PostgresServer
 from record_strategies import messages
 
 AWKWARD = """\

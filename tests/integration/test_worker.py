@@ -10,7 +10,7 @@ from itertools import permutations
 
 import asyncpg
 import pytest
-from worker_stage import (
+from worker_harness import (
     START,
     account,
     count_writes,

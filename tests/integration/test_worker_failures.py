@@ -6,7 +6,7 @@ import uuid
 
 import nats
 import pytest
-from worker_stage import (
+from worker_harness import (
     START,
     dead_letters,
     order,
@@ -36,15 +36,15 @@ async def test_a_bad_record_is_tried_max_deliver_times_and_becomes_a_dead_letter
         assert await running.metric('dead_letters_total{reason="record"}') == 1
     assert row["retry_count"] == 3
     assert "line 1, field o_totalprice (4): expected a decimal number" in row["error_message"]
-    (letter,) = await dead_letters(deployment)
-    assert letter.subject == f"messages.dlq.orders.{message_id}"
-    assert letter.data == BAD.encode()
-    assert letter.headers["Nomnom-Reason"] == "record"
-    assert letter.headers["Nomnom-Error"] == row["error_message"]
-    assert letter.headers["Nomnom-Attempts"] == "3"
-    assert letter.headers["Nomnom-Received-At"] == str(START)
-    assert letter.headers["Nomnom-Replays"] == "0"
-    assert int(letter.headers["Nomnom-Failed-At"]) > START
+    (dead_letter,) = await dead_letters(deployment)
+    assert dead_letter.subject == f"messages.dlq.orders.{message_id}"
+    assert dead_letter.data == BAD.encode()
+    assert dead_letter.headers["Nomnom-Reason"] == "record"
+    assert dead_letter.headers["Nomnom-Error"] == row["error_message"]
+    assert dead_letter.headers["Nomnom-Attempts"] == "3"
+    assert dead_letter.headers["Nomnom-Received-At"] == str(START)
+    assert dead_letter.headers["Nomnom-Replays"] == "0"
+    assert int(dead_letter.headers["Nomnom-Failed-At"]) > START
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 0
 
 
@@ -77,8 +77,8 @@ async def test_any_payload_ends_as_a_dead_letter_beside_untouched_neighbours(
     row = await status(deployment, message_id)
     assert row is not None
     assert (row["status"], bool(row["error_message"])) == ("dlq", True)
-    (letter,) = await dead_letters(deployment)
-    assert (letter.data or b"") == payload
+    (dead_letter,) = await dead_letters(deployment)
+    assert (dead_letter.data or b"") == payload
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
 
 
@@ -94,9 +94,9 @@ async def test_one_refused_row_among_many_takes_no_neighbour_along(deployment: D
     assert {row["status"] for row in rows if str(row["message_id"]) not in refused} == {"completed"}
     assert {row["retry_count"] for row in rows if str(row["message_id"]) in refused} == {3}
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 297
-    letters = await dead_letters(deployment)
-    assert {letter.headers["Nomnom-Reason"] for letter in letters} == {"data"}
-    assert all("no_thirteens" in letter.headers["Nomnom-Error"] for letter in letters)
+    found = await dead_letters(deployment)
+    assert {dead_letter.headers["Nomnom-Reason"] for dead_letter in found} == {"data"}
+    assert all("no_thirteens" in dead_letter.headers["Nomnom-Error"] for dead_letter in found)
 
 
 async def test_a_trigger_that_refuses_a_row_is_the_rows_fault(deployment: Deployment) -> None:
@@ -169,9 +169,9 @@ async def test_a_message_whose_headers_are_not_ours_is_a_dead_letter_at_once(dep
         row = await until_status(deployment, message_id, "dlq")
         assert await running.metric('dead_letters_total{reason="envelope"}') == 1
     assert "Nomnom-Received-At" in row["error_message"]
-    (letter,) = await dead_letters(deployment)
-    assert letter.subject == f"messages.dlq.orders.{message_id}"
-    assert letter.headers["Nomnom-Reason"] == "envelope"
+    (dead_letter,) = await dead_letters(deployment)
+    assert dead_letter.subject == f"messages.dlq.orders.{message_id}"
+    assert dead_letter.headers["Nomnom-Reason"] == "envelope"
 
 
 async def test_a_message_without_an_id_is_a_dead_letter_under_a_made_one(deployment: Deployment) -> None:
@@ -180,10 +180,10 @@ async def test_a_message_without_an_id_is_a_dead_letter_under_a_made_one(deploym
     async with worker(deployment.settings):
         await until_drained(deployment)
     one, two = await dead_letters(deployment)
-    for letter in (one, two):
-        assert letter.subject.startswith("messages.dlq.unknown.")
-        assert uuid.UUID(letter.subject.rpartition(".")[2])
-        assert letter.data == ORDER.encode()
+    for dead_letter in (one, two):
+        assert dead_letter.subject.startswith("messages.dlq.unknown.")
+        assert uuid.UUID(dead_letter.subject.rpartition(".")[2])
+        assert dead_letter.data == ORDER.encode()
     assert one.subject != two.subject
     assert await deployment.database.fetchval("SELECT count(*) FROM message_status") == 0
 
@@ -209,8 +209,8 @@ async def test_a_full_dead_letter_stream_keeps_the_message(deployment: Deploymen
         row = await status(deployment, message_id)
         assert row is not None
         assert (row["status"], row["retry_count"]) == ("dlq", 3)
-    letters = (await dead_letters(deployment))[1:]
-    assert sorted(letter.subject.rpartition(".")[2] for letter in letters) == sorted(bad)
+    found = (await dead_letters(deployment))[1:]
+    assert sorted(dead_letter.subject.rpartition(".")[2] for dead_letter in found) == sorted(bad)
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
 
 
@@ -272,10 +272,10 @@ async def test_an_attempt_alone_that_never_answered_makes_a_dead_letter(deployme
         row = await until_status(deployment, message_id, "dlq")
         await until_status(deployment, explained, "completed")
     assert "it seems to end the workers that take it" in row["error_message"]
-    (letter,) = await dead_letters(deployment)
-    assert letter.headers["Nomnom-Reason"] == "unanswered"
-    assert letter.headers["Nomnom-Attempts"] == "3"
-    assert letter.data == ORDER.encode()
+    (dead_letter,) = await dead_letters(deployment)
+    assert dead_letter.headers["Nomnom-Reason"] == "unanswered"
+    assert dead_letter.headers["Nomnom-Attempts"] == "3"
+    assert dead_letter.data == ORDER.encode()
 
 
 KILLER = """
@@ -318,8 +318,8 @@ async def test_messages_that_end_their_workers_become_dead_letters_and_nobody_el
     assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == set(deadly)
     done = {str(row["message_id"]) for row in rows if (row["status"], row["retry_count"]) == ("completed", 0)}
     assert done == set(ids.values())
-    letters = await dead_letters(deployment)
-    assert {letter.headers["Nomnom-Reason"] for letter in letters} == {"unanswered"}
+    found = await dead_letters(deployment)
+    assert {dead_letter.headers["Nomnom-Reason"] for dead_letter in found} == {"unanswered"}
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 60
 
 

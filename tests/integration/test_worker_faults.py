@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import nats
 import pytest
-from worker_stage import (
+from worker_harness import (
     Running,
     account,
     count_writes,
@@ -30,8 +30,8 @@ from worker_stage import (
 from conftest import ORDER, Deployment, free_port
 from nomnom.settings import Settings
 from nomnom.setup import set_up
+from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_control.errors import ControlError
-from nomnom_control.local.servers import NatsServer, PostgresServer
 
 LOAD = range(3000)
 _PAUSE = 0.0005  # so that a load lasts long enough for something to happen in its middle
@@ -96,11 +96,11 @@ async def test_an_idle_worker_ends_at_once(deployment: Deployment, tmp_path: Pat
 
 
 async def test_a_worker_whose_servers_are_away_ends_at_once(deployment: Deployment, tmp_path: Path) -> None:
-    away = {
+    unavailable = {
         "nats_url": f"nats://user:hush@127.0.0.1:{free_port()}",
         "database_url": f"postgresql://u:hush@127.0.0.1:{free_port()}/d",
     }
-    async with worker_process(deployment.settings, tmp_path / "log", **away) as running:
+    async with worker_process(deployment.settings, tmp_path / "log", **unavailable) as running:
         await until(lambda: _answers(running))
         assert await until(lambda: _unready(running, "nats"))
         running.stop()

@@ -8,9 +8,9 @@ import pytest
 from textual.widgets import Input, Static
 
 from conftest import Deployment
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import FormDialog
+from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView, parse_time
+from nomnom_tui.widgets.dialogs import FormDialog
 from tui.test_shell import told, until
 from tui.test_streams import PATIENCE, opened, orders, plain, publish, text_of
 
@@ -31,9 +31,9 @@ async def test_everything_that_nats_says_of_a_consumer_is_shown_and_lives(deploy
         await message.ack_sync()
     async with opened(deployment, "4", size=(200, 60)) as (app, _):
         view = await consumers_view(app)
-        await until(lambda: view._facts.rows, PATIENCE)
-        await until(lambda: "Host version" in text_of(view._facts), PATIENCE)
-        facts = plain(view._facts)
+        await until(lambda: view._properties.rows, PATIENCE)
+        await until(lambda: "Host version" in text_of(view._properties), PATIENCE)
+        properties = plain(view._properties)
         for label, value in (
             ("Outstanding acks", "6 of at most 50,000"),
             ("Unprocessed messages", "20"),
@@ -53,14 +53,14 @@ async def test_everything_that_nats_says_of_a_consumer_is_shown_and_lives(deploy
             ("Filter subject", "messages.ingest.>"),
             ("Host version", "2."),
         ):
-            assert f"{label} {value}" in facts, (label, facts)
+            assert f"{label} {value}" in properties, (label, properties)
         assert "▲ workers | MESSAGES | nobody pulls | 20 | 6 |" in text_of(view._table)
         await taken[4].nak()
         # Messages that were not delivered yet may come before the one that was given back.
         deliveries = 1
         while deliveries == 1:
             deliveries = (await subscription.fetch(1, timeout=5))[0].metadata.num_delivered
-        await until(lambda: "Redelivered messages 1 " in plain(view._facts), PATIENCE)
+        await until(lambda: "Redelivered messages 1 " in plain(view._properties), PATIENCE)
         await until(lambda: (view._rates["MESSAGES", "workers"] or 0) > 0, PATIENCE)
         await until(lambda: view._plot is not None and view._plot._series, PATIENCE)
 
@@ -113,7 +113,7 @@ async def test_a_read_only_session_pauses_nothing(deployment: Deployment) -> Non
         assert app.screen is view
         view._pause(view._table.rows[0], 60)
         await until(lambda: "refused" in told(app), PATIENCE)
-        assert not (await app.session.pipeline()).nats.trouble
+        assert not (await app.session.pipeline()).nats.problem
     info = await deployment.jetstream.consumer_info("MESSAGES", "workers")
     assert info.config.pause_until is None
 

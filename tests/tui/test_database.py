@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from conftest import Deployment
 from nomnom.envelope import Status
-from nomnom_tui.application import NomnomApp
+from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.database import DatabaseView, Hour
 from nomnom_tui.screens.entity_rows import EntityRowsView, RowView
 from tui.test_shell import until

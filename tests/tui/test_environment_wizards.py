@@ -9,19 +9,19 @@ from pathlib import Path
 from textual.pilot import Pilot
 from textual.widgets import Button, Input, Static
 
-from nomnom_control.environment import Blueprint, Environment, EnvironmentAction, Progress, StartOption
+from nomnom_control.environments import Environment, EnvironmentAction, EnvironmentTemplate, Progress, StartOption
 from nomnom_control.errors import ControlError
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import AskDialog, ChoiceDialog, FormDialog
-from nomnom_tui.operations import Outcome
-from nomnom_tui.preferences import Preferences
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.operations import Outcome
+from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.screens.environments import EnvironmentsView
 from nomnom_tui.screens.operation import OperationView
-from tui.still import StillEnvironment, StillSession
+from nomnom_tui.widgets.dialogs import AskDialog, ChoiceDialog, FormDialog
+from tui.fakes import FakeEnvironment, FakeSession
 from tui.test_shell import told, until
 
 
-class Far(StillEnvironment):
+class Far(FakeEnvironment):
     """A release somewhere else, with actions of its own."""
 
     kind = "kube"
@@ -66,18 +66,18 @@ class Makings:
     def __init__(self) -> None:
         self.made: list[Far] = []
         self.kept: list[Mapping[str, str]] = []
-        self.trouble = ""
+        self.problem = ""
 
-    async def blueprints(self) -> Sequence[Blueprint]:
-        if self.trouble:
-            raise ControlError(self.trouble)
+    async def templates(self) -> Sequence[EnvironmentTemplate]:
+        if self.problem:
+            raise ControlError(self.problem)
 
         def make(values: Mapping[str, str]) -> Environment:
             self.made.append(Far(values["name"]))
             return self.made[-1]
 
         name = StartOption("name", "Name", "", "a name", lambda text: None if text.islower() else "small letters only")
-        return (Blueprint("kube", "A release on a cluster", (name,), make, self.kept.append),)
+        return (EnvironmentTemplate("kube", "A release on a cluster", (name,), make, self.kept.append),)
 
 
 @asynccontextmanager
@@ -90,10 +90,10 @@ async def opened(
     async def find() -> list[Environment]:
         return list(known)
 
-    session = StillSession(StillEnvironment(), readonly=readonly)
-    app = NomnomApp(session, Preferences(Path("tui.toml")), known=find, blueprints=makings.blueprints)
+    session = FakeSession(FakeEnvironment(), readonly=readonly)
+    app = NomnomApp(session, Preferences(Path("tui.toml")), known=find, templates=makings.templates)
     async with app.run_test(size=(110, 36)) as pilot:
-        await until(lambda: app.pulse.at)
+        await until(lambda: app.heartbeat.at)
         await pilot.press("1")
         await until(lambda: isinstance(app.screen, EnvironmentsView) and len(app.screen._table.rows) > len(known))
         await pilot.pause()
@@ -135,7 +135,7 @@ async def test_nothing_is_made_where_the_person_leaves() -> None:
 
 async def test_why_nothing_can_be_made_is_told() -> None:
     async with opened() as (app, pilot, makings):
-        makings.trouble = "the kubeconfig cannot be read"
+        makings.problem = "the kubeconfig cannot be read"
         await pilot.press("n")
         await until(lambda: "the kubeconfig cannot be read" in told(app))
 

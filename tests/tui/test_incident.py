@@ -13,17 +13,17 @@ from textual.pilot import Pilot
 
 from conftest import ORDER
 from nomnom.envelope import Status
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import AskDialog, FormDialog
-from nomnom_tui.operations import Outcome
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.operations import Outcome
+from nomnom_tui.screens.dead_letter import DeadLetterView
+from nomnom_tui.screens.dead_letter_editor import DeadLetterEditorView
 from nomnom_tui.screens.dead_letters import DeadLettersView
-from nomnom_tui.screens.letter import LetterView
-from nomnom_tui.screens.letter_editor import LetterEditorView
-from nomnom_tui.screens.letter_trials import LetterTrialsView
+from nomnom_tui.screens.dry_run import DryRunView
 from nomnom_tui.screens.message import MessageView
 from nomnom_tui.screens.messages import MessagesView
 from nomnom_tui.screens.overview import OverviewView
+from nomnom_tui.widgets.dialogs import AskDialog, FormDialog
 from tui.test_local import opened, post, started
 from tui.test_shell import until
 
@@ -53,7 +53,7 @@ async def bad_orders_arrive(app: NomnomApp, local: LocalEnvironment, keys: list[
     before = (overview._last.dead_letters or 0) if overview._last else 0
     await post(local, *(ORDER.replace("|123|", f"|{key}|", 1).replace("2024-01-01", date) for key in keys))
     await until(lambda: overview._last and overview._last.dead_letters == before + len(keys), PATIENCE)
-    await until(lambda: any("dead letter" in each.text for each in overview._concerns.rows), PATIENCE)
+    await until(lambda: any("dead letter" in each.text for each in overview._alerts.rows), PATIENCE)
 
 
 async def dead_letters(app: NomnomApp, pilot: Pilot[int], words: str, count: int) -> DeadLettersView:
@@ -70,8 +70,8 @@ async def dead_letters(app: NomnomApp, pilot: Pilot[int], words: str, count: int
 
 async def completes(app: NomnomApp, count: int) -> None:
     """The dry run says that all would be completed."""
-    await until(lambda: isinstance(app.screen, LetterTrialsView) and len(app.screen._found) == count, PATIENCE)
-    assert isinstance(app.screen, LetterTrialsView)
+    await until(lambda: isinstance(app.screen, DryRunView) and len(app.screen._found) == count, PATIENCE)
+    assert isinstance(app.screen, DryRunView)
     assert {each.outcome.value for each in app.screen._found} == {"completes"}
 
 
@@ -94,31 +94,31 @@ async def test_one_letter_is_edited_and_its_message_completed(local: LocalEnviro
     async with opened(local) as (app, pilot):
         await bad_orders_arrive(app, local, keys, WRONG)
         view = await dead_letters(app, pilot, f"entity:orders payload:|{keys[1]}|", 1)
-        letter = view._table.rows[0]
-        assert "o_orderdate" in letter.error
+        dead_letter = view._table.rows[0]
+        assert "o_orderdate" in dead_letter.error
 
         await pilot.press("enter", "e")
-        await until(lambda: isinstance(app.screen, LetterEditorView) and app.screen._letter, PATIENCE)
+        await until(lambda: isinstance(app.screen, DeadLetterEditorView) and app.screen._dead_letter, PATIENCE)
         editor = app.screen
-        assert isinstance(editor, LetterEditorView)
+        assert isinstance(editor, DeadLetterEditorView)
         assert not editor._valid
-        place = letter.text.index(WRONG) + len(WRONG)
+        place = dead_letter.text.index(WRONG) + len(WRONG)
         await pilot.press("home", *["right"] * place, "backspace", "backspace", "2", "9")
         await until(lambda: editor._valid, PATIENCE)
         await pilot.press("ctrl+t")
         await completes(app, 1)
         await pilot.press("escape", "ctrl+s")
-        await until(lambda: isinstance(app.screen, LetterView), PATIENCE)
+        await until(lambda: isinstance(app.screen, DeadLetterView), PATIENCE)
 
         await pilot.press("7")
         assert isinstance(app.screen, MessagesView)
         await pilot.press("l")
-        await fill(app, pilot, letter.message_id)
+        await fill(app, pilot, dead_letter.message_id)
         await until(lambda: isinstance(app.screen, MessageView) and app.screen._state, PATIENCE)
         followed = app.screen
         assert isinstance(followed, MessageView)
         await until(lambda: followed._state and followed._state.status is Status.COMPLETED, PATIENCE)
-    assert await stored(local, keys) == [(keys[1], RIGHT, letter.message_id, "completed")]
+    assert await stored(local, keys) == [(keys[1], RIGHT, dead_letter.message_id, "completed")]
 
 
 async def test_all_letters_of_a_fault_are_mended_at_once(local: LocalEnvironment) -> None:

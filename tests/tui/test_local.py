@@ -17,18 +17,18 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from conftest import ORDER
-from nomnom_control.environment import WORKER, Environment, Health
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import AskDialog, FormDialog
-from nomnom_tui.log_pane import LogPane
-from nomnom_tui.operations import Outcome
-from nomnom_tui.preferences import Preferences
+from nomnom_control.environments import WORKER, Environment, Health
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.operations import Outcome
+from nomnom_tui.app.preferences import Preferences
+from nomnom_tui.app.session import Session
 from nomnom_tui.screens.environments import EnvironmentsView
 from nomnom_tui.screens.history import HistoryView
 from nomnom_tui.screens.overview import OverviewView
 from nomnom_tui.screens.workers import WorkersView
-from nomnom_tui.session import Session
+from nomnom_tui.widgets.dialogs import AskDialog, FormDialog
+from nomnom_tui.widgets.log_pane import LogPane
 from tui.test_shell import told, until
 
 PATIENCE = 30.0
@@ -39,7 +39,7 @@ async def opened(environment: Environment) -> AsyncIterator[tuple[NomnomApp, Pil
     """The app on this environment."""
     app = NomnomApp(Session(), Preferences(Path("tui.toml")), choose=lambda: environment)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(lambda: app.pulse.at, PATIENCE)
+        await until(lambda: app.heartbeat.at, PATIENCE)
         yield app, pilot
 
 
@@ -85,7 +85,7 @@ async def local(server_folder: Path) -> AsyncIterator[LocalEnvironment]:
         await pilot.press("enter")
         await until(lambda: app.operations, PATIENCE)
         await finished(app)
-        await until(lambda: app.pulse.health is Health.HEALTHY, PATIENCE)
+        await until(lambda: app.heartbeat.health is Health.HEALTHY, PATIENCE)
     yield environment
     if folder.exists():
         async for _ in environment.destroy():
@@ -115,7 +115,7 @@ async def test_records_are_seen_on_their_way(local: LocalEnvironment) -> None:
         await until(lambda: view._last, PATIENCE)
         await post(local, *orders(300), ORDER.replace("2024-01-01", "2024-13-01"))
         await until(lambda: view._last and view._last.dead_letters == 1 and view._last.lag == 0, PATIENCE)
-        assert "1 dead letter waits" in "\n".join(each.text for each in view._concerns.rows)
+        assert "1 dead letter waits" in "\n".join(each.text for each in view._alerts.rows)
         assert any((each.accepted or 0) > 0 for each in view._moments)
         assert any((each.processed or 0) > 0 for each in view._moments)
 
@@ -162,7 +162,7 @@ async def test_restart_is_seen_in_the_logs_and_as_an_operation(local: LocalEnvir
         await pilot.press("y")
         await until(lambda: app.operations, PATIENCE)
         await finished(app)
-        await until(lambda: app.pulse.health is Health.HEALTHY, PATIENCE)
+        await until(lambda: app.heartbeat.health is Health.HEALTHY, PATIENCE)
         assert not before & await _pids(local), "every worker is another process"
         await pilot.press("8")
         seen = len(pane.shown)
@@ -193,7 +193,7 @@ async def test_history_and_rolling_back(local: LocalEnvironment) -> None:
 async def test_a_killed_supervisor_is_a_state_and_a_start_away(local: LocalEnvironment) -> None:
     async with opened(local) as (app, pilot):
         os.kill(_supervisor(local), signal.SIGKILL)
-        await until(lambda: app.pulse.trouble or app.pulse.stopped, PATIENCE)
+        await until(lambda: app.heartbeat.problem or app.heartbeat.stopped, PATIENCE)
         await pilot.press("6", "8", "2", "1")
         view = app.screen
         assert isinstance(view, EnvironmentsView)
@@ -203,7 +203,7 @@ async def test_a_killed_supervisor_is_a_state_and_a_start_away(local: LocalEnvir
         await pilot.press("enter")
         await until(lambda: app.operations, PATIENCE)
         await finished(app)
-        await until(lambda: app.pulse.health is Health.HEALTHY, PATIENCE)
+        await until(lambda: app.heartbeat.health is Health.HEALTHY, PATIENCE)
         await pilot.press("2")
         overview = app.screen
         assert isinstance(overview, OverviewView)
@@ -222,7 +222,7 @@ async def test_stopping_and_destroying(local: LocalEnvironment) -> None:
         await pilot.press("S", "y")
         await until(lambda: app.operations, PATIENCE)
         await finished(app)
-        await until(lambda: app.pulse.stopped, PATIENCE)
+        await until(lambda: app.heartbeat.stopped, PATIENCE)
         await pilot.press("escape", "D")
         await until(lambda: isinstance(app.screen, AskDialog), PATIENCE)
         await pilot.pause()
@@ -255,5 +255,5 @@ def _supervisor(environment: LocalEnvironment) -> int:
     return next(
         each.pid
         for each in psutil.process_iter(["cmdline"])
-        if {"nomnom_control.local", folder} <= set(each.info["cmdline"] or [])
+        if {"nomnom_control.environments.local", folder} <= set(each.info["cmdline"] or [])
     )

@@ -12,15 +12,15 @@ from textual.widgets import Input, TextArea
 
 from conftest import ORDER
 from nomnom.envelope import Status
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import AskDialog, FormDialog
-from nomnom_tui.operations import Outcome
-from nomnom_tui.screens.letter import LetterView
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.operations import Outcome
+from nomnom_tui.screens.dead_letter import DeadLetterView
 from nomnom_tui.screens.message import MessageView
 from nomnom_tui.screens.messages import MessagesView
 from nomnom_tui.screens.post import PostView
-from tui.test_letters import typed
+from nomnom_tui.widgets.dialogs import AskDialog, FormDialog
+from tui.test_dead_letters_screen import typed
 from tui.test_local import opened, started
 from tui.test_shell import told, until
 from tui.test_streams import text_of
@@ -90,7 +90,7 @@ async def test_one_that_is_wrong_is_asked_about_and_leads_to_its_letter(local: L
         await until(lambda: followed._state and followed._state.status is Status.DLQ, PATIENCE)
         assert "o_totalprice" in text_of(followed._lines)
         await pilot.press("d")
-        await until(lambda: isinstance(app.screen, LetterView) and app.screen._letter, PATIENCE)
+        await until(lambda: isinstance(app.screen, DeadLetterView) and app.screen._dead_letter, PATIENCE)
         await pilot.press("escape", "escape", "escape")
         await until(lambda: app.screen is view, PATIENCE)
         view.show_status("dlq")

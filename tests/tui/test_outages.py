@@ -19,23 +19,23 @@ from nomnom.envelope import headers, ingest_subject, new_message_id
 from nomnom.schema import Schema, load_schema
 from nomnom.settings import Settings
 from nomnom.setup import set_up
-from nomnom_control.environment import WORKER, Endpoints
-from nomnom_control.local.processes import ChildProcess
-from nomnom_control.local.servers import NatsServer, PostgresServer
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.flow import Flow
-from nomnom_tui.preferences import Preferences
+from nomnom_control.environments import WORKER, Endpoints
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.environments.local.servers import NatsServer, PostgresServer
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.preferences import Preferences
+from nomnom_tui.app.session import Session
 from nomnom_tui.screens.overview import OverviewView
 from nomnom_tui.screens.workers import WorkersView
-from nomnom_tui.session import Session
-from tui.still import StillEnvironment
+from nomnom_tui.widgets.pipeline_diagram import Flow
+from tui.fakes import FakeEnvironment
 from tui.test_shell import until
 
 BROKEN = ORDER.replace("2024-01-01", "2024-13-01")
 
 
 @dataclass
-class Stage:
+class Harness:
     """Servers of this module's own, since they are killed, and a worker."""
 
     nats: NatsServer
@@ -56,10 +56,10 @@ class Stage:
         await client.close()
 
 
-class ServersEnvironment(StillEnvironment):
+class ServersEnvironment(FakeEnvironment):
     """The stage's servers and its worker's metrics; what an environment would tell of its processes stands still."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Harness) -> None:
         super().__init__()
         self.stage = stage
 
@@ -78,7 +78,7 @@ class ServersEnvironment(StillEnvironment):
 
 
 @pytest.fixture(scope="module")
-async def stage(server_folder: Path) -> AsyncIterator[Stage]:
+async def stage(server_folder: Path) -> AsyncIterator[Harness]:
     folder = server_folder / "outages"
     folder.mkdir(mode=0o755)
     broker = NatsServer(folder / "nats", free_port(), free_port(), folder / "nats.log")
@@ -99,13 +99,13 @@ async def stage(server_folder: Path) -> AsyncIterator[Stage]:
         },
     )
     await worker.start()
-    yield Stage(broker, postgres, worker, port)
+    yield Harness(broker, postgres, worker, port)
     await worker.stop(10)
     await asyncio.gather(broker.stop(), postgres.stop())
 
 
 @asynccontextmanager
-async def opened(stage: Stage) -> AsyncIterator[tuple[NomnomApp, Pilot[int]]]:
+async def opened(stage: Harness) -> AsyncIterator[tuple[NomnomApp, Pilot[int]]]:
     app = NomnomApp(Session(ServersEnvironment(stage)), Preferences(Path("tui.toml")))
     async with app.run_test(size=(120, 30)) as pilot:
         yield app, pilot
@@ -115,10 +115,10 @@ def attention(app: NomnomApp) -> str:
     """What the overview says needs attention."""
     view = app.screen
     assert isinstance(view, OverviewView)
-    return "\n".join(each.text for each in view._concerns.rows)
+    return "\n".join(each.text for each in view._alerts.rows)
 
 
-async def test_the_overview_shows_what_the_pipeline_did(stage: Stage) -> None:
+async def test_the_overview_shows_what_the_pipeline_did(stage: Harness) -> None:
     async with opened(stage) as (app, _):
         view = app.screen
         assert isinstance(view, OverviewView)
@@ -131,7 +131,7 @@ async def test_the_overview_shows_what_the_pipeline_did(stage: Stage) -> None:
         assert view._last.lag == 0
 
 
-async def test_each_workers_figures_come_from_its_metrics(stage: Stage) -> None:
+async def test_each_workers_figures_come_from_its_metrics(stage: Harness) -> None:
     async with opened(stage) as (app, pilot):
         await pilot.press("6")
         view = app.screen
@@ -144,7 +144,7 @@ async def test_each_workers_figures_come_from_its_metrics(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("server", ["nats", "postgres"])
-async def test_a_dead_server_is_a_state_and_comes_back(stage: Stage, server: str) -> None:
+async def test_a_dead_server_is_a_state_and_comes_back(stage: Harness, server: str) -> None:
     async with opened(stage) as (app, pilot):
         view = app.screen
         assert isinstance(view, OverviewView)

@@ -25,18 +25,18 @@ import pytest
 from textual.pilot import Pilot
 
 from conftest import ORDER
-from nomnom_control.environment import Health
-from nomnom_control.local.channel import ask
-from nomnom_control.local.environment import LocalEnvironment
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.panel import Notice
-from nomnom_tui.preferences import Preferences
+from nomnom_control.environments import Health
+from nomnom_control.environments.local.channel import ask
+from nomnom_control.environments.local.environment import LocalEnvironment
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.preferences import Preferences
+from nomnom_tui.app.session import Session
 from nomnom_tui.screens import PLACES
 from nomnom_tui.screens.database import DatabaseView
 from nomnom_tui.screens.entity_rows import EntityRowsView
 from nomnom_tui.screens.stream_messages import StreamMessagesView
 from nomnom_tui.screens.streams import StreamsView
-from nomnom_tui.session import Session
+from nomnom_tui.widgets.panel import Notice
 from tui.test_local import orders, post
 from tui.test_shell import until
 
@@ -68,13 +68,13 @@ async def opened(
     """The app on this environment."""
     app = NomnomApp(Session(), Preferences(Path("tui.toml")), choose=lambda: environment)
     async with app.run_test(size=size) as pilot:
-        await until(lambda: app.pulse.at, PATIENCE)
+        await until(lambda: app.heartbeat.at, PATIENCE)
         yield app, pilot
 
 
 async def healthy(app: NomnomApp) -> None:
     """Wait until every component is as it should be."""
-    await until(lambda: app.pulse.trouble is None and app.pulse.health is Health.HEALTHY, PATIENCE)
+    await until(lambda: app.heartbeat.problem is None and app.heartbeat.health is Health.HEALTHY, PATIENCE)
 
 
 async def servers(environment: LocalEnvironment) -> dict[str, int | None]:
@@ -104,7 +104,7 @@ def supervisor(environment: LocalEnvironment) -> psutil.Process:
     return next(
         each
         for each in psutil.process_iter(["cmdline"])
-        if {"nomnom_control.local", folder} <= set(each.info["cmdline"] or [])
+        if {"nomnom_control.environments.local", folder} <= set(each.info["cmdline"] or [])
     )
 
 
@@ -284,7 +284,7 @@ def test_a_terminal_that_vanishes_is_not_waited_for(tmp_path: Path) -> None:
 def _start(terminal: int, folder: Path, *, stderr: int) -> subprocess.Popen[bytes]:
     """The program on a terminal, in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "nomnom_tui.program", "--dir", str(folder / "nothing"), "--readonly"],
+        [sys.executable, "-m", "nomnom_cli.program", "--dir", str(folder / "nothing"), "--readonly"],
         stdin=terminal,
         stdout=terminal,
         stderr=stderr,

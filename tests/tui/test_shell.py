@@ -11,22 +11,22 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from nomnom_control.environment import WORKER, Progress, ScalingRule, Step
+from nomnom_control.environments import WORKER, Progress, ScalingRule, Step
 from nomnom_control.errors import ControlError
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.changes import Change
-from nomnom_tui.dialogs import AskDialog, FormDialog
-from nomnom_tui.help import HelpDialog
-from nomnom_tui.log_pane import LogPane
-from nomnom_tui.operations import Outcome
-from nomnom_tui.preferences import Preferences, read_preferences
-from nomnom_tui.prompt import Prompt
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.operations import Outcome
+from nomnom_tui.app.preferences import Preferences, read_preferences
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.history import HistoryView
 from nomnom_tui.screens.logs import LogsView
 from nomnom_tui.screens.operation import OperationView
 from nomnom_tui.screens.workers import WorkersView
-from nomnom_tui.view import View
-from tui.still import StillEnvironment, StillSession
+from nomnom_tui.widgets.dialogs import AskDialog, FormDialog
+from nomnom_tui.widgets.help import HelpDialog
+from nomnom_tui.widgets.log_pane import LogPane
+from nomnom_tui.widgets.prompt import Prompt
+from tui.fakes import FakeEnvironment, FakeSession
 
 
 async def until(condition: Callable[[], object], limit: float = 8.0) -> None:
@@ -38,14 +38,14 @@ async def until(condition: Callable[[], object], limit: float = 8.0) -> None:
 
 @asynccontextmanager
 async def opened(
-    environment: StillEnvironment | None = None, *, readonly: bool = False, preferences: Preferences | None = None
-) -> AsyncIterator[tuple[NomnomApp, Pilot[int], StillEnvironment]]:
+    environment: FakeEnvironment | None = None, *, readonly: bool = False, preferences: Preferences | None = None
+) -> AsyncIterator[tuple[NomnomApp, Pilot[int], FakeEnvironment]]:
     """The app, with its first answers there."""
-    environment = environment or StillEnvironment()
-    session = StillSession(environment, readonly=readonly)
+    environment = environment or FakeEnvironment()
+    session = FakeSession(environment, readonly=readonly)
     app = NomnomApp(session, preferences or Preferences(Path("tui.toml")))
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(lambda: app.pulse.at)
+        await until(lambda: app.heartbeat.at)
         await pilot.pause()
         yield app, pilot, environment
 
@@ -260,7 +260,7 @@ async def test_no_is_no() -> None:
 
 
 async def test_a_change_that_fails_is_told() -> None:
-    class Failing(StillEnvironment):
+    class Failing(FakeEnvironment):
         async def scale(self, component: str, replicas: int) -> None:
             raise ControlError(f"{component} cannot be scaled to {replicas}: nothing runs; nomnom up starts it")
 
@@ -303,7 +303,7 @@ async def test_an_operation_shows_its_steps() -> None:
         assert isinstance(app.screen, OperationView)
 
 
-class Slow(StillEnvironment):
+class Slow(FakeEnvironment):
     """Its restart stands still in the second step the first time, fails there the second, and ends the third."""
 
     runs = 0
@@ -355,11 +355,11 @@ async def test_an_operation_is_left_cancelled_and_tried_again() -> None:
 
 
 async def test_an_environment_that_does_not_answer_is_a_state() -> None:
-    environment = StillEnvironment()
+    environment = FakeEnvironment()
     async with opened(environment) as (app, pilot, _):
         await go(app, pilot, "6")
         environment.broken = "the supervisor of /data/nomnom does not answer: Connection refused"
-        await until(lambda: app.pulse.trouble)
+        await until(lambda: app.heartbeat.problem)
         notice = app.screen.query_one("#scaling Notice", Static)
         await until(lambda: notice.display)
         assert "the supervisor of /data/nomnom does not answer" in str(notice.content)
@@ -372,7 +372,7 @@ async def test_an_environment_that_does_not_answer_is_a_state() -> None:
 
 
 async def test_a_start_is_offered_where_nothing_runs() -> None:
-    environment = StillEnvironment(stopped=True)
+    environment = FakeEnvironment(stopped=True)
     async with opened(environment) as (app, pilot, _):
         await until(lambda: isinstance(app.screen, FormDialog))
         await pilot.press("enter")
@@ -415,7 +415,7 @@ def _lines_saved(folder: Path) -> list[str]:
 
 
 async def test_a_crash_in_the_logs_is_followed_through() -> None:
-    class Breaking(StillEnvironment):
+    class Breaking(FakeEnvironment):
         times = 0
 
         async def logs(self, components=(), *, follow=False, tail=100):

@@ -13,25 +13,25 @@ from textual.widgets import Input
 from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import dead_subject, headers, ingest_subject, new_message_id
 from nomnom.schema import Schema, load_schema
-from nomnom_control.environment import Endpoints
-from nomnom_tui.application import NomnomApp
-from nomnom_tui.dialogs import AskDialog, FormDialog
-from nomnom_tui.message_pane import MessagePane
-from nomnom_tui.preferences import Preferences
+from nomnom_control.environments import Endpoints
+from nomnom_tui.app.application import NomnomApp
+from nomnom_tui.app.preferences import Preferences
+from nomnom_tui.app.session import Session
 from nomnom_tui.screens.stored_message import StoredMessageView
 from nomnom_tui.screens.stream_messages import StreamMessagesView
 from nomnom_tui.screens.streams import StreamsView
-from nomnom_tui.session import Session
-from nomnom_tui.table import LiveTable
-from nomnom_tui.tones import pieces
-from tui.still import StillEnvironment
+from nomnom_tui.text.styles import pieces
+from nomnom_tui.widgets.dialogs import AskDialog, FormDialog
+from nomnom_tui.widgets.message_pane import MessagePane
+from nomnom_tui.widgets.table import LiveTable
+from tui.fakes import FakeEnvironment
 from tui.test_shell import told, until
 
 PATIENCE = 15.0
 RECEIVED = 1_700_000_000_000_000
 
 
-class DeployedEnvironment(StillEnvironment):
+class DeployedEnvironment(FakeEnvironment):
     """The run's servers; what an environment would tell of its processes stands still."""
 
     def __init__(self, deployment: Deployment) -> None:
@@ -122,9 +122,9 @@ async def test_everything_that_nats_says_of_a_stream_is_shown_and_lives(deployme
     async with opened(deployment, "3", size=(200, 60)) as (app, _):
         view = await streams_view(app)
         assert [each.name for each in view._table.rows] == ["MESSAGES", "MESSAGESDLQ"]
-        await until(lambda: view._facts.rows, PATIENCE)
-        await until(lambda: "Host version" in text_of(view._facts), PATIENCE)
-        facts = plain(view._facts)
+        await until(lambda: view._properties.rows, PATIENCE)
+        await until(lambda: "Host version" in text_of(view._properties), PATIENCE)
+        properties = plain(view._properties)
         info = await deployment.jetstream.stream_info("MESSAGES")
         assert info.config.description is not None
         for label, value in (
@@ -149,13 +149,13 @@ async def test_everything_that_nats_says_of_a_stream_is_shown_and_lives(deployme
             ("Required API level", "0, hosted at level"),
             ("Leader", ""),
         ):
-            assert f"{label} {value}" in facts, (label, facts)
+            assert f"{label} {value}" in properties, (label, properties)
         line = text_of(view._table).splitlines()[0]
         assert "| 39 |" in line
         assert "1 … 40" in line
         await publish(deployment, orders(5))
         await until(lambda: "| 44 |" in text_of(view._table), PATIENCE)
-        await until(lambda: "Last sequence 45 " in plain(view._facts), PATIENCE)
+        await until(lambda: "Last sequence 45 " in plain(view._properties), PATIENCE)
         await until(lambda: (view._rates["MESSAGES"] or 0) > 0, PATIENCE)
         await until(lambda: [each.sequence for each in view._newest.rows][:2] == [45, 44], PATIENCE)
 

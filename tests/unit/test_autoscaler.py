@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_control.environment import ScalingRule
-from nomnom_control.local.autoscaler import Autoscaler
+from nomnom_control.environments import ScalingRule
+from nomnom_control.environments.local.autoscaler import Autoscaler
 
 RULE = ScalingRule(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
 

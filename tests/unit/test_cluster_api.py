@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from conftest import free_port
 from kubernetes_stage import BIG, ApiServer, Authority, Plugin, Proxy, Request, inline, kubeconfig
-from nomnom_control.cluster import api
-from nomnom_control.cluster import kubeconfig as kubeconfigs
-from nomnom_control.cluster.api import Cluster, ClusterAway, ClusterRefused
-from nomnom_control.cluster.forwards import Forward
-from nomnom_control.cluster.kubeconfig import contexts
+from nomnom_control.environments.cluster import api
+from nomnom_control.environments.cluster import kubeconfig as kubeconfigs
+from nomnom_control.environments.cluster.api import Cluster, ClusterRefused, ClusterUnavailable
+from nomnom_control.environments.cluster.forwards import Forward
+from nomnom_control.environments.cluster.kubeconfig import contexts
 
 NODE = "/api/v1/nodes/one"
 POD = "/api/v1/namespaces/shop/pods/it"
@@ -219,19 +220,19 @@ async def test_a_failing_exec_plugin_says_why(stage: Stage) -> None:
     plugin = Plugin(stage.folder)
     plugin.write(None, failure="the session of clerk1 has ended")
     async with stage.open(plugin.user) as cluster:
-        with pytest.raises(ClusterAway, match=r"exec plugin failed.*\n.*the session of clerk1 has ended"):
+        with pytest.raises(ClusterUnavailable, match=r"exec plugin failed.*\n.*the session of clerk1 has ended"):
             await cluster.get(NODE)
         plugin.write({"expirationTimestamp": "2030-01-01T00:00:00Z"})
-        with pytest.raises(ClusterAway, match="returned no token and no certificate"):
+        with pytest.raises(ClusterUnavailable, match="returned no token and no certificate"):
             await cluster.get(NODE)
         (stage.folder / "credentials").write_text("welcome!")
-        with pytest.raises(ClusterAway, match="wrote no ExecCredential"):
+        with pytest.raises(ClusterUnavailable, match="wrote no ExecCredential"):
             await cluster.get(NODE)
         plugin.write({"token": "good"})
         assert await cluster.get(NODE) == ITEM
     missing = {"exec": {"apiVersion": "v1", "command": "no-such-plugin", "installHint": "get it from the shop"}}
     async with stage.open(missing) as cluster:
-        with pytest.raises(ClusterAway, match="no-such-plugin is not installed: get it from the shop"):
+        with pytest.raises(ClusterUnavailable, match="no-such-plugin is not installed: get it from the shop"):
             await cluster.get(NODE)
     assert stage.users == ["token good"]
 
@@ -252,7 +253,7 @@ async def test_a_pod_uses_its_service_account(stage: Stage, monkeypatch: pytest.
     stage.server.tokens = {"second"}
     assert await cluster.get(NODE) == ITEM
     await cluster.close()
-    with pytest.raises(ClusterAway, match="has no context 'prod'"):
+    with pytest.raises(ClusterUnavailable, match="has no context 'prod'"):
         await Cluster("prod").get(NODE)
 
 
@@ -307,13 +308,13 @@ async def test_a_kubeconfig_that_leads_nowhere_is_an_error_that_says_why(
 ) -> None:
     file = tmp_path / "config"
     file.write_text(text)
-    with pytest.raises(ClusterAway, match=problem):
+    with pytest.raises(ClusterUnavailable, match=problem):
         await Cluster(kubeconfig=file).get(NODE)
 
 
 async def test_no_kubeconfig_at_all_is_an_error_with_the_places(tmp_path: Path) -> None:
     assert contexts() == []
-    with pytest.raises(ClusterAway, match=f"{tmp_path / 'none'}.*no current context"):
+    with pytest.raises(ClusterUnavailable, match=f"{tmp_path / 'none'}.*no current context"):
         await Cluster().get(NODE)
 
 
@@ -324,7 +325,7 @@ async def test_the_tls_server_name_counts_for_requests_and_tunnels(authority: Au
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path, "kube.internal") as server:
         stage = Stage(server, tmp_path)
         async with stage.open(TOKEN) as cluster:
-            with pytest.raises(ClusterAway, match="certificate was not accepted: IP address mismatch"):
+            with pytest.raises(ClusterUnavailable, match="certificate was not accepted: IP address mismatch"):
                 await cluster.get(NODE)
         async with (
             stage.open(TOKEN, **{"tls-server-name": "kube.internal"}) as cluster,
@@ -355,7 +356,7 @@ async def test_the_proxy_of_the_kubeconfig_counts_for_requests_and_tunnels(stage
             assert await cluster.get(NODE) == ITEM
         assert proxy.targets == [f"kube.internal:{stage.server.port}"] * 2
         async with stage.open(TOKEN, **more, **{"proxy-url": f"http://127.0.0.1:{proxy.port}"}) as cluster:
-            with pytest.raises(ClusterAway, match="the proxy refused: 407"):
+            with pytest.raises(ClusterUnavailable, match="the proxy refused: 407"):
                 await cluster.get(NODE)
 
 
@@ -459,13 +460,13 @@ async def test_a_server_that_is_not_there_is_an_error_in_words(stage: Stage) -> 
     nowhere = f"https://127.0.0.1:{free_port()}"
     async with stage.open(TOKEN, server=nowhere) as cluster:
         for action in (cluster.get(NODE), cluster.text(NODE), anext(cluster.lines(NODE))):
-            with pytest.raises(ClusterAway, match=f"is unavailable at {nowhere}: connection refused"):
+            with pytest.raises(ClusterUnavailable, match=f"is unavailable at {nowhere}: connection refused"):
                 await action
-        with pytest.raises(ClusterAway, match="connection refused"):
+        with pytest.raises(ClusterUnavailable, match="connection refused"):
             async with cluster.tunnel("shop", "it", 80):
                 pass
     async with stage.open(TOKEN, server="https://no-such-host.invalid") as cluster:
-        with pytest.raises(ClusterAway, match=r"no-such-host\.invalid cannot be resolved"):
+        with pytest.raises(ClusterUnavailable, match=r"no-such-host\.invalid cannot be resolved"):
             await cluster.get(NODE)
 
 
@@ -473,11 +474,11 @@ async def test_an_unknown_authority_and_a_silent_server_are_errors_in_words(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.open(TOKEN, **{"certificate-authority-data": inline(Authority().certificate)}) as cluster:
-        with pytest.raises(ClusterAway, match="certificate was not accepted"):
+        with pytest.raises(ClusterUnavailable, match="certificate was not accepted"):
             await cluster.get(NODE)
     monkeypatch.setattr(api, "TIMEOUT", 0.3)
     async with stage.open(TOKEN) as cluster:
-        with pytest.raises(ClusterAway, match="no answer in time"):
+        with pytest.raises(ClusterUnavailable, match="no answer in time"):
             await cluster.get("/silent")
 
 
@@ -485,7 +486,7 @@ async def test_a_cluster_that_was_recreated_is_found_again(authority: Authority,
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path) as first:
         cluster = Cluster(kubeconfig=Stage(first, tmp_path).write(TOKEN))
         assert await cluster.get(NODE) == ITEM
-    with pytest.raises(ClusterAway):
+    with pytest.raises(ClusterUnavailable):
         await cluster.get(NODE)
     other = Authority()
     async with ApiServer(other, {"new"}, objects={NODE: ITEM}).running(tmp_path) as second:
@@ -550,7 +551,7 @@ async def test_bytes_go_through_a_forward_in_both_directions(stage: Stage) -> No
         assert await reader.readexactly(BIG) == b"x" * BIG
         writer.write(b"y" * BIG)
         assert await reader.readexactly(BIG) == b"y" * BIG
-        assert forward.trouble is None
+        assert forward.problem is None
     assert stage.server.requests[0].query == {"ports": "5432"}
     assert stage.server.requests[0].path == f"{POD}/portforward"
     assert stage.server.received == 8 + BIG
@@ -561,15 +562,15 @@ async def test_an_orderly_end_is_no_trouble_and_an_error_of_the_node_is(stage: S
         async with forwarded(cluster, "it") as (forward, reader, writer):
             writer.write(b"end")
             assert await reader.read() == b""
-            assert forward.trouble is None
+            assert forward.problem is None
         async with forwarded(cluster, "it") as (forward, reader, writer):
             writer.write(b"fail")
             assert await reader.read() == b""
-            assert forward.trouble == "the database: the tunnel to it ended: nothing listens there"
+            assert forward.problem == "the database: the tunnel to it ended: nothing listens there"
         stage.server.statuses[f"{POD}/portforward"] = 404
         async with forwarded(cluster, "it") as (forward, reader, _):
             assert await reader.read() == b""
-            assert "no tunnel to shop/it (HTTP 404)" in (forward.trouble or "")
+            assert "no tunnel to shop/it (HTTP 404)" in (forward.problem or "")
 
 
 # Being a good guest
@@ -595,19 +596,19 @@ async def test_everything_is_closed(authority: Authority, tmp_path: Path, own_su
             async with aclosing(cluster.lines(f"{POD}/log", follow="true")) as lines:
                 await server.log.put(b"one\n")
                 assert await anext(lines) == "one"
-        with pytest.raises(ClusterAway):
+        with pytest.raises(ClusterUnavailable):
             await Cluster(kubeconfig=tmp_path / "none").get(NODE)
     assert list(own_surroundings.iterdir()) == []
 
 
 def test_the_clients_are_not_imported_before_they_are_used() -> None:
     modules = (
-        "nomnom_tui.application",
-        "nomnom_control.cluster.environment",
-        "nomnom_control.kind.environment",
-        "nomnom_control.local.environment",
-        "nomnom_control.local.services",
-        "nomnom_control.sending",
+        "nomnom_tui.app.application",
+        "nomnom_control.environments.cluster.environment",
+        "nomnom_control.environments.kind.environment",
+        "nomnom_control.environments.local.environment",
+        "nomnom_control.environments.local.services",
+        "nomnom_control.sending.files",
     )
     # None makes the import of these an error.
     program = f"import sys; sys.modules['aiohttp'] = sys.modules['kubernetes'] = None; import {', '.join(modules)}"

@@ -7,7 +7,7 @@ from test_grammar import EVERY
 
 from nomnom.grammar import Grammar
 from nomnom.schema import Schema, load_schema, parse_schema
-from nomnom_control.examples import example_message
+from nomnom_control.sending.examples import example_message
 
 LIMITS = parse_schema(
     "schema: s\nentities:\n  - name: t\n    tag: T\n    key: [a]\n    fields:\n"

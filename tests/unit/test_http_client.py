@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from conftest import free_port
-from nomnom_control.connections import Api, ApiAway, ApiRefused
 from nomnom_control.http_client import HttpClient, HttpError
+from nomnom_control.session.connections import Api, ApiRefused, ApiUnavailable
 
 _LARGE = b"x" * 3_000_000
 
@@ -109,7 +109,7 @@ async def test_a_request_without_an_answer_says_why(address: str, path: str, pro
 async def test_an_api_that_does_not_run_and_one_that_refuses_are_different_errors(address: str) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     api = Api(nowhere)
-    with pytest.raises(ApiAway, match=f"the api at {nowhere} is .*: connection refused;"):
+    with pytest.raises(ApiUnavailable, match=f"the api at {nowhere} is .*: connection refused;"):
         await api.send("GET", "/there")
     await api.close()
     api = Api(address)

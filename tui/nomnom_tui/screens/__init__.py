@@ -1,6 +1,6 @@
 """The numbered screens, and how to add one.
 
-A screen is a module here with one :class:`nomnom_tui.view.View`, and one line in :data:`PLACES` below::
+A screen is a module here with one :class:`nomnom_tui.app.view.View`, and one line in :data:`PLACES` below::
 
     class ConsumersView(View):
         CRUMB = "Consumers"                        # its name in the breadcrumbs
@@ -28,16 +28,18 @@ What there is to use:
   trouble is shown in the panel with the next try. Keep the feed that it returns and call ``feed.refresh()`` when a
   filter or page changed.
 - ``self.environment``, ``self.session``: what was chosen. ``self.nomnom.pulse``: components and scaling, for all.
-- ``LiveTable`` and ``Column`` (:mod:`nomnom_tui.table`): any number of rows, compared by key; ``Highlighted``,
+- ``LiveTable`` and ``Column`` (:mod:`nomnom_tui.widgets.table`): any number of rows, compared by key; ``Highlighted``,
   ``Chosen``, ``Marked`` messages; columns with ``share`` grow, those of the highest ``rank`` go when it is narrow.
-- ``Panel`` (:mod:`nomnom_tui.panel`); ``Tone``, ``content`` (:mod:`nomnom_tui.tones`): text by meaning, not by colour.
-- ``figures``: counts, rates, sizes, ages, clock, sparkline. :mod:`nomnom_tui.plot`: lines over time.
+- ``Panel`` (:mod:`nomnom_tui.widgets.panel`); ``Style``, ``content`` (:mod:`nomnom_tui.text.styles`): text by
+  meaning, not by colour.
+- ``figures``: counts, rates, sizes, ages, clock, sparkline. :mod:`nomnom_tui.widgets.plot`: lines over time.
 - ``self.nomnom.perform(Change(...))``: the only way to change anything: refuses in read-only sessions, asks where
   something is lost (``loses``, ``typed``), shows steps (``begin``), tells the outcome and the equivalent command.
   ``await self.nomnom.carry_out(change)`` in a worker where the answer matters.
 - ``self.nomnom.push_screen(SomeDetailView(...))``: a detail; ``esc`` comes back, breadcrumbs show the way. A view is
   not made again: its state is kept while it is not seen.
-- ``FormDialog``, ``AskDialog``, ``Dialog`` (:mod:`nomnom_tui.dialogs`); ``commands()``: what ``:`` offers in the view.
+- ``FormDialog``, ``AskDialog``, ``Dialog`` (:mod:`nomnom_tui.widgets.dialogs`); ``commands()``: what ``:`` offers in
+  the view.
 
 Import what is heavy (plots, control's pipeline) inside the function that needs it: the first paint has 0.5 s.
 """
@@ -50,7 +52,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from nomnom_tui.view import View
+    from nomnom_tui.app.view import View
 
 
 @dataclass(frozen=True, slots=True)

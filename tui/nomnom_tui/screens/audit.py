@@ -8,16 +8,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from nomnom_tui import figures
-from nomnom_tui.letter_changes import undo_change
-from nomnom_tui.pages import PAGE, PagedTable
-from nomnom_tui.panel import Panel
-from nomnom_tui.table import Column
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.app.dead_letter_changes import undo_change
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column
 
 if TYPE_CHECKING:
-    from nomnom_control.audit import Record
+    from nomnom_control.session.audit import Record
 
 
 class AuditView(View):
@@ -43,7 +43,7 @@ class AuditView(View):
                 Column("Action", lambda each: each.action.value, 8),
                 Column("Letter", lambda each: figures.count(each.sequence) if each.sequence else "", 7, right=True),
                 Column("Entity", lambda each: each.entity, 10, rank=3),
-                Column("Message id", lambda each: (each.message_id or "", Tone.MUTED), 36, rank=4),
+                Column("Message id", lambda each: (each.message_id or "", Style.MUTED), 36, rank=4),
                 Column("Result", _result, 24, share=1),
             ],
             key=lambda each: each.id,
@@ -105,5 +105,5 @@ class AuditView(View):
 
 def _result(record: Record) -> Line:
     notes = [str(record.detail[name]) for name in ("note", "changes") if record.detail.get(name)]
-    tone = Tone.BAD if record.result == "failed" else Tone.PLAIN
-    return [(record.result, tone), (f"  {'; '.join(notes)}" if notes else "", Tone.MUTED)]
+    style = Style.BAD if record.result == "failed" else Style.PLAIN
+    return [(record.result, style), (f"  {'; '.join(notes)}" if notes else "", Style.MUTED)]

@@ -14,20 +14,20 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.facts import FactTable
-from nomnom_tui.meter import Meter
-from nomnom_tui.panel import Panel
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.rates import RateMeter
+from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.widgets.dialogs import Field, FormDialog
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.properties import PropertyTable
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.jetstream import ConsumerReport
-    from nomnom_tui.plot import TimePlot
+    from nomnom_control.session.jetstream import ConsumerReport
+    from nomnom_tui.widgets.plot import TimePlot
 
 _KEPT = 600
 _EVERY = 2.0
@@ -62,7 +62,7 @@ class ConsumersView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._meter = Meter()
+        self._meter = RateMeter()
         self._rates: dict[Key, float | None] = {}
         self._whole: ConsumerReport | None = None
         self._readings: dict[Key, deque[Reading]] = {}
@@ -70,14 +70,14 @@ class ConsumersView(View):
         self._table: LiveTable[ConsumerReport] = LiveTable(
             self._columns(), key=key, id="table", empty="no consumer: nomnom setup makes the workers'"
         )
-        self._facts = FactTable(id="about")
+        self._properties = PropertyTable(id="about")
 
     def content(self) -> ComposeResult:
         """Banner, consumers, what is known of one, and with room its last minutes."""
         yield Static("", id="banner")
         yield Panel("Consumers", self._table, id="consumers", awaits="asking JetStream")
         with Horizontal(id="below"):
-            yield Panel("About it", self._facts, id="facts")
+            yield Panel("About it", self._properties, id="facts")
             yield Panel("Last minutes", Static(id="legend"), id="plot-panel")
 
     def _columns(self) -> list[Column[ConsumerReport]]:
@@ -95,7 +95,7 @@ class ConsumersView(View):
             Column("Ack policy", lambda each: str(each.config.get("ack_policy", "")), 10, rank=6),
             Column("Mode", lambda each: "pull" if each.pull else "push", 4, rank=6),
             Column("API", _level, 3, right=True, rank=8),
-            Column("Cluster", lambda each: each.row()["Cluster"] or (figures.NONE, Tone.MUTED), 11, rank=7),
+            Column("Cluster", lambda each: each.row()["Cluster"] or (figures.NONE, Style.MUTED), 11, rank=7),
         ]
 
     def begin(self) -> None:
@@ -109,12 +109,12 @@ class ConsumersView(View):
         self._meter.clear()
         self._rates, self._readings = {}, {}
         self._table.show([])
-        self._facts.tell([])
+        self._properties.tell([])
         self.query_one("#banner", Static).display = False
 
     async def _add_plot(self) -> None:
-        await self.nomnom.import_later("nomnom_tui.plot")
-        from nomnom_tui.plot import TimePlot
+        await self.nomnom.import_later("nomnom_tui.widgets.plot")
+        from nomnom_tui.widgets.plot import TimePlot
 
         self._plot = TimePlot(id="plot")
         self.query_one("#plot-panel", Panel).mount(self._plot)
@@ -167,7 +167,7 @@ class ConsumersView(View):
     def _tell(self) -> None:
         row = self._table.current
         whole = self._whole if row is not None and self._whole is not None and key(self._whole) == key(row) else row
-        self._facts.tell([] if whole is None else whole.facts())
+        self._properties.tell([] if whole is None else whole.properties())
         name = "About it" if row is None else f"{row.stream_name} › {row.name}"
         self.query_one("#facts", Panel).retitle(name)
         self._draw_plot()
@@ -175,18 +175,20 @@ class ConsumersView(View):
     def _draw_plot(self) -> None:
         if self._plot is None or not self._plot.is_mounted or not self.has_class("-wide"):
             return
-        from nomnom_tui.plot import Series
+        from nomnom_tui.widgets.plot import Series
 
         row, now = self._table.current, figures.present()
         readings = [] if row is None else list(self._readings.get(key(row), ()))
         ago = [(now - at).total_seconds() for at, *_ in readings]
         self._plot.show(
             [
-                Series("unprocessed", [(t, float(each[1])) for t, each in zip(ago, readings, strict=True)], Tone.HUE_1),
+                Series(
+                    "unprocessed", [(t, float(each[1])) for t, each in zip(ago, readings, strict=True)], Style.HUE_1
+                ),
                 Series(
                     "outstanding acks",
                     [(t, float(each[2])) for t, each in zip(ago, readings, strict=True)],
-                    Tone.HUE_4,
+                    Style.HUE_4,
                     marker="·",
                 ),
             ]
@@ -211,8 +213,8 @@ class ConsumersView(View):
             f"Pause {row.name} of {row.stream_name}",
             [Field("time", "For", "10m", "30s, 10m, 2h, 1d; empty: until it is resumed", _time)],
             lambda values: (
-                ("Nothing is delivered to the workers; messages go on coming in.", Tone.MUTED),
-                [("$ ", Tone.MUTED), (self._pause_command(row, parse_time(values["time"])), Tone.ACCENT)],
+                ("Nothing is delivered to the workers; messages go on coming in.", Style.MUTED),
+                [("$ ", Style.MUTED), (self._pause_command(row, parse_time(values["time"])), Style.ACCENT)],
             ),
             "Pause",
         )
@@ -299,29 +301,29 @@ def _time(text: str) -> str | None:
 
 def _name(report: ConsumerReport) -> Line:
     if report.paused:
-        mark = ("‖ ", Tone.WARNING)
+        mark = ("‖ ", Style.WARNING)
     elif report.num_waiting or report.push_bound:
-        mark = ("● ", Tone.GOOD)
+        mark = ("● ", Style.GOOD)
     else:
-        mark = ("▲ ", Tone.WARNING) if report.lag else ("○ ", Tone.MUTED)
-    return [mark, (report.name, Tone.STRONG)]
+        mark = ("▲ ", Style.WARNING) if report.lag else ("○ ", Style.MUTED)
+    return [mark, (report.name, Style.STRONG)]
 
 
 def _state(report: ConsumerReport) -> Line:
     if report.paused:
         seconds = report.pause_remaining / 1e9
         left = "" if seconds > _FOREVER.total_seconds() else f" {figures.duration(seconds)}"
-        return ("paused" + left, Tone.WARNING)
+        return ("paused" + left, Style.WARNING)
     if report.num_waiting or report.push_bound:
-        return "delivering" if report.lag else ("waiting", Tone.MUTED)
-    return ("nobody pulls", Tone.WARNING if report.lag else Tone.MUTED)
+        return "delivering" if report.lag else ("waiting", Style.MUTED)
+    return ("nobody pulls", Style.WARNING if report.lag else Style.MUTED)
 
 
 def _redelivered(report: ConsumerReport) -> Line:
-    return (figures.count(report.num_redelivered), Tone.WARNING if report.num_redelivered else Tone.PLAIN)
+    return (figures.count(report.num_redelivered), Style.WARNING if report.num_redelivered else Style.PLAIN)
 
 
 def _level(report: ConsumerReport) -> Line:
-    from nomnom_control.jetstream.streams import api_level
+    from nomnom_control.session.jetstream.streams import api_level
 
     return api_level(report.config)

@@ -14,27 +14,27 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from nomnom.envelope import Status
-from nomnom_tui import figures
-from nomnom_tui.columns import column_chart
-from nomnom_tui.panel import Panel
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.entity_rows import EntityRowsView
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.widgets.column_chart import column_chart
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.entities import EntityReport
-    from nomnom_control.statuses import HourCount, StatusCount
+    from nomnom_control.session.entities import EntityReport
+    from nomnom_control.session.statuses import HourCount, StatusCount
 
 SPANS = (24, 72, 168)
 """Hours that can be looked at."""
 _BAR = 14
 _BAD = (Status.FAILED, Status.DLQ)
-_MARKS: dict[Status, tuple[str, Tone]] = {
-    Status.PROCESSING: ("◐", Tone.ACCENT),
-    Status.COMPLETED: ("●", Tone.GOOD),
-    Status.FAILED: ("▲", Tone.WARNING),
-    Status.DLQ: ("✕", Tone.BAD),
+_MARKS: dict[Status, tuple[str, Style]] = {
+    Status.PROCESSING: ("◐", Style.ACCENT),
+    Status.COMPLETED: ("●", Style.GOOD),
+    Status.FAILED: ("▲", Style.WARNING),
+    Status.DLQ: ("✕", Style.BAD),
 }
 
 
@@ -125,7 +125,7 @@ class DatabaseView(View):
         total = sum(each.count.rows for each in reports)
         exact = all(each.count.exact for each in reports)
         told = f"{'' if exact else 'about '}{figures.count(total)} rows  {figures.size(sum(r.bytes for r in reports))}"
-        self.query_one("#entities", Panel).retitle("Entities", (f" {told} ", Tone.MUTED))
+        self.query_one("#entities", Panel).retitle("Entities", (f" {told} ", Style.MUTED))
 
     def _show_hours(self, counts: Sequence[HourCount]) -> None:
         self._hours = by_hours(counts, self._span, figures.present())
@@ -133,7 +133,7 @@ class DatabaseView(View):
         self._table.show(self._hours)
         total = sum(each.total for each in self._hours)
         self.query_one("#by-hour", Panel).retitle(
-            "By hour", (f" received in the last {self._span} hours: {figures.count(total)} ", Tone.MUTED)
+            "By hour", (f" received in the last {self._span} hours: {figures.count(total)} ", Style.MUTED)
         )
         self._draw()
 
@@ -152,14 +152,14 @@ class DatabaseView(View):
         room = max(40, self.size.width - 4)
         every = 6 if room // len(hours) < 3 else 3
         labels = [_axis_label(each.at) if each.at.astimezone().hour % every == 0 else "" for each in hours]
-        lines: list[Line] = [("received", Tone.MUTED)]
-        lines += column_chart([each.total for each in hours], labels, 5, room, Tone.ACCENT)
+        lines: list[Line] = [("received", Style.MUTED)]
+        lines += column_chart([each.total for each in hours], labels, 5, room, Style.ACCENT)
         bad = sum(each.bad for each in hours)
-        lines.append([("failed or dead letter, on a scale of their own", Tone.MUTED)])
+        lines.append([("failed or dead letter, on a scale of their own", Style.MUTED)])
         if bad:
-            lines += column_chart([each.bad for each in hours], labels, 2, room, Tone.BAD)
+            lines += column_chart([each.bad for each in hours], labels, 2, room, Style.BAD)
         else:
-            lines.append(("      none", Tone.GOOD))
+            lines.append(("      none", Style.GOOD))
         self.query_one("#chart", Static).update(content(*lines))
 
     def action_span(self) -> None:
@@ -172,26 +172,26 @@ class DatabaseView(View):
         self.nomnom.push_screen(EntityRowsView(event.row.entity))
 
     def _hour_columns(self) -> list[Column[Hour]]:
-        def of(status: Status, tone: Tone = Tone.PLAIN) -> Column[Hour]:
+        def of(status: Status, style: Style = Style.PLAIN) -> Column[Hour]:
             def cell(hour: Hour) -> Line:
                 number = hour.counts.get(status, 0)
-                return (figures.count(number), tone) if number else (figures.NONE, Tone.FAINT)
+                return (figures.count(number), style) if number else (figures.NONE, Style.FAINT)
 
             return Column(status.value.capitalize() if status is not Status.DLQ else "DLQ", cell, 10, right=True)
 
         return [
             Column("Hour", lambda each: _hour_label(each.at), 9),
             Column(
-                "Received", lambda each: figures.count(each.total) if each.total else ("–", Tone.FAINT), 9, right=True
+                "Received", lambda each: figures.count(each.total) if each.total else ("–", Style.FAINT), 9, right=True
             ),
             Column("", self._bar, self._bar_room),
             of(Status.COMPLETED),
-            of(Status.DLQ, Tone.BAD),
-            Column("Failed", of(Status.FAILED, Tone.WARNING).cell, 7, right=True, rank=1),
+            of(Status.DLQ, Style.BAD),
+            Column("Failed", of(Status.FAILED, Style.WARNING).cell, 7, right=True, rank=1),
             Column("Processing", of(Status.PROCESSING).cell, 10, right=True, rank=2),
             Column(
                 "Superseded",
-                lambda each: figures.count(each.superseded) if each.superseded else (figures.NONE, Tone.FAINT),
+                lambda each: figures.count(each.superseded) if each.superseded else (figures.NONE, Style.FAINT),
                 10,
                 right=True,
                 rank=3,
@@ -204,7 +204,7 @@ class DatabaseView(View):
         room = self._bar_room
         filled = max(1, round(hour.total / self._most * room))
         bad = min(filled, max(1, round(hour.bad / self._most * room))) if hour.bad else 0
-        return [("█" * (filled - bad), Tone.ACCENT), ("▒" * bad, Tone.BAD)]
+        return [("█" * (filled - bad), Style.ACCENT), ("▒" * bad, Style.BAD)]
 
 
 def by_hours(counts: Sequence[HourCount], span: int, now: datetime) -> list[Hour]:
@@ -221,20 +221,20 @@ def by_hours(counts: Sequence[HourCount], span: int, now: datetime) -> list[Hour
 
 def _entity_columns() -> list[Column[EntityReport]]:
     return [
-        Column("Entity", lambda each: (each.entity.name, Tone.STRONG), 14),
-        Column("Tag", lambda each: (each.entity.tag, Tone.MUTED), 4),
+        Column("Entity", lambda each: (each.entity.name, Style.STRONG), 14),
+        Column("Tag", lambda each: (each.entity.tag, Style.MUTED), 4),
         Column("Rows", lambda each: str(each.count), 15, right=True),
         Column("Size", lambda each: figures.size(each.bytes), 9, right=True),
-        Column("Key", lambda each: (", ".join(each.entity.key), Tone.MUTED), 24, share=1, rank=1),
+        Column("Key", lambda each: (", ".join(each.entity.key), Style.MUTED), 24, share=1, rank=1),
         Column("Fields", lambda each: figures.count(len(each.entity.fields)), 6, right=True, rank=2),
-        Column("Table", lambda each: (each.entity.table, Tone.MUTED), 14, rank=3),
+        Column("Table", lambda each: (each.entity.table, Style.MUTED), 14, rank=3),
     ]
 
 
 def _status_columns() -> list[Column[StatusCount]]:
     def name(each: StatusCount) -> Line:
-        mark, tone = _MARKS[each.status]
-        return [(f"{mark} ", tone if each.messages else Tone.MUTED), (each.status.value, Tone.PLAIN)]
+        mark, style = _MARKS[each.status]
+        return [(f"{mark} ", style if each.messages else Style.MUTED), (each.status.value, Style.PLAIN)]
 
     return [
         Column("Status", name, 12),

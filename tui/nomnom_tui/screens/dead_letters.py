@@ -10,11 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
-from nomnom_tui import figures
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.error_line import error_line, failed_field
-from nomnom_tui.letter_changes import (
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.dead_letter_changes import (
     Chosen,
     delete_change,
     fields_problem,
@@ -23,16 +20,19 @@ from nomnom_tui.letter_changes import (
     parse_filter,
     replay_change,
 )
-from nomnom_tui.letter_filter import FilterDialog
-from nomnom_tui.letter_pane import LetterPane
-from nomnom_tui.pages import PAGE, PagedTable
-from nomnom_tui.panel import Panel
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.error_line import error_line, failed_field
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.dead_letter_filter import FilterDialog
+from nomnom_tui.widgets.dead_letter_pane import DeadLetterPane
+from nomnom_tui.widgets.dialogs import Field, FormDialog
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.dead_letters import Edit, Filter, Letter, Page
+    from nomnom_control.session.dead_letters import DeadLetter, Edit, Filter, Page
 
 _WITHIN = 0.4
 """Seconds of reading letters that are not known yet, for each refresh: the rest waits for the next."""
@@ -40,7 +40,7 @@ _INTERVAL = 2.0
 _SOON = 0.1
 
 
-class LetterTable(PagedTable["Letter"]):
+class DeadLetterTable(PagedTable["DeadLetter"]):
     """A page of letters. Its title says where there are others: the line of keys has room for what is done to them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -83,11 +83,11 @@ class DeadLettersView(View):
         self._newest_first = True
         self._turned: int | None = 1
         self._page: Page | None = None
-        self._table = LetterTable(
-            letter_columns(), key=lambda each: each.sequence, id="table", empty="no dead letters", opens="Open",
+        self._table = DeadLetterTable(
+            dead_letter_columns(), key=lambda each: each.sequence, id="table", empty="no dead letters", opens="Open",
             markable=True,
         )  # fmt: skip
-        self._pane = LetterPane(id="pane")
+        self._pane = DeadLetterPane(id="pane")
 
     def content(self) -> ComposeResult:
         """A page, and with room the letter under the cursor."""
@@ -116,8 +116,8 @@ class DeadLettersView(View):
     async def _load(self) -> Page:
         pipeline = await self.session.pipeline()
         self._pane.grammar = pipeline.grammar
-        letters = pipeline.dead_letters
-        page = await letters.page(
+        dead_letters = pipeline.dead_letters
+        page = await dead_letters.page(
             self.wanted,
             after=self._after,
             before=self._before,
@@ -126,10 +126,10 @@ class DeadLettersView(View):
             within=_WITHIN,
         )
         edge = self._after if self._newest_first else self._before
-        if edge is not None and len(page.letters) < PAGE:
+        if edge is not None and len(page.dead_letters) < PAGE:
             # Less than a page up to the edge: the page at the edge itself is full, and lives.
             self._after = self._before = None
-            page = await letters.page(self.wanted, limit=PAGE, newest_first=self._newest_first, within=_WITHIN)
+            page = await dead_letters.page(self.wanted, limit=PAGE, newest_first=self._newest_first, within=_WITHIN)
         return page
 
     def _show(self, page: Page) -> None:
@@ -138,9 +138,9 @@ class DeadLettersView(View):
         self._feeds["letters"].interval = _INTERVAL if page.complete else _SOON
         self._table.empty = "no dead letter matches" if self._words else "no dead letters"
         if self._turned is None:
-            self._table.show(page.letters)
+            self._table.show(page.dead_letters)
         else:
-            self._table.turn(page.letters, self._turned)
+            self._table.turn(page.dead_letters, self._turned)
             self._turned = None
         ahead, behind = (page.older, page.newer) if self._newest_first else (page.newer, page.older)
         self._table.edges(behind=behind, ahead=ahead)
@@ -149,23 +149,23 @@ class DeadLettersView(View):
 
     def _retitle(self, page: Page) -> None:
         known = f" {figures.count(page.matching)}"
-        beside: list[tuple[str, Tone]] = [(known, Tone.PLAIN)]
+        beside: list[tuple[str, Style]] = [(known, Style.PLAIN)]
         if self._words:
-            beside += [(f" of {figures.count(page.total)} match ", Tone.MUTED), (self._words, Tone.ACCENT)]
+            beside += [(f" of {figures.count(page.total)} match ", Style.MUTED), (self._words, Style.ACCENT)]
         if not page.complete:
-            beside.append((f"  ◐ {figures.count(page.scanned)} of {figures.count(page.total)} looked at", Tone.ACCENT))
+            beside.append((f"  ◐ {figures.count(page.scanned)} of {figures.count(page.total)} looked at", Style.ACCENT))
         if self._table.marked:
-            beside.append((f"  ✓ {len(self._table.marked):,} marked", Tone.ACCENT))
-        beside.append(("  newest first" if self._newest_first else "  oldest first", Tone.MUTED))
+            beside.append((f"  ✓ {len(self._table.marked):,} marked", Style.ACCENT))
+        beside.append(("  newest first" if self._newest_first else "  oldest first", Style.MUTED))
         ways = [text for text, there in (("[ before", self._table.behind), ("] more", self._table.ahead)) if there]
-        beside.append((f"  {'  '.join(ways)} ", Tone.MUTED))
+        beside.append((f"  {'  '.join(ways)} ", Style.MUTED))
         self.query_one("#page", Panel).retitle("Dead letters", *beside)
 
     @on(PagedTable.Turned)
     def _turn(self, event: PagedTable.Turned) -> None:
-        if self._page is None or not self._page.letters or self._turned is not None:
+        if self._page is None or not self._page.dead_letters or self._turned is not None:
             return
-        first, last = self._page.letters[0].sequence, self._page.letters[-1].sequence
+        first, last = self._page.dead_letters[0].sequence, self._page.dead_letters[-1].sequence
         if (event.by > 0) == self._newest_first:
             self._after, self._before = None, last if event.by > 0 else first
         else:
@@ -205,8 +205,8 @@ class DeadLettersView(View):
         return (Command("filter", "show letters that match", self.filter, "WORDS", lambda _: self._suggestions()),)
 
     def _suggestions(self) -> list[str]:
-        letters = self._page.letters if self._page is not None else ()
-        named = {f"entity:{each.entity}" for each in letters} | {f"reason:{each.reason}" for each in letters}
+        dead_letters = self._page.dead_letters if self._page is not None else ()
+        named = {f"entity:{each.entity}" for each in dead_letters} | {f"reason:{each.reason}" for each in dead_letters}
         return sorted([*named, "since:15m", "since:2h"])
 
     # What is done to letters
@@ -216,8 +216,8 @@ class DeadLettersView(View):
         if self._table.marked:
             marked = sorted(each for each in self._table.marked if isinstance(each, int))
             return Chosen(marked, len(marked))
-        letter = self._table.current
-        return None if letter is None else Chosen([letter.sequence], 1)
+        dead_letter = self._table.current
+        return None if dead_letter is None else Chosen([dead_letter.sequence], 1)
 
     def matching(self) -> Chosen | None:
         """All letters that match the filter, once all have been looked at."""
@@ -289,8 +289,8 @@ class DeadLettersView(View):
     def _mend(self, chosen: Chosen | None) -> None:
         if chosen is None:
             return
-        letter = self._table.current
-        failed = None if letter is None else failed_field(letter.error)
+        dead_letter = self._table.current
+        failed = None if dead_letter is None else failed_field(dead_letter.error)
         hint = f"{failed or 'field'}=value, or tag.field=value, or several"
         form = FormDialog(
             f"Mend {chosen.which}", [Field("fields", "Set", "", hint, fields_problem)], lambda _: (), "Try it out"
@@ -300,16 +300,16 @@ class DeadLettersView(View):
         )
 
     def _try_out(self, chosen: Chosen | None, edit: Edit | None = None) -> None:
-        from nomnom_tui.screens.letter_trials import LetterTrialsView
+        from nomnom_tui.screens.dry_run import DryRunView
 
         if chosen is not None:
-            self.nomnom.push_screen(LetterTrialsView(chosen, edit))
+            self.nomnom.push_screen(DryRunView(chosen, edit))
 
     def action_groups(self) -> None:
         """What the letters have in common."""
-        from nomnom_tui.screens.letter_groups import LetterGroupsView
+        from nomnom_tui.screens.dead_letter_groups import DeadLetterGroupsView
 
-        self.nomnom.push_screen(LetterGroupsView(self._words, self.filter))
+        self.nomnom.push_screen(DeadLetterGroupsView(self._words, self.filter))
 
     def action_audit(self) -> None:
         """What people did to messages."""
@@ -319,16 +319,18 @@ class DeadLettersView(View):
 
     def action_edit(self) -> None:
         """Edit this letter's payload."""
-        from nomnom_tui.screens.letter_editor import LetterEditorView
+        from nomnom_tui.screens.dead_letter_editor import DeadLetterEditorView
 
-        if (letter := self._table.current) is not None:
-            self.nomnom.push_screen(LetterEditorView(letter.sequence))
+        if (dead_letter := self._table.current) is not None:
+            self.nomnom.push_screen(DeadLetterEditorView(dead_letter.sequence))
 
     @on(LiveTable.Highlighted, "#table")
     def _preview(self) -> None:
-        letter = self._table.current
-        self._pane.show_letter(letter)
-        self.query_one("#preview", Panel).retitle("Letter" if letter is None else f"Letter {letter.sequence:,}")
+        dead_letter = self._table.current
+        self._pane.show_dead_letter(dead_letter)
+        self.query_one("#preview", Panel).retitle(
+            "Letter" if dead_letter is None else f"Letter {dead_letter.sequence:,}"
+        )
 
     @on(LiveTable.Marked, "#table")
     def _marked(self) -> None:
@@ -337,12 +339,12 @@ class DeadLettersView(View):
 
     @on(LiveTable.Chosen, "#table")
     def _open(self, event: LiveTable.Chosen) -> None:
-        from nomnom_tui.screens.letter import LetterView
+        from nomnom_tui.screens.dead_letter import DeadLetterView
 
-        self.nomnom.push_screen(LetterView(event.row.sequence))
+        self.nomnom.push_screen(DeadLetterView(event.row.sequence))
 
 
-def letter_columns() -> list[Column[Letter]]:
+def dead_letter_columns() -> list[Column[DeadLetter]]:
     """The columns of a table of letters."""
     return [
         Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
@@ -355,9 +357,15 @@ def letter_columns() -> list[Column[Letter]]:
     ]
 
 
-def _reason(letter: Letter) -> Line:
-    tone = Tone.BAD if letter.reason == "unanswered" else Tone.WARNING if letter.reason == "envelope" else Tone.PLAIN
-    return (letter.reason, tone)
+def _reason(dead_letter: DeadLetter) -> Line:
+    style = (
+        Style.BAD
+        if dead_letter.reason == "unanswered"
+        else Style.WARNING
+        if dead_letter.reason == "envelope"
+        else Style.PLAIN
+    )
+    return (dead_letter.reason, style)
 
 
 def _rate_problem(text: str) -> str | None:

@@ -12,17 +12,17 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from nomnom_tui import figures
-from nomnom_tui.facts import LABEL, TextTable, broken, labelled
-from nomnom_tui.pages import PAGE, PagedTable
-from nomnom_tui.panel import Panel
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.properties import LABEL, TextTable, broken, labelled
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom.schema import Entity
-    from nomnom_control.entities import RowPage
+    from nomnom_control.session.entities import RowPage
 
 _WIDEST = 40
 """Columns of the screen that a column of the table has at most; one row shows its values whole."""
@@ -106,7 +106,7 @@ class EntityRowsView(View):
         hidden = f"  columns from {self._others[self._offset]}" if self._offset else ""
         self.query_one("#rows", Panel).retitle(
             self.entity.name,
-            (f"{told}{hidden}  {'  '.join(ways) or ('all of them' if page.rows else '')} ", Tone.MUTED),
+            (f"{told}{hidden}  {'  '.join(ways) or ('all of them' if page.rows else '')} ", Style.MUTED),
         )
 
     def _go(self, asked: Asked, turned: int = 1) -> None:
@@ -195,21 +195,21 @@ class RowView(View):
 
     def _tell(self) -> None:
         room = self._lines.room
-        lines: list[Line] = [("Fields", Tone.HEADING)]
+        lines: list[Line] = [("Fields", Style.HEADING)]
         for each in self.entity.fields:
             value = self.row[each.name]
             mark = "*" if each.name in self.entity.key else " "
             name = f"{mark} {each.name}"
-            tone = Tone.FAINT if value is None else Tone.STRONG if mark == "*" else Tone.PLAIN
+            style = Style.FAINT if value is None else Style.STRONG if mark == "*" else Style.PLAIN
             parts = broken(shown(value) or "''", max(10, room - LABEL - _TYPE - 2))
             lines.append(
-                [(f"  {name:<{LABEL}}", Tone.MUTED), (f"{each.type.column:<{_TYPE}}", Tone.FAINT), (parts[0], tone)]
+                [(f"  {name:<{LABEL}}", Style.MUTED), (f"{each.type.column:<{_TYPE}}", Style.FAINT), (parts[0], style)]
             )
-            lines += [[(" " * (LABEL + _TYPE + 2), Tone.PLAIN), (part, tone)] for part in parts[1:]]
-        lines += ["", ("Written by", Tone.HEADING)]
+            lines += [[(" " * (LABEL + _TYPE + 2), Style.PLAIN), (part, style)] for part in parts[1:]]
+        lines += ["", ("Written by", Style.HEADING)]
         for name in ("message_id", "received_at"):
             lines += labelled(f"  {name}", shown(self.row[name]), room, width=LABEL + _TYPE)
-        lines += ["", [("  * key", Tone.MUTED)]]
+        lines += ["", [("  * key", Style.MUTED)]]
         self._lines.show_lines(lines)
 
 
@@ -224,5 +224,5 @@ def shown(value: object) -> str:
 
 def _cell(value: object, *, strong: bool) -> Line:
     if value is None:
-        return ("null", Tone.FAINT)
-    return (shown(value), Tone.STRONG if strong else Tone.PLAIN)
+        return ("null", Style.FAINT)
+    return (shown(value), Style.STRONG if strong else Style.PLAIN)

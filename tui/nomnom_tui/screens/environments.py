@@ -13,16 +13,16 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from nomnom_control.environment import Component, Endpoints, Environment, Health, StartOption
+from nomnom_control.environments import Component, Endpoints, Environment, Health, StartOption
 from nomnom_control.errors import ControlError
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.dialogs import ChoiceDialog, Field, FormDialog
-from nomnom_tui.panel import Panel
-from nomnom_tui.pulse import Pulse
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import MARKS, Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.heartbeat import Heartbeat
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import MARKS, Line, Style, content
+from nomnom_tui.widgets.dialogs import ChoiceDialog, Field, FormDialog
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 _EVERY = 3.0
 _PATIENCE = 5.0
@@ -40,7 +40,7 @@ class Seen:
     @property
     def health(self) -> Health | None:
         """How it is as a whole."""
-        return Pulse(self.components).health
+        return Heartbeat(self.components).health
 
     @property
     def versions(self) -> str:
@@ -71,10 +71,10 @@ class EnvironmentsView(View):
         self._table: LiveTable[Seen] = LiveTable(
             [
                 Column("Name", self._named, 16, share=1),
-                Column("Kind", lambda each: (each.environment.kind, Tone.MUTED), 6),
+                Column("Kind", lambda each: (each.environment.kind, Style.MUTED), 6),
                 Column("State", _state, 11),
-                Column("Where", lambda each: (each.environment.location, Tone.MUTED), 20, share=2, rank=1),
-                Column("Versions", lambda each: (each.versions, Tone.MUTED), 34, share=1, rank=2),
+                Column("Where", lambda each: (each.environment.location, Style.MUTED), 20, share=2, rank=1),
+                Column("Versions", lambda each: (each.versions, Style.MUTED), 34, share=1, rank=2),
             ],
             key=lambda each: (each.environment.kind, each.environment.name),
             empty="no environment is known",
@@ -95,7 +95,7 @@ class EnvironmentsView(View):
 
     def _named(self, seen: Seen) -> Line:
         used = self.session.chosen and seen.environment is self.session.environment
-        return [("▸ " if used else "  ", Tone.ACCENT), (seen.environment.name, Tone.STRONG if used else Tone.PLAIN)]
+        return [("▸ " if used else "  ", Style.ACCENT), (seen.environment.name, Style.STRONG if used else Style.PLAIN)]
 
     async def _load(self) -> list[Seen]:
         known = await self.nomnom.known_environments()
@@ -173,7 +173,7 @@ class EnvironmentsView(View):
 
     async def _make(self) -> None:
         try:
-            found = {each.name: each for each in await self.nomnom.blueprints()}
+            found = {each.name: each for each in await self.nomnom.templates()}
         except (ControlError, OSError) as error:
             self.nomnom.tell_problem("New environment", error)
             return
@@ -184,16 +184,16 @@ class EnvironmentsView(View):
         name = await self.nomnom.push_screen_wait(dialog)
         if name is None:
             return
-        blueprint = found[name]
+        template = found[name]
 
         def preview(values: Mapping[str, str]) -> Sequence[Line]:
-            chosen = blueprint.make(values)
+            chosen = template.make(values)
             return _preview(chosen.plan("start"), chosen.command("start"))
 
-        form = FormDialog(f"New: {blueprint.name}", _fields(blueprint.options), preview, "Start")
+        form = FormDialog(f"New: {template.name}", _fields(template.options), preview, "Start")
         values = await self.nomnom.push_screen_wait(form)
         if values is not None:
-            self._start(blueprint.make(values), lambda: blueprint.keep(values))
+            self._start(template.make(values), lambda: template.keep(values))
 
     def action_more(self) -> None:
         """What else can be done to the environment under the cursor."""
@@ -281,23 +281,23 @@ def _fields(options: Sequence[StartOption]) -> list[Field]:
 
 
 def _preview(steps: Sequence[str], command: str) -> list[Line]:
-    lines: list[Line] = [("What will happen:", Tone.MUTED)] if steps else []
-    lines += [[(f"  {at}. ", Tone.MUTED), (step, Tone.PLAIN)] for at, step in enumerate(steps, start=1)]
-    return [*lines, "", [("$ ", Tone.MUTED), (command, Tone.ACCENT)]]
+    lines: list[Line] = [("What will happen:", Style.MUTED)] if steps else []
+    lines += [[(f"  {at}. ", Style.MUTED), (step, Style.PLAIN)] for at, step in enumerate(steps, start=1)]
+    return [*lines, "", [("$ ", Style.MUTED), (command, Style.ACCENT)]]
 
 
 def _state(seen: Seen) -> Line:
     if seen.problem:
-        return [("▲ ", Tone.WARNING), ("no answer", Tone.PLAIN)]
+        return [("▲ ", Style.WARNING), ("no answer", Style.PLAIN)]
     if seen.health is None:
-        return (figures.NONE, Tone.MUTED)
-    mark, tone = MARKS[seen.health]
-    return [(f"{mark} ", tone), (seen.health.value, Tone.PLAIN)]
+        return (figures.NONE, Style.MUTED)
+    mark, style = MARKS[seen.health]
+    return [(f"{mark} ", style), (seen.health.value, Style.PLAIN)]
 
 
 def _details(seen: Seen) -> list[Line]:
     if seen.problem:
-        return [[("▲ ", Tone.WARNING), (seen.problem, Tone.PLAIN)]]
+        return [[("▲ ", Style.WARNING), (seen.problem, Style.PLAIN)]]
     lines: list[Line] = []
     endpoints = seen.endpoints
     if endpoints is not None:
@@ -310,19 +310,19 @@ def _details(seen: Seen) -> list[Line]:
             "PostgreSQL": without_secrets(endpoints.database),
             "dashboard": endpoints.dashboard or "",
         }
-        lines += [[(name.ljust(15), Tone.MUTED), (place, Tone.PLAIN)] for name, place in places.items() if place]
+        lines += [[(name.ljust(15), Style.MUTED), (place, Style.PLAIN)] for name, place in places.items() if place]
         lines.append("")
     for each in seen.components:
-        mark, tone = MARKS[each.health]
+        mark, style = MARKS[each.health]
         lines.append(
             [
-                (f"{mark} ", tone),
-                (each.name.ljust(13), Tone.PLAIN),
-                (f"{each.ready}/{each.desired}".ljust(7), Tone.PLAIN),
-                (each.health.value.ljust(10), Tone.MUTED),
-                (f"{each.version:<9} {each.detail}", Tone.MUTED),
+                (f"{mark} ", style),
+                (each.name.ljust(13), Style.PLAIN),
+                (f"{each.ready}/{each.desired}".ljust(7), Style.PLAIN),
+                (each.health.value.ljust(10), Style.MUTED),
+                (f"{each.version:<9} {each.detail}", Style.MUTED),
             ]
         )
     if seen.health is Health.STOPPED:
-        lines += ["", [("Nothing runs here. ", Tone.PLAIN), ("s", Tone.ACCENT), (" starts it.", Tone.PLAIN)]]
+        lines += ["", [("Nothing runs here. ", Style.PLAIN), ("s", Style.ACCENT), (" starts it.", Style.PLAIN)]]
     return lines

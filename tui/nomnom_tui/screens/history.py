@@ -11,13 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from nomnom_control.environment import Revision
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.panel import Panel
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_control.environments import Revision
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 
 def revision_columns() -> list[Column[Revision]]:
@@ -30,7 +30,7 @@ def revision_columns() -> list[Column[Revision]]:
 
 
 def _number(revision: Revision) -> Line:
-    return [("● " if revision.current else "  ", Tone.ACCENT), (str(revision.number), Tone.PLAIN)]
+    return [("● " if revision.current else "  ", Style.ACCENT), (str(revision.number), Style.PLAIN)]
 
 
 class HistoryView(View):
@@ -89,7 +89,7 @@ class HistoryView(View):
             "the present one" if chosen.current else "compared with the present",
         )
         lines = _differences(against, chosen.settings)
-        self.query_one("#told", Static).update(content(*(lines or [("the defaults", Tone.MUTED)])))
+        self.query_one("#told", Static).update(content(*(lines or [("the defaults", Style.MUTED)])))
 
     @on(LiveTable.Chosen)
     def action_rollback(self) -> None:
@@ -117,10 +117,10 @@ def _differences(present: Mapping[str, str], chosen: Mapping[str, str]) -> list[
     for name in sorted({*present, *chosen}):
         now, then = present.get(name), chosen.get(name)
         if now == then:
-            lines.append([("  ", Tone.PLAIN), (f"{name}={then}", Tone.PLAIN)])
+            lines.append([("  ", Style.PLAIN), (f"{name}={then}", Style.PLAIN)])
             continue
         if then is not None:
-            lines.append([("+ ", Tone.GOOD), (f"{name}={then}", Tone.GOOD)])
+            lines.append([("+ ", Style.GOOD), (f"{name}={then}", Style.GOOD)])
         if now is not None:
-            lines.append([("- ", Tone.BAD), (f"{name}={now}", Tone.BAD), ("  now", Tone.MUTED)])
+            lines.append([("- ", Style.BAD), (f"{name}={now}", Style.BAD), ("  now", Style.MUTED)])
     return lines

@@ -21,15 +21,15 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
-from nomnom_control.environment import LogLine
-from nomnom_tui import figures
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Dialog
-from nomnom_tui.log_pane import KEPT, LEVELS, LogFilter, LogPane, plain
-from nomnom_tui.panel import Panel
-from nomnom_tui.refresh import Trouble
-from nomnom_tui.tones import Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_control.environments import LogLine
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.refresh import LoadError
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.widgets.dialogs import Dialog
+from nomnom_tui.widgets.log_pane import KEPT, LEVELS, LogFilter, LogPane, plain
+from nomnom_tui.widgets.panel import Panel
 
 _TAIL = 1000
 _DRAWS = 0.1
@@ -68,7 +68,7 @@ class LineDialog(Dialog[None]):
             box.border_title = "Log line"
             with VerticalScroll(id="body"):
                 lines: list[Line] = [
-                    [(name.ljust(width), Tone.MUTED), (text, Tone.PLAIN)]
+                    [(name.ljust(width), Style.MUTED), (text, Style.PLAIN)]
                     for name, value in rows.items()
                     for name, text in _first_named(name, value)
                 ]
@@ -157,7 +157,7 @@ class LogsView(View):
             except Exception as error:
                 logger.exception("logs")
                 reason = f"unexpected {type(error).__name__}: {error} (see the log: :log)"
-            panel.report(Trouble(reason, datetime.now(UTC), monotonic() + _RETRY))
+            panel.report(LoadError(reason, datetime.now(UTC), monotonic() + _RETRY))
             await asyncio.sleep(_RETRY)
 
     async def _read_once(self) -> None:

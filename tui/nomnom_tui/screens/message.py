@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.envelope import Status
-from nomnom_tui import figures
-from nomnom_tui.facts import TextTable, labelled
-from nomnom_tui.panel import Panel
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.properties import TextTable, labelled
 
 if TYPE_CHECKING:
-    from nomnom_control.messages import State
+    from nomnom_control.session.messages import State
 
 _LABEL = 14
 _STEPS = (Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED)
@@ -58,7 +58,7 @@ class MessageView(View):
             self._seen.append(state)
         self._state = state
         self._feeds["message"].interval = 2.0 if state.final else 0.3
-        self._lines.show_lines([*self._way(state), "", *self._facts(state), *self._history()])
+        self._lines.show_lines([*self._way(state), "", *self._properties(state), *self._history()])
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -74,31 +74,33 @@ class MessageView(View):
         end = state.status if state.status in (Status.DLQ, Status.FAILED) else Status.COMPLETED
         steps = (*_STEPS[:2], end)
         reached = steps.index(state.status)
-        parts: list[tuple[str, Tone]] = [("  ", Tone.PLAIN)]
+        parts: list[tuple[str, Style]] = [("  ", Style.PLAIN)]
         for at, each in enumerate(steps):
-            mark, tone = (
-                STATUS_MARKS[each] if at == reached else ("●", Tone.GOOD) if at < reached else ("○", Tone.FAINT)
+            mark, style = (
+                STATUS_MARKS[each] if at == reached else ("●", Style.GOOD) if at < reached else ("○", Style.FAINT)
             )
             if at:
-                parts.append((" ──── ", Tone.GOOD if at <= reached else Tone.FAINT))
-            parts.append((f"{mark} {each.value}", Tone.STRONG if at == reached and tone is Tone.GOOD else tone))
+                parts.append((" ──── ", Style.GOOD if at <= reached else Style.FAINT))
+            parts.append((f"{mark} {each.value}", Style.STRONG if at == reached and style is Style.GOOD else style))
         return ["", parts]
 
-    def _facts(self, state: State) -> list[Line]:
+    def _properties(self, state: State) -> list[Line]:
         room = self._lines.room
         took = None
         if state.received_at is not None and state.processed_at is not None:
             took = (state.processed_at - state.received_at).total_seconds()
-        facts = {
+        properties = {
             "entity": state.entity or figures.NONE,
             "received": figures.NONE if state.received_at is None else figures.moment(state.received_at),
             "processed": figures.NONE if state.processed_at is None else figures.moment(state.processed_at),
             "took": figures.duration(took),
             "failed tries": figures.count(state.retry_count),
         }
-        lines = [line for label, value in facts.items() for line in labelled(label, value, room, Tone.PLAIN, _LABEL)]
+        lines = [
+            line for label, value in properties.items() for line in labelled(label, value, room, Style.PLAIN, _LABEL)
+        ]
         if state.error:
-            lines += labelled("error", state.error, room, Tone.BAD, _LABEL)
+            lines += labelled("error", state.error, room, Style.BAD, _LABEL)
         if state.superseded:
             lines += labelled("superseded", "rows received later were there: it changed nothing", room, width=_LABEL)
         return lines
@@ -108,12 +110,12 @@ class MessageView(View):
 
         if len(self._seen) < 2:
             return []
-        shown: list[Line] = ["", ("  Seen from here", Tone.HEADING)]
+        shown: list[Line] = ["", ("  Seen from here", Style.HEADING)]
         for each in self._seen:
             tries = f"  after {each.retry_count} failed tries" if each.retry_count else ""
             mark = status_line(each.status)
             assert isinstance(mark, tuple)
-            shown.append([("  ", Tone.PLAIN), mark, (tries, Tone.MUTED)])  # type: ignore[list-item]
+            shown.append([("  ", Style.PLAIN), mark, (tries, Style.MUTED)])  # type: ignore[list-item]
         return shown
 
     def action_copy(self) -> None:
@@ -123,11 +125,11 @@ class MessageView(View):
 
     def action_letter(self) -> None:
         """Open the dead letter that it became."""
-        self.run_worker(self._open_letter(), name="letter", group="letter", exclusive=True)
+        self.run_worker(self._open_dead_letter(), name="letter", group="letter", exclusive=True)
 
-    async def _open_letter(self) -> None:
+    async def _open_dead_letter(self) -> None:
         from nomnom.errors import NomnomError
-        from nomnom_tui.screens.letter import LetterView
+        from nomnom_tui.screens.dead_letter import DeadLetterView
 
         try:
             found = await (await self.session.pipeline()).dead_letters.find(self.message_id)
@@ -135,6 +137,6 @@ class MessageView(View):
             self.nomnom.tell_problem("Dead letter", error)
             return
         if found:
-            self.nomnom.push_screen(LetterView(found[-1].sequence))
+            self.nomnom.push_screen(DeadLetterView(found[-1].sequence))
         else:
             self.nomnom.notify("its letter is gone: replayed or deleted", severity="warning")

@@ -12,29 +12,29 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.envelope import Status, parse_message_id
-from nomnom_control.environment import Progress, Step
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.error_line import error_line
-from nomnom_tui.pages import PAGE, PagedTable
-from nomnom_tui.panel import Panel
+from nomnom_control.environments import Progress, Step
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.message import MessageView
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.error_line import error_line
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.dialogs import Field, FormDialog
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.statuses import MessageStatus
-    from nomnom_tui.session import Session
+    from nomnom_control.session.statuses import MessageStatus
+    from nomnom_tui.app.session import Session
 
-STATUS_MARKS: dict[Status, tuple[str, Tone]] = {
-    Status.ACCEPTED: ("○", Tone.ACCENT),
-    Status.PROCESSING: ("◐", Tone.ACCENT),
-    Status.COMPLETED: ("●", Tone.GOOD),
-    Status.FAILED: ("▲", Tone.WARNING),
-    Status.DLQ: ("✕", Tone.BAD),
+STATUS_MARKS: dict[Status, tuple[str, Style]] = {
+    Status.ACCEPTED: ("○", Style.ACCENT),
+    Status.PROCESSING: ("◐", Style.ACCENT),
+    Status.COMPLETED: ("●", Style.GOOD),
+    Status.FAILED: ("▲", Style.WARNING),
+    Status.DLQ: ("✕", Style.BAD),
 }
 _STATUSES = (None, Status.COMPLETED, Status.PROCESSING, Status.FAILED, Status.DLQ)
 
@@ -99,8 +99,8 @@ class MessagesView(View):
             self._table.turn(messages, self._turned)
             self._turned = None
         self._table.edges(behind=len(self._begun) > 1, ahead=len(messages) == PAGE)
-        status = [] if self._status is None else [("  only ", Tone.MUTED), (self._status.value, Tone.ACCENT)]
-        waiting = ("  what still waits is in the stream (3) ", Tone.MUTED)
+        status = [] if self._status is None else [("  only ", Style.MUTED), (self._status.value, Style.ACCENT)]
+        waiting = ("  what still waits is in the stream (3) ", Style.MUTED)
         self.query_one("#messages", Panel).retitle("Messages answered last", *status, waiting)
 
     @on(PagedTable.Turned)
@@ -184,7 +184,7 @@ class MessagesView(View):
                 Field("entity", "Entity", "", "puts its tag before each line, as .tbl files need it"),
             ],
             lambda values: [
-                [("$ ", Tone.MUTED), (self._ingest_command(values["path"], values["entity"]), Tone.ACCENT)]
+                [("$ ", Style.MUTED), (self._ingest_command(values["path"], values["entity"]), Style.ACCENT)]
             ],
             "Send",
         )
@@ -206,7 +206,7 @@ class MessagesView(View):
 
 async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[Progress]:
     """Send a file's lines to the api, as ``nomnom ingest`` does."""
-    from nomnom_control.sending import Ingested, Sending
+    from nomnom_control.sending.files import Ingested, Sending
 
     here = session.environment
     tag = (await here.schema()).entity(entity).tag if entity else None
@@ -218,7 +218,7 @@ async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[
     async for last in sending.send(path, tag):
         share = f"{last.offset / last.size:.0%}  " if last.size else ""
         rate = f"{last.accepted / last.seconds:,.0f}/s" if last.seconds else ""
-        yield Progress(step, Step.STARTED, last.trouble or f"{share}{last.accepted:,} accepted  {rate}")
+        yield Progress(step, Step.STARTED, last.problem or f"{share}{last.accepted:,} accepted  {rate}")
     if last is None:
         yield Progress(step, Step.SKIPPED, "all of it has been sent already")
         return
@@ -233,8 +233,8 @@ async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[
 
 def status_line(status: Status) -> Line:
     """A status with its mark."""
-    mark, tone = STATUS_MARKS[status]
-    return (f"{mark} {status.value}", tone)
+    mark, style = STATUS_MARKS[status]
+    return (f"{mark} {status.value}", style)
 
 
 def _took(message: MessageStatus) -> str:
@@ -246,7 +246,7 @@ def _took(message: MessageStatus) -> str:
 def _note(message: MessageStatus) -> Line:
     if message.error:
         return error_line(message.error)
-    return ("superseded: newer rows were there" if message.superseded else "", Tone.MUTED)
+    return ("superseded: newer rows were there" if message.superseded else "", Style.MUTED)
 
 
 def _id_problem(text: str) -> str | None:

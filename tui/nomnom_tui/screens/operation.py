@@ -9,12 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from nomnom_control.environment import Step
-from nomnom_tui import figures
-from nomnom_tui.operations import Operation, Outcome
-from nomnom_tui.panel import Panel
-from nomnom_tui.tones import STEP_MARKS, Line, Tone, content, printable
-from nomnom_tui.view import View
+from nomnom_control.environments import Step
+from nomnom_tui.app.operations import Operation, Outcome
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import STEP_MARKS, Line, Style, content, printable
+from nomnom_tui.widgets.panel import Panel
 
 _OUTPUT = 12
 _REDRAW = 0.2
@@ -71,21 +71,21 @@ class OperationView(View):
 
     def _draw(self) -> None:
         operation = self.operation
-        lines: list[Line] = [[("$ ", Tone.MUTED), (operation.command, Tone.MUTED)], ""]
+        lines: list[Line] = [[("$ ", Style.MUTED), (operation.command, Style.MUTED)], ""]
         width = max((len(each.name) for each in operation.steps), default=0) + 2
         for step in operation.steps:
-            mark, tone = STEP_MARKS[step.state]
+            mark, style = STEP_MARKS[step.state]
             faded = step.state is Step.SKIPPED
             lines.append(
                 [
-                    (f" {mark} ", tone),
-                    (step.name.ljust(width), Tone.MUTED if faded else Tone.PLAIN),
-                    (figures.duration(step.elapsed).rjust(8) if not faded else "skipped ".rjust(8), Tone.MUTED),
-                    (f"  {printable(step.text)}", Tone.BAD if step.state is Step.FAILED else Tone.MUTED),
+                    (f" {mark} ", style),
+                    (step.name.ljust(width), Style.MUTED if faded else Style.PLAIN),
+                    (figures.duration(step.elapsed).rjust(8) if not faded else "skipped ".rjust(8), Style.MUTED),
+                    (f"  {printable(step.text)}", Style.BAD if step.state is Step.FAILED else Style.MUTED),
                 ]
             )
             if step.state in (Step.STARTED, Step.OUTPUT, Step.FAILED):
-                lines += [(f"     {printable(text)}", Tone.MUTED) for text in list(step.output)[-_OUTPUT:]]
+                lines += [(f"     {printable(text)}", Style.MUTED) for text in list(step.output)[-_OUTPUT:]]
         lines += ["", self._outcome()]
         self.query_one("#steps", Static).update(content(*lines))
         panel = self.query_one("#steps-panel", Panel)
@@ -97,21 +97,21 @@ class OperationView(View):
         match operation.outcome:
             case Outcome.RUNNING:
                 return [
-                    (" esc", Tone.ACCENT),
-                    (" leaves it running, ", Tone.MUTED),
-                    ("c", Tone.ACCENT),
-                    (" cancels it", Tone.MUTED),
+                    (" esc", Style.ACCENT),
+                    (" leaves it running, ", Style.MUTED),
+                    ("c", Style.ACCENT),
+                    (" cancels it", Style.MUTED),
                 ]
             case Outcome.DONE:
                 return [
-                    (" ✓ done", Tone.GOOD),
-                    (f" in {figures.duration(operation.elapsed)}   ", Tone.MUTED),
-                    ("2", Tone.ACCENT),
-                    (" shows the pipeline, ", Tone.MUTED),
-                    ("esc", Tone.ACCENT),
-                    (" goes back", Tone.MUTED),
+                    (" ✓ done", Style.GOOD),
+                    (f" in {figures.duration(operation.elapsed)}   ", Style.MUTED),
+                    ("2", Style.ACCENT),
+                    (" shows the pipeline, ", Style.MUTED),
+                    ("esc", Style.ACCENT),
+                    (" goes back", Style.MUTED),
                 ]
             case Outcome.FAILED:
-                return [(f" ✕ {operation.problem}", Tone.BAD), ("   t", Tone.ACCENT), (" tries again", Tone.MUTED)]
+                return [(f" ✕ {operation.problem}", Style.BAD), ("   t", Style.ACCENT), (" tries again", Style.MUTED)]
             case Outcome.CANCELLED:
-                return [(" ✕ cancelled", Tone.WARNING), ("   t", Tone.ACCENT), (" tries again", Tone.MUTED)]
+                return [(" ✕ cancelled", Style.WARNING), ("   t", Style.ACCENT), (" tries again", Style.MUTED)]

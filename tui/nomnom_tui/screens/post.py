@@ -11,16 +11,16 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from nomnom_tui.changes import Change
-from nomnom_tui.facts import TextTable
-from nomnom_tui.message_pane import record_lines
-from nomnom_tui.panel import Panel
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.message import MessageView
-from nomnom_tui.tones import Tone
-from nomnom_tui.view import View
+from nomnom_tui.text.styles import Style
+from nomnom_tui.widgets.message_pane import record_lines
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.properties import TextTable
 
 if TYPE_CHECKING:
-    from nomnom_control.pipeline import Pipeline
+    from nomnom_control.session.pipeline import Pipeline
 
 _PAUSE = 0.15
 """Seconds without a key before the text is checked: keys come first."""
@@ -72,7 +72,7 @@ class PostView(View):
 
     def action_example(self, by: int) -> None:
         """The next or previous entity's example."""
-        from nomnom_control.examples import example_message
+        from nomnom_control.sending.examples import example_message
 
         if self._pipeline is None:
             return
@@ -99,9 +99,9 @@ class PostView(View):
         self._checked.show_lines(record_lines(payload, self._pipeline.grammar, room) if payload.strip() else [])
         wrong = len(found.problems)
         state = (
-            ("  ✓ follows the schema ", Tone.GOOD)
+            ("  ✓ follows the schema ", Style.GOOD)
             if found.valid
-            else (f"  ✕ {wrong} problem{'s' if wrong > 1 else ''} ", Tone.BAD)
+            else (f"  ✕ {wrong} problem{'s' if wrong > 1 else ''} ", Style.BAD)
         )
         self.query_one("#checked", Panel).retitle("As a record", state)
 

@@ -8,15 +8,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.errors import NomnomError
-from nomnom_tui import figures
-from nomnom_tui.chrome import TopBar
-from nomnom_tui.message_pane import Look, MessagePane
-from nomnom_tui.panel import Panel
-from nomnom_tui.tones import Tone
-from nomnom_tui.view import View
+from nomnom_tui.app.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Style
+from nomnom_tui.widgets.bars import TopBar
+from nomnom_tui.widgets.message_pane import Look, MessagePane
+from nomnom_tui.widgets.panel import Panel
 
 if TYPE_CHECKING:
-    from nomnom_control.jetstream import StoredMessage
+    from nomnom_control.session.jetstream import StoredMessage
 
 
 class StoredMessageView(View):
@@ -66,12 +66,12 @@ class StoredMessageView(View):
     def _tell(self) -> None:
         self._pane.show_message(self._message)
         looks = [
-            (f" {each.value} ", Tone.MATCH if each is self._pane.look else Tone.MUTED)
+            (f" {each.value} ", Style.MATCH if each is self._pane.look else Style.MUTED)
             for each in (Look.RECORD, Look.TEXT, Look.HEX)
         ]
-        gone = [("  ○ no longer in the stream", Tone.WARNING)] if self._gone else []
+        gone = [("  ○ no longer in the stream", Style.WARNING)] if self._gone else []
         self.query_one("#message", Panel).retitle(
-            f"{self._message.stream} {self._message.sequence:,}", ("payload as ", Tone.MUTED), *looks, *gone
+            f"{self._message.stream} {self._message.sequence:,}", ("payload as ", Style.MUTED), *looks, *gone
         )
 
     def action_look(self) -> None:

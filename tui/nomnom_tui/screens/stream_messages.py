@@ -12,19 +12,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
 from nomnom.envelope import DEAD, INGEST
-from nomnom_tui import figures
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.message_pane import MessagePane
-from nomnom_tui.pages import PAGE, PagedTable
-from nomnom_tui.panel import Panel
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.stored_message import StoredMessageView
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.dialogs import Field, FormDialog
+from nomnom_tui.widgets.message_pane import MessagePane
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.jetstream import MessagePage, StoredMessage
+    from nomnom_control.session.jetstream import MessagePage, StoredMessage
 
 _FIRST_LINE = 300
 
@@ -137,19 +137,19 @@ class StreamMessagesView(View):
 
     def _retitle(self, shown: Shown) -> None:
         asked, state, messages = shown.asked, shown.page.state, shown.page.messages
-        beside: list[tuple[str, Tone]] = [(f" {figures.count(state.messages)}", Tone.PLAIN)]
+        beside: list[tuple[str, Style]] = [(f" {figures.count(state.messages)}", Style.PLAIN)]
         if messages:
             first, last = messages[0].sequence, messages[-1].sequence
-            beside.append((f"  {first:,} … {last:,}", Tone.MUTED))
-        beside.append(("  newest first" if asked.newest_first else "  oldest first", Tone.MUTED))
+            beside.append((f"  {first:,} … {last:,}", Style.MUTED))
+        beside.append(("  newest first" if asked.newest_first else "  oldest first", Style.MUTED))
         if asked.subject != ">":
-            beside.append((f"  subject {asked.subject}", Tone.ACCENT))
+            beside.append((f"  subject {asked.subject}", Style.ACCENT))
         elif asked.after is None and asked.before is None and asked.newest_first:
-            beside.append(("  following", Tone.GOOD))
+            beside.append(("  following", Style.GOOD))
         behind, ahead = self._neighbours(shown)
         self._table.edges(behind=behind, ahead=ahead)
         ways = [text for text, there in (("[ before", behind), ("] more", ahead)) if there]
-        beside.append((f"  {'  '.join(ways)} ", Tone.MUTED))
+        beside.append((f"  {'  '.join(ways)} ", Style.MUTED))
         self.query_one("#page", Panel).retitle(f"Messages of {self.stream}", *beside)
 
     def _neighbours(self, shown: Shown) -> tuple[bool, bool]:
@@ -229,7 +229,9 @@ class StreamMessagesView(View):
                     _subject,
                 )
             ],
-            lambda values: (("oldest first: subjects are filtered forwards", Tone.MUTED),) if values["subject"] else (),
+            lambda values: (
+                (("oldest first: subjects are filtered forwards", Style.MUTED),) if values["subject"] else ()
+            ),
             "Filter",
         )
         self.nomnom.push_screen(form, lambda values: None if values is None else self.filter(values["subject"]))
@@ -282,7 +284,7 @@ def message_columns() -> list[Column[StoredMessage]]:
         Column("Age", lambda each: figures.age(each.stored_at), 7, right=True),
         Column("Stored", lambda each: figures.moment(each.stored_at), 19, rank=2),
         Column("Entity", lambda each: names(each)[0], 10),
-        Column("Message id", lambda each: (names(each)[1], Tone.MUTED), 36, rank=1),
+        Column("Message id", lambda each: (names(each)[1], Style.MUTED), 36, rank=1),
         Column("Size", lambda each: figures.size(each.size), 8, right=True),
         Column("Payload", first_line, 28, share=1),
     ]
@@ -302,7 +304,7 @@ def first_line(message: StoredMessage) -> Line:
     head, _, rest = message.payload.partition(b"\n")
     text = head[:_FIRST_LINE].decode("utf-8", errors="replace")
     more = rest.count(b"\n") + 1 if rest.strip() else 0
-    return [(text, Tone.PLAIN), (f"  +{more} line{'s' if more > 1 else ''}" if more else "", Tone.MUTED)]
+    return [(text, Style.PLAIN), (f"  +{more} line{'s' if more > 1 else ''}" if more else "", Style.MUTED)]
 
 
 def _beyond(asked: Asked, sequence: int) -> Asked:

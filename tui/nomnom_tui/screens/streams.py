@@ -10,18 +10,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.facts import FactTable
-from nomnom_tui.meter import Meter
-from nomnom_tui.panel import Panel
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.stream_messages import StreamMessagesView, message_columns
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import Line, Tone
-from nomnom_tui.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.rates import RateMeter
+from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.properties import PropertyTable
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.jetstream import StoredMessage, StreamReport
+    from nomnom_control.session.jetstream import StoredMessage, StreamReport
 
 _FULL = 0.9
 """Share of a stream's limit from which it is marked."""
@@ -48,13 +48,13 @@ class StreamsView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._meter = Meter()
+        self._meter = RateMeter()
         self._rates: dict[str, float | None] = {}
         self._whole: StreamReport | None = None
         self._table: LiveTable[StreamReport] = LiveTable(
             self._columns(), key=lambda each: each.name, id="table", empty="no stream: nomnom setup", opens="Messages"
         )
-        self._facts = FactTable(id="about")
+        self._properties = PropertyTable(id="about")
         self._newest: LiveTable[StoredMessage] = LiveTable(
             message_columns(), key=lambda each: each.sequence, id="latest", empty="no message", opens="Open"
         )
@@ -63,12 +63,12 @@ class StreamsView(View):
         """Streams, what is known of one, and with room its newest messages."""
         yield Panel("Streams", self._table, id="streams", awaits="asking JetStream")
         with Horizontal(id="below"):
-            yield Panel("About it", self._facts, id="facts")
+            yield Panel("About it", self._properties, id="facts")
             yield Panel("Newest messages", self._newest, id="newest")
 
     def _columns(self) -> list[Column[StreamReport]]:
         return [
-            Column("Stream", lambda each: (each.name, Tone.STRONG), 12, share=1),
+            Column("Stream", lambda each: (each.name, Style.STRONG), 12, share=1),
             Column("Messages", lambda each: figures.count(each.state.messages), 9, right=True),
             Column("In", lambda each: figures.rate(self._rates.get(each.name)), 8, right=True),
             Column("Bytes", lambda each: figures.size(each.state.bytes), 9, right=True),
@@ -98,7 +98,7 @@ class StreamsView(View):
         self._rates = {}
         self._table.show([])
         self._newest.show([])
-        self._facts.tell([])
+        self._properties.tell([])
 
     async def _load(self) -> tuple[list[StreamReport], StreamReport | None]:
         jetstream = (await self.session.pipeline()).jetstream
@@ -135,7 +135,7 @@ class StreamsView(View):
     def _tell(self) -> None:
         row = self._table.current
         whole = self._whole if row is not None and self._whole is not None and self._whole.name == row.name else row
-        self._facts.tell([] if whole is None else whole.facts())
+        self._properties.tell([] if whole is None else whole.properties())
         name = "" if row is None else row.name
         self.query_one("#facts", Panel).retitle(name or "About it")
         self.query_one("#newest", Panel).retitle("Newest messages", *([f"of {name}"] if name else []))
@@ -188,31 +188,31 @@ def purge_change(view: View, report: StreamReport) -> Change:
 def _fill(report: StreamReport) -> Line:
     fill = report.fill
     if fill is None:
-        return ("no limit", Tone.MUTED)
+        return ("no limit", Style.MUTED)
     filled = min(6, round(fill * 6))
-    tone = Tone.BAD if fill >= _FULL else Tone.ACCENT
+    style = Style.BAD if fill >= _FULL else Style.ACCENT
     mark = "!" if fill >= _FULL else " "
-    return [("━" * filled, tone), ("─" * (6 - filled), Tone.FAINT), (f"{fill:>5.0%}{mark}", Tone.PLAIN)]
+    return [("━" * filled, style), ("─" * (6 - filled), Style.FAINT), (f"{fill:>5.0%}{mark}", Style.PLAIN)]
 
 
 def _lost(report: StreamReport) -> Line:
     lost = len(report.state.lost.msgs or ()) if report.state.lost else 0
-    return (figures.count(lost), Tone.BAD if lost else Tone.PLAIN)
+    return (figures.count(lost), Style.BAD if lost else Style.PLAIN)
 
 
 def _sequences(report: StreamReport) -> Line:
-    return [(figures.count(report.state.first_seq), Tone.PLAIN), (" … ", Tone.MUTED),
-            (figures.count(report.state.last_seq), Tone.PLAIN)]  # fmt: skip
+    return [(figures.count(report.state.first_seq), Style.PLAIN), (" … ", Style.MUTED),
+            (figures.count(report.state.last_seq), Style.PLAIN)]  # fmt: skip
 
 
 def _placement(report: StreamReport) -> Line:
-    from nomnom_control.jetstream.streams import placement
+    from nomnom_control.session.jetstream.streams import placement
 
-    return placement(report.config.get("placement")) or (figures.NONE, Tone.MUTED)
+    return placement(report.config.get("placement")) or (figures.NONE, Style.MUTED)
 
 
 def _level(report: StreamReport) -> Line:
-    from nomnom_control.jetstream.streams import api_level
+    from nomnom_control.session.jetstream.streams import api_level
 
     return api_level(report.config)
 

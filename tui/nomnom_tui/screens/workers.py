@@ -13,21 +13,21 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
-from nomnom_control.environment import WORKER, Component, Health, Instance, Revision, Scaling, ScalingRule
-from nomnom_tui import figures
-from nomnom_tui.changes import Change
-from nomnom_tui.commands import Command
-from nomnom_tui.dialogs import Field, FormDialog
-from nomnom_tui.panel import Panel
-from nomnom_tui.pulse import Pulse, Sample
+from nomnom_control.environments import WORKER, Component, Health, Instance, Revision, Scaling, ScalingRule
+from nomnom_tui.app.changes import Change
+from nomnom_tui.app.commands import Command
+from nomnom_tui.app.heartbeat import Heartbeat, Sample
+from nomnom_tui.app.view import View
 from nomnom_tui.screens.history import HistoryView, revision_columns
-from nomnom_tui.table import Column, LiveTable
-from nomnom_tui.tones import MARKS, Line, Tone, content
-from nomnom_tui.view import View
+from nomnom_tui.text import figures
+from nomnom_tui.text.styles import MARKS, Line, Style, content
+from nomnom_tui.widgets.dialogs import Field, FormDialog
+from nomnom_tui.widgets.panel import Panel
+from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.worker_rates import WorkerMeter, WorkerRates
-    from nomnom_tui.plot import TimePlot
+    from nomnom_control.session.worker_rates import WorkerMeter, WorkerRates
+    from nomnom_tui.widgets.plot import TimePlot
 
 _SPAN = 600.0
 _MOST = 1000
@@ -101,20 +101,20 @@ class WorkersView(View):
             Column("Batch", lambda each: self._rate(each, "batch"), 6, right=True),
             Column("Errors", lambda each: self._rate(each, "errors"), 7, right=True),
             Column("Restarts", lambda each: figures.count(each.restarts), 8, right=True, rank=1),
-            Column("State", lambda each: (each.detail or each.state, Tone.MUTED), 10, share=2, rank=2),
+            Column("State", lambda each: (each.detail or each.state, Style.MUTED), 10, share=2, rank=2),
         ]
 
     def _rate(self, instance: Instance, what: str) -> Line:
         found = self._rates.get(instance.name)
         if found is None:
-            return (figures.NONE, Tone.MUTED)
+            return (figures.NONE, Style.MUTED)
         match what:
             case "rate":
                 return figures.rate(found.rate)
             case "batch":
                 return figures.short_count(found.batch)
             case _:
-                return (figures.count(found.errors), Tone.BAD if found.errors else Tone.PLAIN)
+                return (figures.count(found.errors), Style.BAD if found.errors else Style.PLAIN)
 
     def begin(self) -> None:
         """Scaling each second, the workers' own figures every two, revisions seldom."""
@@ -128,8 +128,8 @@ class WorkersView(View):
             self._revisions.show,
             self._panel("revisions"),
         )
-        self.nomnom.pulse_signal.subscribe(self, self._beat, immediate=True)
-        self._beat(self.nomnom.pulse)
+        self.nomnom.heartbeat_signal.subscribe(self, self._beat, immediate=True)
+        self._beat(self.nomnom.heartbeat)
         self.run_worker(self._add_plot(), name="plot")
 
     def environment_changed(self) -> None:
@@ -142,8 +142,8 @@ class WorkersView(View):
         return self.query_one(f"#{name}", Panel)
 
     async def _add_plot(self) -> None:
-        await self.nomnom.import_later("nomnom_tui.plot")
-        from nomnom_tui.plot import TimePlot
+        await self.nomnom.import_later("nomnom_tui.widgets.plot")
+        from nomnom_tui.widgets.plot import TimePlot
 
         self._plot = TimePlot(id="plot")
         self._panel("plot-panel").mount(self._plot)
@@ -151,16 +151,16 @@ class WorkersView(View):
 
     # What is shown
 
-    def _beat(self, pulse: Pulse) -> None:
-        worker = next((each for each in pulse.components if each.name == WORKER), None)
+    def _beat(self, heartbeat: Heartbeat) -> None:
+        worker = next((each for each in heartbeat.components if each.name == WORKER), None)
         if worker is not None and self.is_attached:
             self._show_component(worker)
 
     def _show_component(self, worker: Component) -> None:
-        mark, tone = MARKS[worker.health]
+        mark, style = MARKS[worker.health]
         self._instances.show(worker.instances)
         state = f"{worker.health.value}  {worker.detail}".strip()
-        self._panel("workers").retitle("Workers", (f" {mark} ", tone), (f"{state} ", Tone.MUTED))
+        self._panel("workers").retitle("Workers", (f" {mark} ", style), (f"{state} ", Style.MUTED))
 
     def _show(self, scaling: Scaling) -> None:
         self._scaling = scaling
@@ -169,35 +169,35 @@ class WorkersView(View):
         banner.display = scaling.paused
         if scaling.paused:
             banner.update(f"‖ AUTOSCALING IS PAUSED at {scaling.desired}: the backlog changes nothing. p resumes it.")
-        ready = Tone.GOOD if scaling.ready >= scaling.desired else Tone.WARNING
+        ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
                 [
-                    ("lag ", Tone.MUTED),
-                    (figures.count(scaling.lag), Tone.STRONG),
-                    ("    desired ", Tone.MUTED),
-                    (figures.count(scaling.desired), Tone.STRONG),
-                    ("    actual ", Tone.MUTED),
-                    (figures.count(scaling.actual), Tone.STRONG),
-                    ("    ready ", Tone.MUTED),
+                    ("lag ", Style.MUTED),
+                    (figures.count(scaling.lag), Style.STRONG),
+                    ("    desired ", Style.MUTED),
+                    (figures.count(scaling.desired), Style.STRONG),
+                    ("    actual ", Style.MUTED),
+                    (figures.count(scaling.actual), Style.STRONG),
+                    ("    ready ", Style.MUTED),
                     (figures.count(scaling.ready), ready),
-                    ("    ", Tone.PLAIN),
-                    ("by hand" if scaling.paused else "automatic", Tone.WARNING if scaling.paused else Tone.ACCENT),
+                    ("    ", Style.PLAIN),
+                    ("by hand" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
                 ],
                 [
-                    ("rule     ", Tone.MUTED),
-                    (f"⌈lag / {figures.count(rule.threshold)}⌉", Tone.PLAIN),
-                    (" between ", Tone.MUTED),
-                    (f"{rule.minimum} and {rule.maximum}", Tone.PLAIN),
-                    (", cooldown ", Tone.MUTED),
-                    (figures.duration(rule.cooldown), Tone.PLAIN),
-                    (", asked every ", Tone.MUTED),
-                    (figures.duration(rule.polling), Tone.PLAIN),
+                    ("rule     ", Style.MUTED),
+                    (f"⌈lag / {figures.count(rule.threshold)}⌉", Style.PLAIN),
+                    (" between ", Style.MUTED),
+                    (f"{rule.minimum} and {rule.maximum}", Style.PLAIN),
+                    (", cooldown ", Style.MUTED),
+                    (figures.duration(rule.cooldown), Style.PLAIN),
+                    (", asked every ", Style.MUTED),
+                    (figures.duration(rule.polling), Style.PLAIN),
                 ],
                 [
-                    ("decided  ", Tone.MUTED),
-                    (f"{figures.clock(scaling.decided_at)} ", Tone.MUTED),
-                    (scaling.decision or "nothing yet", Tone.PLAIN),
+                    ("decided  ", Style.MUTED),
+                    (f"{figures.clock(scaling.decided_at)} ", Style.MUTED),
+                    (scaling.decision or "nothing yet", Style.PLAIN),
                 ],
             )
         )
@@ -206,16 +206,16 @@ class WorkersView(View):
     def _draw_plot(self) -> None:
         if self._plot is None or not self._plot.is_mounted:
             return
-        from nomnom_tui.plot import Series
+        from nomnom_tui.widgets.plot import Series
 
         samples = list(self.nomnom.history)
         now = figures.present()
         self._plot.show(
             [
-                Series("lag", _points(samples, now, "lag"), Tone.HUE_1),
-                Series("desired", _points(samples, now, "desired"), Tone.HUE_4, marker="·", right=True),
-                Series("actual", _points(samples, now, "actual"), Tone.HUE_2, marker="─", right=True),
-                Series("ready", _points(samples, now, "ready"), Tone.HUE_3, marker="━", right=True),
+                Series("lag", _points(samples, now, "lag"), Style.HUE_1),
+                Series("desired", _points(samples, now, "desired"), Style.HUE_4, marker="·", right=True),
+                Series("actual", _points(samples, now, "actual"), Style.HUE_2, marker="─", right=True),
+                Series("ready", _points(samples, now, "ready"), Style.HUE_3, marker="━", right=True),
             ]
         )
         self.query_one("#legend", Static).update(content(self._plot.legend()))
@@ -225,7 +225,7 @@ class WorkersView(View):
 
     async def _load_rates(self) -> Mapping[str, WorkerRates]:
         if self._meter is None:
-            from nomnom_control.worker_rates import WorkerMeter
+            from nomnom_control.session.worker_rates import WorkerMeter
 
             self._meter = WorkerMeter(self.environment)
         return await self._meter.read()
@@ -264,8 +264,12 @@ class WorkersView(View):
             "Scale by hand",
             [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, _MOST))],
             lambda values: (
-                [("Autoscaling is paused at ", Tone.MUTED), (values["workers"], Tone.STRONG), (" until p", Tone.MUTED)],
-                [("$ ", Tone.MUTED), (self.session.command(f"scale {values['workers']}"), Tone.ACCENT)],
+                [
+                    ("Autoscaling is paused at ", Style.MUTED),
+                    (values["workers"], Style.STRONG),
+                    (" until p", Style.MUTED),
+                ],
+                [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
             "Scale",
         )
@@ -308,13 +312,13 @@ class WorkersView(View):
             wanted = None if lag is None else _bounded(lag, changed)
             return (
                 [
-                    ("With the lag of now, ", Tone.MUTED),
-                    (figures.count(lag), Tone.PLAIN),
-                    (", it wants ", Tone.MUTED),
-                    (figures.count(wanted), Tone.STRONG),
-                    (" workers.", Tone.MUTED),
+                    ("With the lag of now, ", Style.MUTED),
+                    (figures.count(lag), Style.PLAIN),
+                    (", it wants ", Style.MUTED),
+                    (figures.count(wanted), Style.STRONG),
+                    (" workers.", Style.MUTED),
                 ],
-                [("$ ", Tone.MUTED), (command(values), Tone.ACCENT)],
+                [("$ ", Style.MUTED), (command(values), Style.ACCENT)],
             )
 
         form = FormDialog(
@@ -394,8 +398,8 @@ class WorkersView(View):
 
 def _name(instance: Instance) -> Line:
     health = Health.HEALTHY if instance.ready else Health.STARTING
-    mark, tone = MARKS[Health.FAILED if instance.state == Health.FAILED else health]
-    return [(f"{mark} ", tone), (instance.name, Tone.PLAIN)]
+    mark, style = MARKS[Health.FAILED if instance.state == Health.FAILED else health]
+    return [(f"{mark} ", style), (instance.name, Style.PLAIN)]
 
 
 def _points(samples: Iterable[Sample], now: datetime, what: str) -> list[tuple[float, float]]:

@@ -1,0 +1,203 @@
+"""``nomnom post``, ``message`` and ``messages``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from nomnom_cli.exit_codes import Exit
+from nomnom_cli.options import Flag, Json, Where, open_pipeline
+from nomnom_cli.prompts import UsageError
+
+if TYPE_CHECKING:
+    from nomnom.envelope import Status
+    from nomnom_control.session.messages import State
+    from nomnom_control.session.pipeline import Pipeline
+
+
+async def post(
+    text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    wait: Flag = False,
+    timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    key: Annotated[str | None, Parameter(show_default=False)] = None,
+    json: Json = False,
+    where: Where | None = None,
+) -> Exit:
+    """Send one message: a record, or one with its children.
+
+    Parameters
+    ----------
+    text
+        The message, or - for standard input. A backslash and an n are the end of a line.
+    wait
+        Follow it until it is completed or a dead letter; the exit code is 1 where it is not completed.
+    timeout
+        Seconds to follow it.
+    key
+        An Idempotency-Key: the same key is the same message.
+    """
+    from nomnom_cli.output import as_json, tell
+
+    content = await asyncio.to_thread(sys.stdin.buffer.read) if text == "-" else text.replace("\\n", "\n").encode()
+    async with open_pipeline(where) as pipeline:
+        posted = await pipeline.messages.post(content, idempotency_key=key)
+        if wait:
+            return await _follow(pipeline, posted.message_id, timeout, json=json)
+        if json:
+            as_json(posted)
+        else:
+            tell(f"{posted.message_id} {posted.status.value}" + (" (it was there before)" if posted.duplicate else ""))
+    return Exit.OK
+
+
+async def message(
+    message_id: str,
+    /,
+    *,
+    follow: Annotated[Flag, Parameter(name=("--follow", "-f"))] = False,
+    timeout: Annotated[float | None, Parameter(validator=Number(gt=0), show_default=False)] = None,
+    json: Json = False,
+    where: Where | None = None,
+) -> Exit:
+    """What became of a message.
+
+    Parameters
+    ----------
+    message_id
+        Its id.
+    follow
+        Until it is completed or a dead letter; the exit code is 1 where it is not completed.
+    timeout
+        Seconds to follow it; without an end by default.
+    """
+    from nomnom_cli.output import as_json
+
+    async with open_pipeline(where) as pipeline:
+        if follow:
+            return await _follow(pipeline, message_id, timeout, json=json)
+        state = await pipeline.messages.state(message_id)
+        if json:
+            as_json(state)
+        else:
+            _describe(state)
+    return Exit.OK
+
+
+async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *, json: bool) -> Exit:
+    from nomnom.envelope import Status
+    from nomnom_cli.output import as_json_line, say, status, tell
+
+    last: State | None = None
+    async for state in pipeline.messages.follow(message_id, timeout=timeout):
+        last = state
+        if json:
+            as_json_line(state)
+            continue
+        line = status(state.status.value)
+        line.append(f"  {state.message_id}", "dim")
+        line.append(f"  try {state.retry_count}" if state.status is Status.FAILED else "", "dim")
+        line.append(f"  {state.error}" if state.error else "", "")
+        tell(line)
+    if last is not None and last.status is Status.COMPLETED:
+        return Exit.OK
+    if last is not None and not last.final and not json:
+        say(f"it is still {last.status.value} after {timeout:g} s" if timeout else "its end was not awaited")
+    return Exit.FAILED
+
+
+def _describe(state: State) -> None:
+    from nomnom_cli.output import status, styled, tell, when
+
+    lines = {
+        "message": state.message_id,
+        "entity": state.entity or "-",
+        "status": status(state.status.value),
+        "received": when(state.received_at),
+        "processed": when(state.processed_at),
+        "failed tries": f"{state.retry_count:,}" if state.retry_count else "",
+        "error": state.error or "",
+        "": "superseded: rows received later were there" if state.superseded else "",
+    }
+    for label, value in lines.items():
+        if value:
+            line = styled(label.ljust(14), "dim")
+            tell(line.append(value) if isinstance(value, str) else line.append_text(value))
+
+
+async def messages(
+    *,
+    status: Annotated[str | None, Parameter(show_default=False)] = None,
+    entity: Annotated[str | None, Parameter(show_default=False)] = None,
+    limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
+    after: Annotated[str | None, Parameter(show_default=False)] = None,
+    json: Json = False,
+    where: Where | None = None,
+) -> None:
+    """Messages that workers have taken, newest first.
+
+    Parameters
+    ----------
+    status
+        processing, completed, failed or dlq.
+    entity
+        An entity's name or tag.
+    limit
+        How many.
+    after
+        Go on behind the message of this id.
+    """
+    from nomnom_cli import output
+
+    wanted = _status(status)
+    async with open_pipeline(where) as pipeline:
+        name = pipeline.schema.entity(entity).name if entity else None
+        start = None
+        if after is not None:
+            await pipeline.messages.state(after)
+            start = await pipeline.statuses.find(after)
+        found = await pipeline.statuses.recent(wanted, entity=name, after=start, limit=limit)
+    if json:
+        output.as_json([asdict(each) for each in found])
+        return
+    columns = (
+        output.Column("MESSAGE"),
+        output.Column("ENTITY"),
+        output.Column("STATUS"),
+        output.Column("RECEIVED", right=True),
+        output.Column("TOOK", right=True),
+        output.Column("", grows=True),
+    )
+    from nomnom_control.rendering import duration
+
+    rows = [
+        (
+            each.message_id,
+            each.entity,
+            output.status(each.status.value),
+            output.ago(each.received_at),
+            duration((each.processed_at - each.received_at).total_seconds()) if each.processed_at else "",
+            each.error or ("superseded" if each.superseded else ""),
+        )
+        for each in found
+    ]
+    output.show_table(columns, rows, "no messages; what waits is in the stream: nomnom stream messages")
+    if len(found) == limit:
+        output.say(f"more: --after {found[-1].message_id}", "dim")
+
+
+def _status(text: str | None) -> Status | None:
+    from nomnom.envelope import Status
+
+    if text is None:
+        return None
+    known = [each.value for each in Status if each is not Status.ACCEPTED]
+    if text not in known:
+        raise UsageError(f"no status {text!r}; there are {', '.join(known)}")
+    return Status(text)

@@ -1,0 +1,253 @@
+"""``nomnom stream`` and ``nomnom consumer``: what lies in JetStream, looked at without consuming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from nomnom_cli.options import Flag, Json, Where, Yes, open_pipeline
+from nomnom_cli.prompts import UsageError, confirm
+
+if TYPE_CHECKING:
+    from nomnom_control.session.jetstream import ConsumerReport, StoredMessage
+    from nomnom_control.session.pipeline import Pipeline
+
+_Stream: TypeAlias = Annotated[str | None, Parameter(help="The stream; that of the messages by default.")]
+_Of: TypeAlias = Annotated[
+    str | None, Parameter(name="--stream", help="The stream; that of the messages by default.", show_default=False)
+]
+_Consumer: TypeAlias = Annotated[str | None, Parameter(help="The consumer; the workers' by default.")]
+_SHOWN_PAYLOAD = 200
+
+
+async def list_streams(*, json: Json = False, where: Where | None = None) -> None:
+    """All streams: how much they hold."""
+    async with open_pipeline(where) as pipeline:
+        found = await pipeline.jetstream.streams()
+    _show_reports([each.row() for each in found], found, json=json, nothing="no streams: nomnom setup makes them")
+
+
+async def stream_info(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
+    """All about a stream: its configuration and its state."""
+    from nomnom_cli.output import as_json, print_properties
+
+    async with open_pipeline(where) as pipeline:
+        found = await pipeline.jetstream.stream(stream or pipeline.streams.stream)
+    if json:
+        as_json(found)
+    else:
+        print_properties(found.properties())
+
+
+async def stream_messages(
+    stream: _Stream = None,
+    /,
+    *,
+    after: Annotated[int | None, Parameter(show_default=False)] = None,
+    before: Annotated[int | None, Parameter(show_default=False)] = None,
+    newest: Flag = False,
+    limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
+    json: Json = False,
+    where: Where | None = None,
+) -> None:
+    """A stream's messages by sequence, oldest first; looking takes none away.
+
+    Parameters
+    ----------
+    after
+        Those behind this sequence.
+    before
+        Those in front of this sequence.
+    newest
+        Newest first.
+    limit
+        How many.
+    """
+    from nomnom_cli.output import Column, ago, as_json, say, show_table
+    from nomnom_control.rendering import size
+
+    async with open_pipeline(where) as pipeline:
+        name = stream or pipeline.streams.stream
+        page = await pipeline.jetstream.messages(name, after=after, before=before, limit=limit, newest_first=newest)
+    if json:
+        as_json({"messages": [_described(each) for each in page.messages], "more": page.more, "state": page.state})
+        return
+    columns = (
+        Column("SEQUENCE", right=True),
+        Column("STORED", right=True),
+        Column("SIZE", right=True),
+        Column("SUBJECT"),
+        Column("PAYLOAD", grows=True),
+    )
+    rows = [
+        (f"{each.sequence:,}", ago(each.stored_at), size(each.size), _subject(each), _text(each)[:_SHOWN_PAYLOAD])
+        for each in page.messages
+    ]
+    show_table(columns, rows, f"{name} is empty")
+    if page.more and page.messages:
+        backwards = newest or (before is not None and after is None)
+        edge = min(each.sequence for each in page.messages) if backwards else page.messages[-1].sequence
+        say(f"more: {'--before' if backwards else '--after'} {edge}" + (" --newest" if newest else ""), "dim")
+
+
+async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, where: Where | None = None) -> None:
+    """One message: its headers and its payload; looking does not take it away.
+
+    Parameters
+    ----------
+    sequence
+        Its sequence in the stream.
+    """
+    from nomnom_cli.output import as_json, results, styled, tell, when
+    from nomnom_control.errors import ControlError
+
+    async with open_pipeline(where) as pipeline:
+        name = stream or pipeline.streams.stream
+        found = await pipeline.jetstream.peek(name, sequence)
+    if found is None:
+        raise ControlError(f"{name} has no message {sequence:,} (any more): nomnom stream messages lists them")
+    if json:
+        as_json(_described(found))
+        return
+    for label, value in {"subject": found.subject, "stored": when(found.stored_at), **found.headers}.items():
+        line = styled(label.ljust(20), "dim")
+        line.append(value, "")
+        tell(line)
+    tell("")
+    results().print(_text(found), soft_wrap=True)
+
+
+async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, where: Where | None = None) -> None:
+    """Remove every message of a stream for good; what is not processed is lost.
+
+    Parameters
+    ----------
+    stream
+        The stream, by its name.
+    """
+    from nomnom_cli.output import as_json, tell
+
+    async with open_pipeline(where) as pipeline:
+        held = (await pipeline.jetstream.stream(stream)).state.messages
+        confirm(f"Purge {stream}?", [f"{held:,} messages of {stream}"], yes=yes, typed=stream)
+        purged = await pipeline.jetstream.purge(stream, confirm=stream)
+    if json:
+        as_json({"stream": stream, "purged": purged})
+    else:
+        tell(f"{purged:,} messages removed from {stream}")
+
+
+async def list_consumers(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
+    """A stream's consumers: what they have taken and what waits."""
+    async with open_pipeline(where) as pipeline:
+        name = stream or pipeline.streams.stream
+        found = await pipeline.jetstream.consumers(name)
+    _show_reports([each.row() for each in found], found, json=json, nothing=f"{name} has no consumers")
+
+
+async def consumer_info(
+    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, where: Where | None = None
+) -> None:
+    """All about a consumer: its configuration and its state."""
+    from nomnom_cli.output import print_properties
+
+    async with open_pipeline(where) as pipeline:
+        found = await pipeline.jetstream.consumer(*_named(pipeline, stream, consumer))
+    if json:
+        _consumer_as_json(found)
+    else:
+        print_properties(found.properties())
+
+
+async def pause(
+    consumer: _Consumer = None,
+    /,
+    *,
+    seconds: Annotated[float | None, Parameter(name="--for", validator=Number(gt=0), show_default=False)] = None,
+    stream: _Of = None,
+    json: Json = False,
+    where: Where | None = None,
+) -> None:
+    """Deliver nothing to the workers until nomnom consumer resume; messages go on coming in.
+
+    Parameters
+    ----------
+    seconds
+        Only for so many seconds.
+    """
+    from nomnom_cli.output import tell, when
+
+    async with open_pipeline(where) as pipeline:
+        until = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
+        found = await pipeline.jetstream.pause(*_named(pipeline, stream, consumer), until)
+    if json:
+        _consumer_as_json(found)
+    elif seconds is None:
+        tell(f"{found.name} is paused until nomnom consumer resume {found.name}")
+    else:
+        tell(f"{found.name} is paused until {when(found.paused_until).partition(' (')[0]}")
+
+
+async def resume(
+    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, where: Where | None = None
+) -> None:
+    """Deliver again."""
+    from nomnom_cli.output import tell
+
+    async with open_pipeline(where) as pipeline:
+        found = await pipeline.jetstream.resume(*_named(pipeline, stream, consumer))
+    if json:
+        _consumer_as_json(found)
+    else:
+        tell(f"{found.name} delivers; {found.lag:,} messages wait")
+
+
+def _named(pipeline: Pipeline, stream: str | None, consumer: str | None) -> tuple[str, str]:
+    if stream is not None and consumer is None:
+        raise UsageError("a consumer of another stream has to be named")
+    return stream or pipeline.streams.stream, consumer or pipeline.streams.consumer
+
+
+def _consumer_as_json(found: ConsumerReport) -> None:
+    import msgspec
+
+    from nomnom_cli.output import as_json
+
+    as_json({**msgspec.structs.asdict(found), "lag": found.lag})
+
+
+def _show_reports(rows: Sequence[dict[str, str]], found: Sequence[object], *, json: bool, nothing: str) -> None:
+    from nomnom_cli.output import Column, as_json, show_table
+
+    if json:
+        as_json(list(found))
+        return
+    names = list(rows[0]) if rows else []
+    numeric = {name for name in names if all(row[name][:1].isdigit() for row in rows)}
+    columns = [Column(name.upper(), right=name in numeric) for name in names]
+    show_table(columns, [[row[name] for name in names] for row in rows], nothing, unfolds=True)
+
+
+def _described(message: StoredMessage) -> dict[str, Any]:
+    return {
+        "stream": message.stream,
+        "sequence": message.sequence,
+        "subject": message.subject,
+        "stored_at": message.stored_at,
+        "headers": dict(message.headers),
+        "size": message.size,
+        "payload": message.payload,
+    }
+
+
+def _text(message: StoredMessage) -> str:
+    return message.payload.decode("utf-8", errors="replace")
+
+
+def _subject(message: StoredMessage) -> str:
+    # Its last token, the id, takes half a line and is in its headers too.
+    return message.subject.rpartition(".")[0] + ".…"

@@ -1,0 +1,228 @@
+"""What commands print: tables for people, JSON for programs; results on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypeAlias, cast
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nomnom_control.environments import Health, Progress, Step
+from nomnom_control.rendering import NOTHING, Property, duration, moment
+
+Cell: TypeAlias = str | Text
+_PIPED = 10_000
+_GAP = 2
+"""Blanks between columns."""
+_NARROW = 12
+_MARKS = {Step.DONE: ("✓", "green"), Step.FAILED: ("✗", "red"), Step.SKIPPED: ("-", "dim"), Step.OUTPUT: (" ", "dim")}
+_STATUS = {
+    "accepted": ("○", "blue"),
+    "processing": ("◐", "cyan"),
+    "completed": ("●", "green"),
+    "failed": ("▲", "yellow"),
+    "dlq": ("✗", "red"),
+}
+_HEALTH = {
+    Health.HEALTHY: ("●", "green"),
+    Health.STARTING: ("◐", "cyan"),
+    Health.DEGRADED: ("▲", "yellow"),
+    Health.STOPPED: ("○", "dim"),
+    Health.FAILED: ("✗", "red"),
+}
+
+
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        """Who read the output has left, which is no failure: main knows what to do."""
+        raise BrokenPipeError
+
+
+@cache
+def results() -> Console:
+    """Where results go."""
+    # What is piped is read by programs, which want their lines whole.
+    return _Results(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
+
+
+@cache
+def errors() -> Console:
+    """Where everything that is no result goes."""
+    return Console(stderr=True, highlight=False)
+
+
+def interactive() -> bool:
+    """Whether a person watches."""
+    return errors().is_terminal and not errors().is_dumb_terminal
+
+
+def tell(text: Cell, style: str = "") -> None:
+    """A line of the result; never cut and never wrapped by us."""
+    results().print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
+
+
+def say(text: str, style: str = "", end: str = "\n") -> None:
+    """A line about the result, for people."""
+    errors().print(Text(text, style), soft_wrap=True, end=end)
+
+
+def styled(text: str, style: str) -> Text:
+    """A text of that style, to be appended to."""
+    return Text.assemble((text, style))
+
+
+def status(value: str) -> Text:
+    """A message's status with its sign."""
+    sign, style = _STATUS.get(value, ("?", ""))
+    return Text(f"{sign} {value}", style)
+
+
+def health(value: Health) -> Text:
+    """A component's health with its sign."""
+    sign, style = _HEALTH[value]
+    return Text(f"{sign} {value.value}", style)
+
+
+def ago(at: datetime | None) -> str:
+    """How long ago, in whole seconds."""
+    if at is None:
+        return NOTHING
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    return f"{duration(float(round(seconds)))} ago" if seconds >= 1 else "now"
+
+
+def when(at: datetime | None) -> str:
+    """A time with its age."""
+    return NOTHING if at is None else f"{moment(at)} ({ago(at)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: numbers stand right; those that grow share the room that is left.
+
+    Where it ends their cells are cut, or go on in the next line if the column wraps.
+    """
+
+    title: str
+    right: bool = False
+    grows: bool = False
+    wraps: bool = False
+
+
+def show_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[Cell]], nothing: str, *, unfolds: bool = False
+) -> None:
+    """A table; where it has no rows, what that means.
+
+    One that ``unfolds`` is shown row by row, a cell a line, on a terminal that is too narrow for it.
+    """
+    filled = [[each if isinstance(each, Text) else Text(each.replace("\n", "↵")) for each in row] for row in rows]
+    if not filled:
+        say(nothing, "dim")
+        return
+    if unfolds and _width(columns, filled) > results().width:
+        _unfold(columns, filled)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for each in columns:
+        # A column that may wrap is the first that rich makes narrower; its cells do not wrap all the same.
+        table.add_column(each.title, justify="right" if each.right else "left", no_wrap=not each.grows, min_width=1)
+    for row in filled:
+        for column, each in zip(columns, row, strict=True):
+            if not column.wraps:
+                each.no_wrap, each.overflow = True, "ellipsis"
+        table.add_row(*row)
+    with results().capture() as drawn:
+        results().print(table)
+    # The last column is filled up with blanks otherwise.
+    for line in drawn.get().splitlines():
+        results().out(line.rstrip(), highlight=False)
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> int:
+    """What a table needs, of columns that grow no more than their narrowest that still tells something."""
+    total = _GAP * (len(columns) - 1)
+    for at, column in enumerate(columns):
+        widest = max(row[at].cell_len for row in rows)
+        total += max(len(column.title), min(widest, _NARROW) if column.grows else widest)
+    return total
+
+
+def _unfold(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+    width = max(len(each.title) for each in columns)
+    for at, row in enumerate(rows):
+        if at:
+            tell("")
+        for column, cell in zip(columns, row, strict=True):
+            if cell.plain:
+                tell(styled(f"{column.title.ljust(width)}  ", "dim").append_text(cell))
+
+
+def print_properties(properties: Sequence[Property]) -> None:
+    """A description, group by group."""
+    width = max((len(each.label) for each in properties), default=0)
+    group = None
+    for each in properties:
+        if each.group != group:
+            if group is not None:
+                tell("")
+            tell(each.group, "bold")
+            group = each.group
+        line = styled(f"  {each.label.ljust(width)}  ", "dim")
+        tell(line.append(each.value, ""))
+
+
+def as_json(value: Any) -> None:
+    """One JSON document; times as ISO 8601, bytes as text."""
+    sys.stdout.write(msgspec.json.format(_encoded(value), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def as_json_line(value: Any) -> None:
+    """One line of JSON."""
+    sys.stdout.write(_encoded(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+async def show_progress(steps: AsyncIterator[Progress]) -> None:
+    """The steps of a long operation as they end, with their times."""
+    async for each in steps:
+        show_step(each)
+
+
+def show_step(each: Progress) -> None:
+    """One event of a long operation; the start of a step says nothing yet."""
+    if each.state is Step.STARTED:
+        return
+    mark, style = _MARKS[each.state]
+    seconds = f" ({each.seconds:.1f} s)" if each.seconds is not None else ""
+    text = f"{each.step}{seconds}" if each.state is not Step.OUTPUT else f"  {each.text}"
+    if each.text and each.state is not Step.OUTPUT:
+        text += f": {each.text}"
+    errors().print(Text.assemble((f"{mark} ", style), (text, "dim" if each.state is Step.OUTPUT else "")))
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """Bytes are shown as text, not as base64, wherever they are."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in cast("Mapping[object, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in cast("Sequence[Any]", value)]
+    return value

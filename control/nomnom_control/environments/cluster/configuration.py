@@ -1,0 +1,177 @@
+"""What installing needs to know: programs, chart, images, node image, add-ons. Files and variables change the defaults.
+
+``NOMNOM_*`` variables come first, then ``clusters.yaml`` in the user's configuration folder, then these defaults:
+public and pinned.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+import yaml
+
+import nomnom
+from nomnom_control.errors import ControlError
+
+IMAGES = ("nomnom-ingestion-api", "nomnom-ingestion-worker", "nomnom-dashboard-backend", "nomnom-dashboard-frontend")
+"""The pipeline's own images."""
+_PACKAGE = Path(__file__).parents[2]
+
+
+class SavedEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An environment that a person gave a name: a release on a kind cluster, or on a context of a kubeconfig."""
+
+    kind: str = ""
+    context: str = ""
+    namespace: str = "nomnom"
+    release: str = "nomnom"
+    kubeconfig: str = ""
+    values: tuple[str, ...] = ()
+    """The values files that it was installed with."""
+
+
+class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The settings. Paths may be relative to the present folder; an empty one is looked for beside the program."""
+
+    node_image: str = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
+    kind_config: str = ""
+    addons: str = ""
+    """A file like kind/addons.yaml, or a folder with a manifest NAME.yaml for each add-on."""
+    chart: str = ""
+    sources: str = ""
+    """The work tree that images are built from."""
+    image_registry: str = ""
+    """Put before every image of the pipeline, and of NATS and PostgreSQL."""
+    image_tag: str = nomnom.__version__
+    values: str = ""
+    """Values of every installation from here, name=value with spaces between: tags of a mirror, for example."""
+    helm: str = "helm"
+    kind: str = "kind"
+    docker: str = "docker"
+    current: str = ""
+    """The environment that is used where none is named."""
+    environments: dict[str, SavedEnvironment] = {}
+
+    @property
+    def chart_folder(self) -> Path:
+        """The chart; raises ControlError where it is not found."""
+        return _existing(self.chart, "helm/nomnom", "chart", "chart")
+
+    @property
+    def kind_file(self) -> Path:
+        """kind's cluster configuration; raises ControlError where it is not found."""
+        return _existing(self.kind_config, "kind/cluster.yaml", "kind_config", "kind/cluster.yaml")
+
+    @property
+    def addons_place(self) -> Path:
+        """The add-ons' definitions; raises ControlError where they are not found."""
+        return _existing(self.addons, "kind/addons.yaml", "addons", "kind/addons.yaml")
+
+    @property
+    def source_folder(self) -> Path:
+        """The work tree; raises ControlError where it is not found."""
+        return _existing(self.sources, "images/service.Dockerfile", "sources", "").parents[0 if self.sources else 1]
+
+    def image(self, name: str) -> str:
+        """An image of the pipeline with its registry and tag."""
+        prefix = f"{self.image_registry.rstrip('/')}/" if self.image_registry else ""
+        return f"{prefix}{name}:{self.image_tag}"
+
+    def values_file(self, given: str) -> Path:
+        """A values file by path, or by the part of the name of one of the chart's (dev: values-dev.yaml)."""
+        bundled = self.chart_folder / f"values-{given}.yaml"
+        path = bundled if bundled.is_file() else Path(given).expanduser()
+        if not path.is_file():
+            names = ", ".join(sorted(each.stem.removeprefix("values-") for each in self.chart_folder.glob("values-*")))
+            raise ControlError(f"there is no values file {given}: give a path, or one of {names}")
+        return path
+
+
+def words(text: str) -> list[str]:
+    """What one field holds, taken apart as a shell does, but for backslashes: helm's own names need them.
+
+    Raises ControlError for a quote that is not closed.
+    """
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise ControlError(f"a quote is not closed: {text}") from None
+
+
+def settings_path() -> Path:
+    """``NOMNOM_CLUSTERS``, else ``clusters.yaml`` in the user's configuration folder."""
+    given = os.environ.get("NOMNOM_CLUSTERS")
+    return Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
+
+
+def read_settings(variables: Mapping[str, str] | None = None) -> ClusterSettings:
+    """The file's settings with the variables' over them; raises ControlError where the file is faulty."""
+    found = os.environ if variables is None else variables
+    stored = _stored(settings_path())
+    names = [each for each in ClusterSettings.__struct_fields__ if each not in ("environments", "current")]
+    given = {name: value for name in names if (value := found.get(f"NOMNOM_{name.upper()}"))}
+    return msgspec.structs.replace(stored, **given)
+
+
+def _stored(path: Path) -> ClusterSettings:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ClusterSettings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ControlError(f"{path} cannot be read: {error}") from error
+    try:
+        return msgspec.convert(yaml.safe_load(text) or {}, ClusterSettings)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ControlError(f"{path} is no settings file: {error}") from error
+
+
+def save_environment(name: str, environment: SavedEnvironment | None) -> None:
+    """Keep an environment under a name; None forgets it."""
+    stored = _stored(settings_path())
+    kept = {key: value for key, value in stored.environments.items() if key != name}
+    if environment is not None:
+        kept[name] = environment
+    current = "" if environment is None and stored.current == name else stored.current
+    _write(msgspec.structs.replace(stored, environments=kept, current=current))
+
+
+def use_environment(name: str) -> None:
+    """Make an environment the one that is used where none is named; empty: this machine's again."""
+    _write(msgspec.structs.replace(_stored(settings_path()), current=name))
+
+
+def _write(settings: ClusterSettings) -> None:
+    path = settings_path()
+    data: Any = msgspec.to_builtins(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    part.replace(path)
+
+
+def _existing(given: str, in_tree: str, setting: str, packaged: str) -> Path:
+    if given:
+        path = Path(given).expanduser()
+        if path.exists():
+            return path
+        raise ControlError(f"{setting}: {path} does not exist (NOMNOM_{setting.upper()})")
+    for each in (_tree() / in_tree, _PACKAGE / "files" / packaged):
+        if each.exists() and (packaged or each != _PACKAGE / "files"):
+            return each
+    raise ControlError(f"{in_tree} is not beside this program: name it with NOMNOM_{setting.upper()}")
+
+
+@cache
+def _tree() -> Path:
+    """The work tree that this package is in, if it is in one."""
+    return next((each for each in _PACKAGE.parents if (each / "helm" / "nomnom" / "Chart.yaml").is_file()), _PACKAGE)

@@ -1,0 +1,297 @@
+"""A release on a Kubernetes cluster as control's callers see it; a kubeconfig is all it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from nomnom.schema import Schema, parse_schema
+from nomnom_control.environments import (
+    WORKER,
+    Component,
+    Endpoints,
+    Environment,
+    EnvironmentAction,
+    Health,
+    LogLine,
+    Progress,
+    Revision,
+    Scaling,
+    ScalingRule,
+    StartOption,
+)
+from nomnom_control.environments.cluster import rollouts, scaling
+from nomnom_control.environments.cluster.actions import chosen_values, release_actions, value_arguments, value_options
+from nomnom_control.environments.cluster.api import Cluster, Object
+from nomnom_control.environments.cluster.configuration import ClusterSettings
+from nomnom_control.environments.cluster.forwards import Forward
+from nomnom_control.environments.cluster.helm import Helm
+from nomnom_control.environments.cluster.installation import Installation
+from nomnom_control.environments.cluster.logs import follow_pods
+from nomnom_control.environments.cluster.reasons import pod_instance, pod_ready
+from nomnom_control.environments.cluster.release import PARTS, Release, component_of
+from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
+from nomnom_control.session.connections import NatsConnection
+
+RELEASE = "release"
+"""Stands for the whole release where a component is named: its history and rollback are helm's."""
+_PORTS = {"api": 8080, "nats": 4222, "nats_monitor": 8222, "postgres": 5432, "page": 5173}
+_METRICS = {"api": 8080, WORKER: 8081, "dashboard": 3000}
+_SCRAPE = 3.0
+
+
+class KubeEnvironment(Environment):
+    """A release of the chart in one namespace of one context."""
+
+    kind = "kube"
+
+    def __init__(
+        self,
+        name: str,
+        context: str | None,
+        settings: ClusterSettings,
+        *,
+        namespace: str = "nomnom",
+        release: str = "nomnom",
+        kubeconfig: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.selector = ("--env", name)
+        self.settings = settings
+        self.cluster = Cluster(context, kubeconfig)
+        self.release = Release(self.cluster, namespace, release)
+        self.location = f"{self.cluster.title}, namespace {namespace}" + (
+            "" if release == "nomnom" else f", release {release}"
+        )
+        self.helm = Helm(settings.helm, namespace, release, context, kubeconfig)
+        self._options = dict(options or {})
+        self._forwards: dict[str, Forward] = {}
+        self._nats: NatsConnection | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def installation(self) -> Installation:
+        """Installing, upgrading and removing the release."""
+        return Installation(self.release, self.helm, self.settings)
+
+    async def close(self) -> None:
+        """Close the port-forwards and the session; what was opened opens on the same ports again."""
+        nats, self._nats = self._nats, None
+        if nats is not None:
+            await nats.close()
+        for each in self._forwards.values():
+            await each.close()
+        await self.cluster.close()
+
+    # What there is
+
+    async def components(self) -> list[Component]:
+        path, selector = self.release.path, self.release.selector
+        deployments, stateful, pods = await asyncio.gather(
+            self.cluster.list(path("apps/v1/deployments"), selector),
+            self.cluster.list(path("apps/v1/statefulsets"), selector),
+            self.release.pods(),
+        )
+        found = [_component(each, pods) for each in [*deployments, *stateful] if component_of(each) in PARTS]
+        if not found:
+            return [Component(name, 0, 0, Health.STOPPED, detail="not installed") for name in PARTS]
+        return sorted(found, key=lambda each: list(PARTS).index(each.name))
+
+    async def endpoints(self) -> Endpoints:
+        access = await self.release.access()
+        parts = {each.name for each in await self.components()}
+        api = await self._forward("api", "api")
+        nats = access.nats_servers.replace("$(NATS_PASSWORD)", access.nats_password)
+        monitor = ""
+        if "nats" in parts:
+            local, watched = await self._forward("nats", "nats"), await self._forward("nats_monitor", "nats")
+            nats = f"nats://operator:{access.nats_password}@127.0.0.1:{local}"
+            monitor = f"http://127.0.0.1:{watched}"
+        server = access.database_server
+        if "postgres" in parts:
+            server = f"127.0.0.1:{await self._forward('postgres', 'postgres')}"
+        page = f"http://127.0.0.1:{await self._forward('page', 'page')}" if "page" in parts else None
+        return Endpoints(
+            api=f"http://127.0.0.1:{api}",
+            nats=nats,
+            nats_monitor=monitor,
+            database=f"postgresql://{access.role}:{access.database_password}@{server}/{access.database}",
+            dashboard=page,
+            api_token=access.token,
+        )
+
+    async def _forward(self, name: str, component: str) -> int:
+        async with self._opening:
+            if name not in self._forwards:
+
+                async def ready() -> list[str]:
+                    pods = await self.release.pods(component)
+                    return [each["metadata"]["name"] for each in pods if pod_ready(each)]
+
+                self._forwards[name] = Forward(
+                    self.cluster, self.release.namespace, _PORTS[name], ready, f"{component} of {self.name}"
+                )
+            return await self._forwards[name].open()
+
+    async def schema(self) -> Schema:
+        return parse_schema(await self.release.schema_text(), f"the schema of {self.location}")
+
+    async def metrics(self, component: str) -> dict[str, str]:
+        if component not in _METRICS:
+            return {}
+        pods = [each for each in await self.release.pods(component) if pod_ready(each)]
+        names = [str(each["metadata"]["name"]) for each in pods]
+        texts = await asyncio.gather(*(self._scrape(each, _METRICS[component]) for each in names))
+        return {name: text for name, text in zip(names, texts, strict=True) if text}
+
+    async def _scrape(self, pod: str, port: int) -> str:
+        """One pod's metrics through a forward of its own: a network policy does not stand in the way."""
+
+        async def this() -> list[str]:
+            return [pod]
+
+        forward = Forward(self.cluster, self.release.namespace, port, this, pod)
+        local = await forward.open()
+        try:
+            async with HttpClient(_SCRAPE) as client:
+                return (await client.get(f"http://127.0.0.1:{local}/metrics")).text
+        except HttpError:
+            return ""  # a pod that does not answer is left out
+        finally:
+            await forward.close()
+
+    def logs(
+        self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
+    ) -> AsyncIterator[LogLine]:
+        for each in components:
+            self.release.part(each)
+        return follow_pods(self.release, components, follow=follow, tail=tail)
+
+    # Scaling
+
+    async def scaling(self) -> Scaling:
+        return await scaling.read_scaling(self.release, await self._connection())
+
+    async def _connection(self) -> NatsConnection:
+        if self._nats is None:
+            self._nats = NatsConnection((await self.endpoints()).nats)
+        return self._nats
+
+    async def set_scaling_rule(self, rule: ScalingRule) -> None:
+        await scaling.change_rule(self.release, rule)
+
+    async def scale(self, component: str, replicas: int) -> None:
+        if component == WORKER and await scaling.find_scaled_object(self.release) is not None:
+            await scaling.hold(self.release, replicas)
+            return
+        found = await self.release.deployment(component)
+        name = found["metadata"]["name"]
+        for each in await self.cluster.list(self.release.path("autoscaling/v2/horizontalpodautoscalers")):
+            if each["spec"]["scaleTargetRef"]["name"] == name:
+                spec = each["spec"]
+                raise ControlError(
+                    f"{component} scales by itself between {spec.get('minReplicas', 1)} and {spec['maxReplicas']}: "
+                    f"its autoscaling is a value of the chart"
+                )
+        path = self.release.path("apps/v1/deployments", f"{name}/scale")
+        await self.cluster.patch(path, {"spec": {"replicas": replicas}})
+
+    async def pause_autoscaling(self) -> None:
+        worker = await self.release.deployment(WORKER)
+        await scaling.hold(self.release, int(worker["spec"].get("replicas", 0)))
+
+    async def resume_autoscaling(self) -> None:
+        await scaling.hold(self.release, None)
+
+    # Rollouts
+
+    def restart(self, component: str) -> AsyncIterator[Progress]:
+        return rollouts.restart(self.release, component)
+
+    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        return rollouts.configure(self.release, component, settings, cause)
+
+    async def history(self, component: str) -> list[Revision]:
+        if component == RELEASE:
+            return [
+                Revision(each.number, each.at, f"{each.chart}: {each.description}", each.status == "deployed")
+                for each in await self.helm.history()
+            ]
+        return await rollouts.history(self.release, component)
+
+    def rollback(self, component: str, revision: int | None = None) -> AsyncIterator[Progress]:
+        if component == RELEASE:
+            return self.installation.rollback(revision)
+        return rollouts.rollback(self.release, component, revision)
+
+    # Life
+
+    def start_options(self) -> Sequence[StartOption]:
+        return value_options(self.settings, self._options.get("values", ""), self._options.get("set", ""))
+
+    def actions(self) -> Sequence[EnvironmentAction]:
+        return release_actions(self)
+
+    def command(self, operation: str) -> str:
+        text = {"start": "install --yes", "stop": "down --yes", "destroy": "uninstall --yes"}[operation]
+        more = value_arguments(self._options) if operation == "start" else ""
+        return " ".join(each for each in ("nomnom", text, more, *self.selector) if each)
+
+    def with_options(self, values: Mapping[str, str]) -> KubeEnvironment:
+        self._options.update(values)
+        return self
+
+    def chosen_values(self) -> tuple[list[Path], list[str]]:
+        """The values files and the values that were chosen for the next installation."""
+        return chosen_values(self.settings, self._options)
+
+    def plan(self, operation: str) -> Sequence[str]:
+        place = self.location
+        steps = {
+            "start": (
+                f"install or upgrade {self.release.name} on {place}",
+                "wait until PostgreSQL and NATS are ready, streams and tables are set up",
+                "wait until api and dashboard are ready",
+            ),
+            "stop": (f"on {place}:", "scale everything to zero, workers first", "data stay in the volumes"),
+            "destroy": (f"helm uninstall {self.release.name} on {place}", "remove its volume claims"),
+        }
+        return steps.get(operation, ())
+
+    def losses(self) -> Sequence[str]:
+        return (f"{self.location}: every table, every stream with its messages and dead letters",)
+
+    async def start(self) -> AsyncIterator[Progress]:
+        files, settings = self.chosen_values()
+        async for each in self.installation.install(files, settings):
+            yield each
+
+    async def stop(self) -> AsyncIterator[Progress]:
+        async for each in self.installation.stop():
+            yield each
+
+    async def destroy(self) -> AsyncIterator[Progress]:
+        async for each in self.installation.uninstall(data=True):
+            yield each
+
+
+def _component(workload: Object, pods: Sequence[Object]) -> Component:
+    name = component_of(workload)
+    status = workload.get("status", {})
+    desired = int(workload["spec"].get("replicas", 1))
+    ready = int(status.get("readyReplicas", 0))
+    instances = tuple(pod_instance(each) for each in pods if component_of(each) == name)
+    detail = next((each.detail for each in instances if each.detail), "")
+    image = str(workload["spec"]["template"]["spec"]["containers"][0]["image"])
+    if desired == 0:
+        health, detail = Health.STOPPED, "no lag, no worker" if name == WORKER else ""
+    elif ready >= desired:
+        health, detail = Health.HEALTHY, ""
+    elif detail:
+        health = Health.DEGRADED if ready else Health.FAILED
+    else:
+        health = Health.DEGRADED if ready else Health.STARTING
+    return Component(name, desired, ready, health, image.rpartition(":")[2], detail, instances)

@@ -1,0 +1,161 @@
+"""The workers' scaling by KEDA: what its ScaledObject, the autoscaler that it makes, and their events say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+from typing import Any
+
+from nomnom_control.environments import WORKER, Scaling, ScalingRule
+from nomnom_control.environments.cluster.api import Object
+from nomnom_control.environments.cluster.reasons import event_time
+from nomnom_control.environments.cluster.release import Release
+from nomnom_control.errors import ControlError
+from nomnom_control.session.connections import NatsConnection
+
+PAUSED = "autoscaling.keda.sh/paused-replicas"
+"""KEDA's annotation: hold so many, and decide nothing."""
+_PAUSED_AS_IS = "autoscaling.keda.sh/paused"
+CHANGED = "nomnom/scaling-rule"
+"""Set where the rule was changed here: an upgrade by nomnom keeps it."""
+_KIND = "keda.sh/v1alpha1/scaledobjects"
+_REASONS = ("SuccessfulRescale", "KEDAScaleTargetActivated", "KEDAScaleTargetDeactivated")
+
+
+async def find_scaled_object(release: Release) -> Object | None:
+    """The workers' ScaledObject; None where KEDA does not scale them."""
+    from nomnom_control.environments.cluster.api import ClusterRefused
+
+    try:
+        found = await release.cluster.list(release.path(_KIND), release.part(WORKER))
+    except ClusterRefused as error:
+        if error.status == 404:  # KEDA is not installed
+            return None
+        raise
+    return found[0] if found else None
+
+
+async def scaled_object(release: Release) -> Object:
+    """The workers' ScaledObject; raises ControlError where KEDA does not scale them."""
+    found = await find_scaled_object(release)
+    if found is None:
+        raise ControlError(f"KEDA does not scale the workers of {release.where}: see keda.enabled of the chart")
+    return found
+
+
+def rule_of(scaled: Object) -> ScalingRule:
+    """The rule that a ScaledObject states; KEDA's defaults where it is silent."""
+    spec = scaled["spec"]
+    trigger: dict[str, Any] = next((each for each in spec["triggers"] if each["type"] == "nats-jetstream"), {})
+    return ScalingRule(
+        minimum=spec.get("minReplicaCount", 0),
+        maximum=spec.get("maxReplicaCount", 100),
+        threshold=int((trigger.get("metadata") or {}).get("lagThreshold", 10)),
+        cooldown=float(spec.get("cooldownPeriod", 300)),
+        polling=float(spec.get("pollingInterval", 30)),
+    )
+
+
+async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
+    """The scaling now; raises ControlError. The lag is None while NATS does not tell it."""
+    deployment, scaled, lag = await asyncio.gather(
+        release.deployment(WORKER), find_scaled_object(release), read_lag(nats)
+    )
+    status = deployment.get("status", {})
+    desired = int(deployment["spec"].get("replicas", 1))
+    paused = scaled is not None and paused_at(scaled) is not None
+    at, decision = await _decision(release, scaled, desired)
+    return Scaling(
+        rule=ScalingRule(minimum=desired, maximum=desired) if scaled is None else rule_of(scaled),
+        lag=lag,
+        desired=desired,
+        actual=int(status.get("replicas", 0)),
+        ready=int(status.get("readyReplicas", 0)),
+        paused=paused,
+        decided_at=at,
+        decision=decision,
+    )
+
+
+async def read_lag(nats: NatsConnection) -> int | None:
+    """Messages that wait or are not acknowledged yet: what KEDA's nats-jetstream scaler takes as the lag."""
+    try:
+        answer = await nats.request("$JS.API.CONSUMER.INFO.MESSAGES.workers")
+    except ControlError:
+        return None
+    told = json.loads(answer.data)
+    return None if "error" in told else int(told["num_pending"]) + int(told["num_ack_pending"])
+
+
+def paused_at(scaled: Object) -> str | None:
+    """The number that autoscaling is paused at (``now``: at the present one); None where it is not."""
+    annotations = scaled["metadata"].get("annotations") or {}
+    if PAUSED in annotations:
+        return str(annotations[PAUSED])
+    return "now" if annotations.get(_PAUSED_AS_IS) == "true" else None
+
+
+async def _decision(release: Release, scaled: Object | None, desired: int) -> tuple[datetime | None, str]:
+    """When what was decided last, and why."""
+    if scaled is None:
+        return None, f"KEDA does not scale the workers: {desired} by the chart's values"
+    if (held := paused_at(scaled)) is not None:
+        return None, f"held at {desired if held == 'now' else held} by hand, until autoscaling is resumed"
+    conditions = {each["type"]: each for each in scaled.get("status", {}).get("conditions") or []}
+    ready = conditions.get("Ready", {})
+    if ready.get("status") == "False":
+        return None, f"KEDA cannot scale: {ready.get('message', ready.get('reason', 'it does not say why'))}"
+    name = scaled["metadata"]["name"]
+    events = await release.cluster.list(release.path("v1/events"))
+    objects = {name, scaled.get("status", {}).get("hpaName") or f"keda-hpa-{name}"}
+    told = [
+        each
+        for each in events
+        if each.get("reason") in _REASONS and (each.get("involvedObject") or {}).get("name") in objects
+    ]
+    if told:
+        last = max(told, key=event_time)
+        return datetime.fromisoformat(event_time(last)), str(last.get("message", "")).strip()
+    active = conditions.get("Active", {}).get("status") == "True"
+    return None, f"{desired} wanted: " + ("messages wait" if active else "nothing waits")
+
+
+async def change_rule(release: Release, rule: ScalingRule) -> None:
+    """Change the ScaledObject. An upgrade by nomnom passes the rule on; helm alone would take the chart's again."""
+    scaled = await scaled_object(release)
+    triggers = scaled["spec"]["triggers"]
+    for each in triggers:
+        if each["type"] == "nats-jetstream":
+            each["metadata"]["lagThreshold"] = str(rule.threshold)
+    body = {
+        "metadata": {"annotations": {CHANGED: "changed"}},
+        "spec": {
+            "minReplicaCount": rule.minimum,
+            "maxReplicaCount": rule.maximum,
+            "cooldownPeriod": int(rule.cooldown),
+            "pollingInterval": int(rule.polling),
+            "triggers": triggers,
+        },
+    }
+    await release.cluster.patch(release.path(_KIND, scaled["metadata"]["name"]), body)
+
+
+async def hold(release: Release, replicas: int | None) -> None:
+    """Pause the autoscaling at so many workers; None lets it go on."""
+    scaled = await scaled_object(release)
+    annotations = {PAUSED: None if replicas is None else str(replicas), _PAUSED_AS_IS: None}
+    path = release.path(_KIND, scaled["metadata"]["name"])
+    await release.cluster.patch(path, {"metadata": {"annotations": annotations}})
+
+
+def rule_values(scaled: Object) -> list[str]:
+    """The chart's values that state this ScaledObject's rule, as ``name=value``."""
+    rule = rule_of(scaled)
+    return [
+        f"keda.minReplicas={rule.minimum}",
+        f"keda.maxReplicas={rule.maximum}",
+        f"keda.lagThreshold={rule.threshold}",
+        f"keda.cooldownPeriod={rule.cooldown:.0f}",
+        f"keda.pollingInterval={rule.polling:.0f}",
+    ]

@@ -1,0 +1,347 @@
+"""The local environment as control's callers see it: a client of the instance's supervisor, which it can start."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib import metadata
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nomnom.errors import NomnomError
+from nomnom.schema import Schema, load_schema
+from nomnom_control.environments import (
+    WORKER,
+    Component,
+    Endpoints,
+    Environment,
+    Health,
+    LogLine,
+    Progress,
+    Revision,
+    Scaling,
+    ScalingRule,
+    ScalingSample,
+    StartOption,
+    Step,
+)
+from nomnom_control.environments import (
+    Instance as Running,
+)
+from nomnom_control.environments.local.channel import NotRunning, ask, request
+from nomnom_control.environments.local.instance import PORTS, SERVICES, Instance
+from nomnom_control.environments.local.log_reader import follow_logs
+from nomnom_control.environments.local.servers import PostgresServer
+from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
+
+COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
+_START = 120.0
+_PORT_LABELS = {
+    "api": "the api",
+    "dashboard": "the dashboard's API",
+    "page": "the dashboard's page",
+    "nats": "nats-server",
+    "nats_monitor": "nats-server's monitoring",
+    "postgres": "PostgreSQL",
+}
+_RULE_LABELS = {
+    "minimum": "Fewest workers",
+    "maximum": "Most workers",
+    "threshold": "Lag for each worker",
+    "cooldown": "Seconds of cooldown",
+}
+
+
+class LocalEnvironment(Environment):
+    """The pipeline in one directory of this machine."""
+
+    kind = "local"
+
+    def __init__(self, folder: Path | None = None, options: Mapping[str, str] | None = None) -> None:
+        self.instance = Instance(folder)
+        self.name = "local"
+        self.location = str(self.instance.folder)
+        self.selector = () if folder is None else ("--dir", str(folder))
+        self._options = dict(options or {})
+
+    async def _ask(self, name: str, **arguments: Any) -> Any:
+        return await ask(self.instance.socket, name, arguments)
+
+    async def components(self) -> list[Component]:
+        try:
+            status = await self._ask("status")
+        except NotRunning:
+            return [Component(name, 0, 0, Health.STOPPED, detail="not running") for name in COMPONENTS]
+        async with HttpClient(2) as client:
+            details = await asyncio.gather(*(_readiness(client, each["port"]) for each in status["services"]))
+        found = [
+            _server_component("nats", status["servers"]["nats"]),
+            _server_component("postgres", status["servers"]["postgres"]),
+        ]
+        for name in SERVICES:
+            running = [
+                Running(
+                    each["name"],
+                    "running" if each["pid"] else "ended",
+                    detail is None,
+                    datetime.fromisoformat(each["started_at"]),
+                    each["restarts"],
+                    detail or "",
+                )
+                for each, detail in zip(status["services"], details, strict=True)
+                if each["component"] == name
+            ]
+            found.append(_service_component(name, status["desired"][name], tuple(running)))
+        return sorted(found, key=lambda each: COMPONENTS.index(each.name))
+
+    async def endpoints(self) -> Endpoints:
+        ports = (await self._ask("status"))["ports"]
+        postgres = PostgresServer(self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"))
+        return Endpoints(
+            api=f"http://127.0.0.1:{ports['api']}",
+            nats=f"nats://127.0.0.1:{ports['nats']}",
+            nats_monitor=f"http://127.0.0.1:{ports['nats_monitor']}",
+            database=postgres.url,
+            dashboard=f"http://127.0.0.1:{ports['page']}",
+        )
+
+    async def schema(self) -> Schema:
+        return load_schema(self.instance.load().schema)
+
+    async def metrics(self, component: str) -> dict[str, str]:
+        services = [each for each in (await self._ask("status"))["services"] if each["component"] == component]
+        texts: dict[str, str] = {}
+        async with HttpClient(2) as client:
+            for each in services:
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{each['port']}/metrics")
+                except HttpError:
+                    continue
+                texts[each["name"]] = answer.text
+        return texts
+
+    def logs(
+        self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
+    ) -> AsyncIterator[LogLine]:
+        if unknown := [name for name in components if name not in COMPONENTS]:
+            raise ControlError(f"no component {unknown[0]!r}; there are {', '.join(COMPONENTS)}")
+        paths = {name: self.instance.log(name) for name in components or COMPONENTS}
+        return follow_logs(paths, follow=follow, tail=tail)
+
+    async def scaling(self) -> Scaling:
+        now = await self._ask("scaling")
+        ready = sum(each.ready for each in await self.components() if each.name == WORKER)
+        decided = now["decided_at"]
+        return Scaling(
+            rule=ScalingRule(**now["rule"]),
+            lag=now["lag"],
+            desired=now["desired"],
+            actual=now["actual"],
+            ready=ready,
+            paused=now["paused"],
+            decided_at=datetime.fromisoformat(decided) if decided else None,
+            decision=now["decision"],
+        )
+
+    async def scaling_history(self) -> list[ScalingSample]:
+        return msgspec.convert(await self._ask("history"), list[ScalingSample])
+
+    async def set_scaling_rule(self, rule: ScalingRule) -> None:
+        await self._ask("rule", **asdict(rule))
+
+    async def scale(self, component: str, replicas: int) -> None:
+        if component != WORKER:
+            raise ControlError(f"{component} cannot be scaled here: only {WORKER}s can")
+        await self._ask("scale", replicas=replicas)
+
+    async def pause_autoscaling(self) -> None:
+        await self._ask("scale")
+
+    async def resume_autoscaling(self) -> None:
+        await self._ask("scale", auto=True)
+
+    async def restart(self, component: str) -> AsyncIterator[Progress]:
+        async for each in self._progress("restart", component=component):
+            yield each
+
+    async def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        merged = {**self.instance.load().settings(component), **settings}
+        merged = {name: value for name, value in merged.items() if value}
+        async for each in self._progress("configure", component=component, settings=merged, cause=cause):
+            yield each
+
+    async def history(self, component: str) -> list[Revision]:
+        return self.instance.load().revisions.get(component, [])
+
+    async def rollback(self, component: str, revision: int | None = None) -> AsyncIterator[Progress]:
+        revisions = await self.history(component)
+        earlier = [each for each in revisions if not each.current and revision in (None, each.number)]
+        if not earlier:
+            numbers = ", ".join(str(each.number) for each in revisions) or "none"
+            raise ControlError(f"{component} has no revision {revision or 'before this one'}; there are: {numbers}")
+        chosen = earlier[0]
+        cause = f"rollback to revision {chosen.number}"
+        async for each in self._progress("configure", component=component, settings=dict(chosen.settings), cause=cause):
+            yield each
+
+    async def _progress(self, name: str, **arguments: Any) -> AsyncIterator[Progress]:
+        async for each in request(self.instance.socket, name, arguments):
+            if isinstance(each, Progress):
+                yield each
+
+    def start_options(self) -> Sequence[StartOption]:
+        state = self.instance.load()
+        chosen = self._options.get("schema") or state.schema
+        ports = [
+            StartOption(
+                name,
+                f"Port of {_PORT_LABELS[name]}",
+                self._options.get(name, ""),
+                f"empty: {state.ports.get(name, usual)} where it is free",
+                _check_port,
+            )
+            for name, usual in PORTS.items()
+        ]
+        rules = [
+            StartOption(
+                name,
+                label,
+                self._options.get(name) or f"{getattr(state.rule, name):g}",
+                "of the workers' scaling",
+                _check_number,
+            )
+            for name, label in _RULE_LABELS.items()
+        ]
+        return (
+            StartOption("schema", "Schema", chosen, "tpch, ecommerce or a file", _check_schema),
+            *ports,
+            *rules,
+        )
+
+    def with_options(self, values: Mapping[str, str]) -> LocalEnvironment:
+        folder = None if not self.selector else self.instance.folder
+        return LocalEnvironment(folder, {**self._options, **values})
+
+    def plan(self, operation: str) -> Sequence[str]:
+        place = self.instance.folder
+        steps = {
+            "start": (
+                f"start nats-server and PostgreSQL in {place}",
+                "set up streams and tables",
+                "start the api and the dashboard",
+                "let the autoscaler start workers",
+            ),
+            "stop": (
+                "stop the api and the dashboard",
+                "stop the workers",
+                "stop PostgreSQL and nats-server",
+                f"data stay in {place}",
+            ),
+            "destroy": ("stop everything", f"remove {place}"),
+        }
+        return steps.get(operation, ())
+
+    def losses(self) -> Sequence[str]:
+        return (f"{self.instance.folder}: every table, every stream with its messages and dead letters, all logs",)
+
+    async def start(self) -> AsyncIterator[Progress]:
+        try:
+            await self._ask("status")
+        except NotRunning:
+            pass
+        else:
+            yield Progress("start", Step.SKIPPED, "it runs already")
+            return
+        command = [sys.executable, "-m", "nomnom_control.environments.local", "--dir", str(self.instance.folder)]
+        if schema := self._options.get("schema"):
+            command += ["--schema", schema]
+        for flag, known in (("--port", PORTS), ("--rule", _RULE_LABELS)):
+            command += [f"{flag}={name}={value}" for name in known if (value := self._options.get(name))]
+        # It outlives this process on purpose: 'nomnom down' ends it.
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with asyncio.timeout(_START):
+            while line := await process.stdout.readline():
+                if line == b"ready\n":
+                    return
+                yield msgspec.json.decode(line, type=Progress)
+            problem = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
+        raise ControlError(problem[-1] if problem else "the supervisor ended without a word")
+
+    async def stop(self) -> AsyncIterator[Progress]:
+        yield Progress("stop", Step.STARTED)
+        await self._ask("stop")
+        async with asyncio.timeout(_START):
+            while self.instance.socket.exists():  # noqa: ASYNC110 (another process removes it)
+                await asyncio.sleep(0.1)
+        yield Progress("stop", Step.DONE)
+
+    async def destroy(self) -> AsyncIterator[Progress]:
+        try:
+            async for each in self.stop():
+                yield each
+        except NotRunning:
+            pass
+        yield Progress("remove the data", Step.STARTED, str(self.instance.folder))
+        await asyncio.to_thread(shutil.rmtree, self.instance.folder, ignore_errors=False)
+        yield Progress("remove the data", Step.DONE)
+
+
+async def _readiness(client: HttpClient, port: int) -> str | None:
+    """Why a service is not ready; None where it is."""
+    try:
+        answer = await client.get(f"http://127.0.0.1:{port}/ready")
+    except HttpError as error:
+        return f"no answer: {error}"
+    return None if answer.status == 200 else answer.text[:300]
+
+
+def _server_component(name: str, server: Mapping[str, Any]) -> Component:
+    running = server["pid"] is not None
+    health = Health.HEALTHY if running else Health.FAILED
+    detail = "" if running else "ended by itself; it is being started again"
+    return Component(name, 1, int(running), health, server["version"], detail)
+
+
+def _service_component(name: str, desired: int, running: tuple[Running, ...]) -> Component:
+    ready = sum(each.ready for each in running)
+    detail = next((each.detail for each in running if each.detail), "")
+    if desired == 0 and not running:
+        health, detail = Health.STOPPED, "no lag, no worker" if name == WORKER else ""
+    elif ready >= desired:
+        health = Health.HEALTHY
+    else:
+        health = Health.DEGRADED if ready else Health.STARTING
+    return Component(name, desired, ready, health, metadata.version("nomnom"), detail, running)
+
+
+def _check_port(text: str) -> str | None:
+    return None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port, 1 to 65535"
+
+
+def _check_number(text: str) -> str | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return "expected a number"
+    return None if 0 <= number < inf else "expected a number from 0"
+
+
+def _check_schema(text: str) -> str | None:
+    try:
+        load_schema(text)
+    except NomnomError as error:
+        return str(error)
+    return None

@@ -1,0 +1,175 @@
+"""An instance's directory: where its parts are, who holds it, and what is kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import platformdirs
+from filelock import AsyncFileLock, FileLock, Timeout
+
+from nomnom_control.environments import WORKER, Revision, ScalingRule
+from nomnom_control.errors import ControlError
+
+PORTS = {"api": 8080, "dashboard": 3000, "page": 5173, "nats": 4222, "nats_monitor": 8222, "postgres": 5432}
+"""The usual port of each server."""
+SERVICES = ("api", "dashboard", WORKER)
+"""The components that are nomnom's own: they have settings, revisions and restarts."""
+_STARTING = 60.0
+
+
+class InstanceError(ControlError):
+    """An instance's directory that cannot be used."""
+
+
+class AlreadyRunning(InstanceError):  # noqa: N818 (a state more than an error)
+    """Another process runs this instance."""
+
+
+class State(msgspec.Struct, kw_only=True):
+    """What is kept between runs."""
+
+    schema: str = "tpch"
+    ports: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    pid: int | None = None
+    rule: ScalingRule = ScalingRule(maximum=max(2, os.cpu_count() or 2), threshold=500, cooldown=30.0, polling=0.5)
+    held: int | None = None
+    """The number of workers chosen by hand; None lets the rule decide."""
+    revisions: dict[str, list[Revision]] = msgspec.field(default_factory=dict[str, list[Revision]])
+
+    def settings(self, component: str) -> dict[str, str]:
+        """The settings of a component's present revision."""
+        return next((dict(each.settings) for each in self.revisions.get(component, []) if each.current), {})
+
+    def revise(self, component: str, settings: dict[str, str], cause: str) -> Revision:
+        """Make a new present revision; the last twenty are kept."""
+        earlier = [replace(each, current=False) for each in self.revisions.get(component, [])]
+        number = 1 + max((each.number for each in earlier), default=0)
+        latest = Revision(number, datetime.now(UTC), cause, current=True, settings=settings)
+        self.revisions[component] = [latest, *earlier][:20]
+        return latest
+
+
+class Instance:
+    """One directory: data, logs, state, lock and control socket."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = (folder or default_folder()).expanduser().resolve()
+        self._lock = FileLock(self.folder / "lock")
+
+    @property
+    def logs(self) -> Path:
+        """One file a component."""
+        return self.folder / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """The control socket: its name is a hash, since such paths have room for about a hundred bytes."""
+        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}-{name}.sock"
+
+    def log(self, component: str) -> Path:
+        """A component's log file."""
+        return self.logs / f"{component}.log"
+
+    def load(self) -> State:
+        """What an earlier run left, or a new state; raises InstanceError where it cannot be read."""
+        try:
+            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=State)
+        except FileNotFoundError:
+            return State()
+        except (OSError, msgspec.DecodeError) as error:
+            raise InstanceError(f"{self.folder / 'state.json'} cannot be read ({error}); move it away") from error
+
+    def save(self, state: State) -> None:
+        """Replace the state, whole or not at all; only its owner can read it."""
+        new = self.folder / "state.new"
+        new.touch(mode=0o600)
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
+        new.replace(self.folder / "state.json")
+
+    def hold(self) -> None:
+        """Take the lock; raises AlreadyRunning with who has it, or InstanceError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            holder = self.load().pid
+            raise AlreadyRunning(
+                f"{self.folder} is run by process {holder}: stop it with 'nomnom down', or choose another --dir"
+            ) from None
+        except OSError as error:
+            raise InstanceError(f"{self.folder} cannot be used: {error}; choose another --dir") from error
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+
+def default_folder() -> Path:
+    """NOMNOM_HOME, else the user's data directory. Root's is one that PostgreSQL's user can enter."""
+    if home := os.environ.get("NOMNOM_HOME"):
+        return Path(home)
+    return Path("/var/lib/nomnom") if os.geteuid() == 0 else platformdirs.user_data_path("nomnom")
+
+
+@asynccontextmanager
+async def starting() -> AsyncGenerator[None, None]:
+    """One start at a time on this machine: between choosing a port and listening on it, another could choose it too.
+
+    Who holds it for longer than a start takes is not waited for.
+    """
+    lock = AsyncFileLock(Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}.starting", timeout=_STARTING)
+    try:
+        await lock.acquire()
+    except Timeout:
+        yield
+        return
+    try:
+        yield
+    finally:
+        await lock.release()
+
+
+def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
+    """A free port for each server: the given one, else that of the last run, else the usual one, else any.
+
+    Raises InstanceError where a given port is taken.
+    """
+    if unknown := [name for name in given if name not in PORTS]:
+        raise InstanceError(f"no server {unknown[0]!r}; there are {', '.join(PORTS)}")
+    for name, port in given.items():
+        if not _free(port) or list(given.values()).count(port) > 1:
+            raise InstanceError(f"port {port} for {name} is taken: choose another, or end what uses it")
+    chosen = dict(given)
+    for name, usual in PORTS.items():
+        if name in given:
+            continue
+        wishes = [port for port in (kept.get(name), usual) if port and port not in chosen.values()]
+        chosen[name] = next((port for port in wishes if _free(port)), 0) or any_port()
+    return chosen
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def any_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,94 @@
+"""The components' log files as one flow of lines: what is there, and what comes, through restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nomnom_control.environments import LogLine
+from nomnom_control.environments.local.rotation import earlier_logs
+
+_POLL = 0.2
+_LINE = 400
+_NATS = re.compile(r"\[\d+\] (?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d+) \[(?P<level>\w{3})\] (?P<text>.*)")
+_NATS_LEVELS = {"INF": "info", "DBG": "debug", "TRC": "debug", "WRN": "warning", "ERR": "error", "FTL": "error"}
+_POSTGRES = re.compile(r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) \w+ \[\d+\] (?P<level>[A-Z]+\d?):\s+(?P<text>.*)")
+_POSTGRES_LEVELS = {"WARNING": "warning", "ERROR": "error", "FATAL": "error", "PANIC": "error"}
+
+
+async def follow_logs(paths: Mapping[str, Path], *, follow: bool, tail: int | None) -> AsyncIterator[LogLine]:
+    """The last ``tail`` lines of all files by time (None: all), then, with ``follow``, each line as it is written."""
+    positions: dict[str, int] = {}
+    earlier: deque[LogLine] = deque()
+    for name, path in paths.items():
+        text, positions[name] = await asyncio.to_thread(_read_end, path, tail)
+        earlier.extend(parse_line(name, line) for line in text)
+    ordered = sorted(earlier, key=lambda each: each.at.timestamp() if each.at else 0.0)
+    for each in ordered if tail is None else ordered[len(ordered) - min(tail, len(ordered)) :]:
+        yield each
+    while follow:
+        for name, path in paths.items():
+            lines, positions[name] = await asyncio.to_thread(_read, path, positions[name])
+            for line in lines:
+                yield parse_line(name, line)
+        await asyncio.sleep(_POLL)
+
+
+def parse_line(component: str, line: str) -> LogLine:
+    """One line as its component wrote it: nomnom's JSON, nats-server's and PostgreSQL's own forms, or plain text."""
+    if line.startswith("{"):
+        try:
+            given = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return LogLine(component, component, None, "info", line)
+        at, level, event = given.pop("timestamp", None), given.pop("level", "info"), given.pop("event", "")
+        moment = datetime.fromisoformat(at) if at else None
+        return LogLine(component, component, moment, str(level), str(event), given)
+    for pattern, levels, form in (
+        (_NATS, _NATS_LEVELS, "%Y/%m/%d %H:%M:%S.%f"),
+        (_POSTGRES, _POSTGRES_LEVELS, "%Y-%m-%d %H:%M:%S.%f"),
+    ):
+        if match := pattern.match(line):
+            moment = datetime.strptime(match["at"], form).astimezone()
+            return LogLine(component, component, moment, levels.get(match["level"], "info"), match["text"])
+    return LogLine(component, component, None, "info", line)
+
+
+def _read_end(path: Path, tail: int | None) -> tuple[list[str], int]:
+    """At least the last ``tail`` lines (None: all, of the full files before it too), and where they end."""
+    if tail is None:
+        older = [line for each in earlier_logs(path) for line in _read(each, 0)[0]]
+        lines, end = _read(path, 0)
+        return older + lines, end
+    if not path.exists():
+        return [], 0
+    size, room = path.stat().st_size, max(1, tail) * _LINE
+    while True:
+        start = max(0, size - room)
+        lines, end = _read(path, start)
+        if start == 0:
+            return lines, end
+        if len(lines) > tail:
+            return lines[1:], end  # the first may be the end of a longer one
+        room *= 4
+
+
+def _read(path: Path, start: int) -> tuple[list[str], int]:
+    """Whole lines from ``start`` on, and where they end; from the top again where the file has been replaced."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(start if start <= size else 0)
+            data = file.read()
+            end = file.tell()
+    except FileNotFoundError:
+        return [], 0
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode(errors="replace").splitlines(), end - (len(data) - len(whole))

@@ -1,0 +1,134 @@
+"""nomnom's own processes of one instance: started and waited for, replaced, ended, and started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from nomnom.telemetry import logger
+from nomnom_control.environments import WORKER
+from nomnom_control.environments.local.instance import Instance, any_port
+from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
+
+_log = logger(__name__)
+_AGAIN = (0.5, 15.0)
+_STEADY = 60.0
+_READY = 30.0
+_GRACE = 30.0
+_POLL = 0.05
+
+
+@dataclass
+class Service:
+    """One process of nomnom: how it is started, where it answers, how often it ended by itself."""
+
+    component: str
+    name: str
+    port: int
+    process: ChildProcess
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    restarts: int = 0
+    failures: int = 0
+    """Ends in a row, each within a minute of its start: they make the next start wait longer."""
+    again_at: float = 0.0
+    stopping: bool = False
+
+
+class Services:
+    """The api, the dashboard and the workers. ``environment`` tells what a component's process on a port is given."""
+
+    def __init__(self, instance: Instance, environment: Callable[[str, int], Mapping[str, str]]) -> None:
+        self._instance, self._environment = instance, environment
+        self._services: dict[str, Service] = {}
+        self._next_worker = 1
+
+    def all(self) -> list[Service]:
+        """Every service, also one that is about to end."""
+        return list(self._services.values())
+
+    def of(self, component: str) -> list[Service]:
+        """A component's services, oldest first, without those that are about to end."""
+        return [each for each in self._services.values() if each.component == component and not each.stopping]
+
+    async def launch(self, component: str, port: int, name: str = "") -> Service:
+        """Start a service and wait until it says that it is ready; raises ControlError or ProcessError."""
+        command = [sys.executable, "-m", f"nomnom_{component}"]
+        log, given = self._instance.log(component), self._environment(component, port)
+        process = ChildProcess(name or component, command, log, given)
+        service = self._services[process.name] = Service(component, process.name, port, process)
+        await process.start()
+        await _wait_until_ready(service)
+        return service
+
+    async def add_worker(self) -> Service:
+        """Start one more worker; where it does not become ready it is ended again. Raises as :meth:`launch`."""
+        name, self._next_worker = f"{WORKER}-{self._next_worker}", self._next_worker + 1
+        try:
+            return await self.launch(WORKER, any_port(), name)
+        except ControlError:
+            await self.end(self._services[name])
+            raise
+
+    async def replace(self, service: Service) -> None:
+        """Put a new process in a service's place: a worker's is ready before the old one leaves; raises as launch."""
+        if service.component == WORKER:
+            await self.add_worker()
+            await self.end(service)
+        else:
+            await self.end(service)
+            await self.launch(service.component, service.port, service.name)
+
+    async def end(self, service: Service) -> None:
+        """Stop a service in order: it finishes what it holds."""
+        service.stopping = True
+        await service.process.stop(_GRACE)
+        self._services.pop(service.name, None)
+
+    def kill(self) -> None:
+        """End every process at once: what they held is redelivered to the next run's."""
+        for each in self._services.values():
+            each.stopping = True
+            each.process.send(signal.SIGKILL)
+
+    async def start_again(self) -> None:
+        """Start what ended by itself, after a wait that grows while it goes on ending soon."""
+        for each in list(self._services.values()):
+            if each.stopping or each.process.exit_code is None:
+                continue
+            now = time.monotonic()
+            if not each.again_at:
+                lived = (datetime.now(UTC) - each.started_at).total_seconds()
+                each.failures = 0 if lived > _STEADY else each.failures
+                wait = min(_AGAIN[0] * 2**each.failures, _AGAIN[1])
+                each.again_at = now + wait
+                _log.warning("ended", process=each.name, code=each.process.exit_code, again_in=wait)
+            elif now >= each.again_at:
+                each.again_at, each.started_at = 0.0, datetime.now(UTC)
+                each.restarts, each.failures = each.restarts + 1, each.failures + 1
+                await each.process.start()
+
+
+async def _wait_until_ready(service: Service) -> None:
+    async with HttpClient(2) as client:
+        try:
+            async with asyncio.timeout(_READY):
+                while not await _is_ready(client, service.port):
+                    if service.process.exit_code is not None:
+                        raise service.process.failure()
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise ControlError(f"{service.name} is not ready after {_READY:g} s: see {service.process.log}") from None
+
+
+async def _is_ready(client: HttpClient, port: int) -> bool:
+    try:
+        return (await client.get(f"http://127.0.0.1:{port}/ready")).status == 200
+    except HttpError:
+        return False

@@ -1,0 +1,299 @@
+"""The supervisor: owns every process of one instance, starts and stops them in order, restarts what ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from nomnom.settings import Settings
+from nomnom.setup import set_up
+from nomnom.tasks import end
+from nomnom.telemetry import logger
+from nomnom_control.environments import WORKER, Progress, Step
+from nomnom_control.environments.local.channel import Tell, serve
+from nomnom_control.environments.local.instance import SERVICES, Instance, State, choose_ports, starting
+from nomnom_control.environments.local.leftovers import stop_leftovers
+from nomnom_control.environments.local.processes import INSTANCE
+from nomnom_control.environments.local.rotation import rotate_logs
+from nomnom_control.environments.local.scaling import WorkerScaling, change_rule
+from nomnom_control.environments.local.servers import NatsServer, PostgresServer
+from nomnom_control.environments.local.services import Services
+from nomnom_control.errors import ControlError
+
+_log = logger(__name__)
+_WATCH = 0.25
+_ROTATE = 10.0
+_AGAIN = 0.5
+
+
+class Supervisor:
+    """Runs one instance until it is stopped.
+
+    ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``rule`` (fields of the scaling rule)
+    replace what an earlier run kept.
+    """
+
+    state: State
+    nats: NatsServer
+    postgres: PostgresServer
+    scaling: WorkerScaling
+
+    def __init__(
+        self,
+        instance: Instance,
+        schema: str | None = None,
+        ports: Mapping[str, int] | None = None,
+        rule: Mapping[str, float] | None = None,
+    ) -> None:
+        self.instance = instance
+        self._schema, self._given, self._rule = schema, dict(ports or {}), dict(rule or {})
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+        self._servers: list[NatsServer | PostgresServer] = []
+        self._services = Services(instance, self._environment)
+        self._server: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, tell: Tell, ready: Callable[[], Awaitable[None]]) -> None:
+        """Bring everything up, call ``ready``, and stop in order once :meth:`interrupt` was called.
+
+        Raises ControlError or another NomnomError where it does not come up, or AlreadyRunning; then nothing is left.
+        """
+        self.instance.hold()
+        hurry = asyncio.create_task(self._hurry())
+        try:
+            if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
+                await self._stopping.wait()
+        finally:
+            await self._stop(tell)
+            await end(hurry)
+
+    def interrupt(self) -> None:
+        """Stop in order; asked a second time, at once: what workers held is redelivered to the next run's."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    async def _until_stopping(self, work: Awaitable[None]) -> bool:
+        """Whether the work came to its end before someone asked for the stop, which cancels it."""
+        doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = doing.done()
+            await end(doing, stopping)
+        if ended:
+            doing.result()
+        return ended
+
+    async def _start(self, tell: Tell) -> None:
+        names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
+        if names:
+            tell(Progress("clear leftovers", Step.OUTPUT, f"ended {', '.join(names)} of a run that was killed"))
+        async with starting():
+            await self._start_servers(tell)
+        self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
+        self._tasks = [
+            asyncio.create_task(_keep_on(self._watch)),
+            asyncio.create_task(_keep_on(self.scaling.run)),
+            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
+        ]
+        self._server = await serve(self.instance.socket, self._handlers())
+
+    async def _start_servers(self, tell: Tell) -> None:
+        self.state = self._prepare_state()
+        ports, mark = self.state.ports, {INSTANCE: str(self.instance.folder)}
+        self.nats = NatsServer(
+            self.instance.folder / "nats", ports["nats"], ports["nats_monitor"], self.instance.log("nats"), mark
+        )
+        self.postgres = PostgresServer(
+            self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"), mark
+        )
+        self._servers = [self.nats, self.postgres]
+        await asyncio.gather(
+            _step(tell, "start nats-server", self.nats.start()),
+            _step(tell, "start PostgreSQL", self.postgres.start()),
+        )
+        settings = Settings(nats_url=self.nats.url, database_url=self.postgres.url, nomnom_schema=self.state.schema)
+        for line in await _step(tell, "set up streams and tables", set_up(settings)):
+            tell(Progress("set up streams and tables", Step.OUTPUT, line))
+        await asyncio.gather(
+            _step(tell, "start the api", self._services.launch("api", ports["api"])),
+            _step(tell, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
+        )
+
+    def _prepare_state(self) -> State:
+        state = self.instance.load()
+        state.schema = self._schema or state.schema
+        state.rule = change_rule(state.rule, self._rule)
+        state.ports = choose_ports(state.ports, self._given)
+        state.pid = os.getpid()
+        for component in SERVICES:
+            if not state.revisions.get(component):
+                state.revise(component, {}, "first start")
+        self.instance.save(state)
+        return state
+
+    async def _stop(self, tell: Tell) -> None:
+        """Bring everything down in order: api and dashboard, workers, PostgreSQL, NATS. Data stay."""
+        await end(*self._tasks)
+        self._tasks = []
+        entrances = [each for each in self._services.all() if each.component != WORKER]
+        workers = [each for each in self._services.all() if each.component == WORKER]
+        for title, group in (("stop the api and the dashboard", entrances), ("stop the workers", workers)):
+            if group:
+                await _step(tell, title, asyncio.gather(*(self._services.end(each) for each in group)))
+        for server in reversed(self._servers):
+            await _step(tell, f"stop {server.process.name}", server.stop())
+        if self._server is not None:
+            self._server.close()
+            self.instance.socket.unlink(missing_ok=True)
+        self.instance.release()
+
+    async def _hurry(self) -> None:
+        await self._hurrying.wait()
+        self._services.kill()
+        for server in self._servers:
+            # PostgreSQL's immediate shutdown: the next start recovers from its log.
+            server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
+
+    def _environment(self, component: str, port: int) -> dict[str, str]:
+        ports = {
+            "api": {"NOMNOM_API_HOST": "127.0.0.1", "NOMNOM_API_PORT": str(port)},
+            "dashboard": {
+                "NOMNOM_DASHBOARD_HOST": "127.0.0.1",
+                "NOMNOM_DASHBOARD_PORT": str(port),
+                "NOMNOM_DASHBOARD_PAGE_PORT": str(self.state.ports["page"]),
+            },
+            WORKER: {"WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_HEALTH_PORT": str(port)},
+        }
+        return {
+            "NATS_URL": self.nats.url,
+            "DATABASE_URL": self.postgres.url,
+            "NOMNOM_SCHEMA": self.state.schema,
+            "LOG_FORMAT": "json",
+            INSTANCE: str(self.instance.folder),
+            **self.state.settings(component),
+            **ports[component],
+        }
+
+    async def _watch(self) -> None:
+        """Start again what ended by itself."""
+        while True:
+            await asyncio.sleep(_WATCH)
+            await self._services.start_again()
+            for server in self._servers:
+                if server.process.exit_code is None:
+                    continue
+                _log.warning("ended", process=server.process.name, code=server.process.exit_code)
+                try:
+                    await server.start()
+                except ControlError as error:
+                    _log.error("not started again", process=server.process.name, error=str(error))
+                    await asyncio.sleep(_AGAIN)
+
+    # What other processes may ask for.
+
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]]:
+        return {
+            "status": self._tell_status,
+            "scaling": self._tell_scaling,
+            "history": self._tell_history,
+            "rule": self._set_rule,
+            "scale": self._scale,
+            "restart": self._restart,
+            "configure": self._configure,
+            "stop": self._ask_stop,
+        }
+
+    async def _tell_status(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+        servers = [("nats", self.nats), ("postgres", self.postgres)]
+        return {
+            "schema": self.state.schema,
+            "ports": self.state.ports,
+            "servers": {name: {"pid": each.process.pid, "version": each.version} for name, each in servers},
+            "desired": {"api": 1, "dashboard": 1, WORKER: self.scaling.desired},
+            "services": [
+                {
+                    "component": each.component,
+                    "name": each.name,
+                    "port": each.port,
+                    "pid": each.process.pid,
+                    "started_at": each.started_at,
+                    "restarts": each.restarts,
+                }
+                for each in self._services.all()
+            ],
+        }
+
+    async def _tell_scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+        return self.scaling.describe()
+
+    async def _tell_history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
+        return [asdict(each) for each in self.scaling.history()]
+
+    async def _set_rule(self, given: dict[str, Any], _: Tell) -> None:
+        self.scaling.set_rule(change_rule(self.scaling.rule, given))
+        self.state.rule = self.scaling.rule
+        self.instance.save(self.state)
+
+    async def _scale(self, given: dict[str, Any], _: Tell) -> None:
+        """``replicas``: hold that many; absent: hold the present number; ``auto``: let the rule decide."""
+        self.scaling.hold(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
+        self.state.held = self.scaling.held
+        self.instance.save(self.state)
+
+    async def _restart(self, given: dict[str, Any], tell: Tell) -> None:
+        component = str(given["component"])
+        if component not in SERVICES:
+            raise ControlError(f"{component} cannot be restarted here: {', '.join(SERVICES)} can")
+        async with self.scaling.changing:
+            for each in self._services.of(component):
+                await _step(tell, f"replace {each.name}", self._services.replace(each))
+
+    async def _configure(self, given: dict[str, Any], tell: Tell) -> None:
+        """A rollout that does not become ready is taken back: the revision before it is current again."""
+        component = str(given["component"])
+        if component not in SERVICES:
+            raise ControlError(f"{component} has no settings to roll out: {', '.join(SERVICES)} have")
+        before = self.state.settings(component)
+        revision = self.state.revise(component, dict(given["settings"]), given["cause"])
+        self.instance.save(self.state)
+        try:
+            await self._restart({"component": component}, tell)
+        except ControlError as error:
+            self.state.revise(component, before, f"revision {revision.number} was not ready and was taken back")
+            self.instance.save(self.state)
+            await self._restart({"component": component}, tell)
+            raise ControlError(f"revision {revision.number} was taken back: {error}") from error
+
+    async def _ask_stop(self, _: dict[str, Any], __: Tell) -> int:
+        self.interrupt()
+        return os.getpid()
+
+
+async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
+    """Run what never ends by itself. A defect in it is logged and it begins anew: the pipeline goes on meanwhile."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  (logged whole; what it watches over must not stand alone)
+            _log.exception("a defect: begun anew")
+        await asyncio.sleep(_AGAIN)
+
+
+async def _step(tell: Tell, title: str, work: Awaitable[Any]) -> Any:
+    tell(Progress(title, Step.STARTED))
+    started = time.monotonic()
+    try:
+        result = await work
+    except BaseException as error:
+        tell(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
+        raise
+    tell(Progress(title, Step.DONE, "", time.monotonic() - started))
+    return result

@@ -1,0 +1,1 @@
+"""Records sent to a running pipeline: files, examples and a demonstration stream."""

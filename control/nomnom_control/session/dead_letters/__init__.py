@@ -1,0 +1,307 @@
+"""Dead letters: seen, grouped, edited, tried out, replayed, taken back, deleted.
+
+They are read by sequence, without a consumer: looking changes nothing. :class:`DeadLetters` is what commands and
+screens use; it hangs at ``pipeline.dead_letters``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from nomnom_control.errors import ControlError
+from nomnom_control.session.audit import Record
+from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
+from nomnom_control.session.dead_letters.deletion import Deletion
+from nomnom_control.session.dead_letters.editing import (
+    Cell,
+    Change,
+    Diff,
+    Edit,
+    EditError,
+    Row,
+    Validation,
+    diff,
+    lay_out,
+    validate,
+)
+from nomnom_control.session.dead_letters.filters import Filter, FilterError, Group, GroupBy, group, parse_moment
+from nomnom_control.session.dead_letters.index import DeadLetterIndex, window
+from nomnom_control.session.dead_letters.prediction import Forecast, Outcome, Prediction, forecast, predict
+from nomnom_control.session.dead_letters.publication import CHUNK
+from nomnom_control.session.dead_letters.replay import DeadLetterResult, Replay, ReplayProgress, Result
+from nomnom_control.session.dead_letters.undo import SETTLE, Undo, Undone, UndoResult
+from nomnom_control.session.jetstream import NotConfirmed
+from nomnom_control.session.jetstream.reading import read_batch, read_before, read_many, read_one
+
+if TYPE_CHECKING:
+    from nomnom_control.session.pipeline import Pipeline
+
+__all__ = [
+    "Cell",
+    "Change",
+    "DeadLetter",
+    "DeadLetterIndex",
+    "DeadLetterResult",
+    "DeadLetters",
+    "Deletion",
+    "Diff",
+    "Edit",
+    "EditError",
+    "Filter",
+    "FilterError",
+    "Forecast",
+    "Group",
+    "GroupBy",
+    "NotConfirmed",
+    "Outcome",
+    "Page",
+    "Prediction",
+    "Replay",
+    "ReplayProgress",
+    "Result",
+    "Row",
+    "Selection",
+    "UndoResult",
+    "Undone",
+    "Validation",
+    "diff",
+    "forecast",
+    "lay_out",
+    "parse_moment",
+    "validate",
+]
+
+Selection: TypeAlias = Filter | Sequence[int]
+"""Letters by their sequences, or all that match a filter now."""
+
+EVERYTHING = Filter()
+_NEAR = 2000
+"""So many unread letters are read before a page without filter is shown; beyond, the page is read by itself."""
+_TRIED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Letters in the order that was asked for.
+
+    ``matching`` of ``total`` letters match (of those ``scanned``, while the scan is not ``complete``). ``older`` and
+    ``newer`` say whether there are others on either side.
+    """
+
+    dead_letters: tuple[DeadLetter, ...]
+    matching: int
+    total: int
+    scanned: int
+    complete: bool
+    newest_first: bool
+    older: bool
+    newer: bool
+
+
+class DeadLetters:
+    """The dead letters of a pipeline. Every method raises NatsUnavailable or NotSetUp where the stream cannot be
+    asked.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._stream = pipeline.streams.dead_stream
+        self.index = DeadLetterIndex(pipeline.nats, pipeline.jetstream, self._stream)
+
+    async def scan(self, *, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
+        """Read what is new, for about ``within`` seconds at most; returns whether all is known now.
+
+        The first scan reads every letter once; the next ones only what came and went. ``progress`` is told how many
+        letters are known, of how many.
+        """
+        return await self.index.refresh(within, progress)
+
+    async def page(
+        self,
+        wanted: Filter = EVERYTHING,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        newest_first: bool = True,
+        within: float | None = None,
+    ) -> Page:
+        """A page by sequence: the letters nearest above ``after``, or nearest below ``before``; with neither, the
+        newest (or the oldest, with ``newest_first`` false).
+
+        A filter needs the scan; with ``within`` seconds the page is of what was scanned by then (``complete`` tells).
+        """
+        state = (await self._pipeline.jetstream.stream(self._stream)).state
+        behind = state.last_seq - (self.index.sequences[-1] if self.index.sequences else 0)
+        if wanted.empty and not self.index.complete and behind > _NEAR:
+            return await self._direct_page(after, before, limit, newest_first=newest_first)
+        complete = await self.index.refresh(within)
+        known = await self.index.select(wanted)
+        chosen, older, newer = window(known, after, before, limit, newest_first=newest_first)
+        found = [each for sequence in chosen if (each := self.index.get(sequence)) is not None]
+        dead_letters = await self.index.with_payloads(found)
+        if newest_first:
+            dead_letters.reverse()
+        total = self.index.state.messages
+        return Page(
+            tuple(dead_letters), len(known), total, len(self.index), complete, newest_first, older=older, newer=newer
+        )
+
+    async def dead_letter(self, sequence: int) -> DeadLetter | None:
+        """One letter with its payload; None where there is none (any more)."""
+        message = await read_one(self._pipeline.nats, self._stream, sequence)
+        return None if message is None else read_dead_letter(message)
+
+    async def find(self, message_id: str) -> list[DeadLetter]:
+        """The letters of a message id (or of all that begin so), oldest first, with their payloads."""
+        return await self._dead_letters(await self.matching(Filter(message_id=message_id)))
+
+    async def matching(self, selection: Selection) -> list[int]:
+        """The sequences that are selected now, ascending; a filter is applied to a complete scan."""
+        if not isinstance(selection, Filter):
+            return sorted(set(selection))
+        await self.index.refresh()
+        return await self.index.select(selection)
+
+    async def groups(
+        self, by: GroupBy = GroupBy.REASON, wanted: Filter = EVERYTHING, *, within: float | None = None
+    ) -> list[Group]:
+        """How many letters have the same reason, entity or kind of error, the largest group first."""
+        await self.index.refresh(within)
+        known = await self.index.select(wanted)
+        dead_letters = [each for sequence in known if (each := self.index.get(sequence)) is not None]
+        return await group(dead_letters, by)
+
+    def validate(self, payload: bytes | str) -> Validation:
+        """A payload against the schema, with every problem at its field."""
+        return validate(payload, self._pipeline.grammar)
+
+    def diff(self, before: bytes | str, after: bytes | str) -> Diff:
+        """What an edit changes, field by field where that can be told."""
+        return diff(before, after, self._pipeline.schema)
+
+    async def dry_run(
+        self, selection: Selection, edit: Edit | None = None, *, deep: bool = False
+    ) -> AsyncGenerator[list[Prediction], None]:
+        """What a replay would come to, in parts of a few hundred letters; nothing is changed.
+
+        ``deep`` also lets PostgreSQL try each letter's rows, in transactions that are rolled back.
+        """
+        sequences = await self.matching(selection)
+        for start in range(0, len(sequences), _TRIED):
+            part = sequences[start : start + _TRIED]
+            dead_letters = await self._dead_letters(part)
+            there = {each.sequence for each in dead_letters}
+            gone = [
+                Prediction(each, "", Outcome.GONE, "there is no letter of this sequence", "")
+                for each in part
+                if each not in there
+            ]
+            yield sorted(
+                [*gone, *await predict(self._pipeline, dead_letters, edit or Edit(), deep=deep)],
+                key=lambda each: each.sequence,
+            )
+
+    async def replay(
+        self,
+        selection: Selection,
+        edit: Edit | None = None,
+        *,
+        rate: float | None = None,
+        concurrency: int = CHUNK,
+    ) -> Replay:
+        """A replay of what is selected now; iterate over it to run it. ``rate`` is letters/s at most."""
+        sequences = await self.matching(selection)
+        return Replay(
+            self._pipeline, sequences, edit or Edit(), rate, concurrency, selection=_describe(selection, sequences)
+        )
+
+    async def undo(
+        self,
+        *,
+        message_id: str | None = None,
+        run: str | None = None,
+        settle: float = SETTLE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Undone]:
+        """Undo the last replay of a message, or all of a run that no worker has taken yet; one result each.
+
+        Raises ControlError where there is no such replay, or all of it has been undone.
+        """
+        if (message_id is None) == (run is None):
+            raise ControlError("name what to undo: a message id or a replay's run")
+        records: list[Record] = []
+        while True:
+            after = records[-1].id if records else 0
+            part = await self._pipeline.audit.replays_to_undo(message_id=message_id, run=run, after=after)
+            records += part
+            if not part:
+                break
+        if not records:
+            raise ControlError(f"the audit has no replay of {message_id or run} that could be undone")
+        if message_id is not None:
+            records = records[-1:]
+        return await Undo(self._pipeline, settle).undo(records, progress)
+
+    async def delete(
+        self,
+        selection: Selection,
+        *,
+        expected_count: int,
+        keep_payloads: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Deletion:
+        """Delete what is selected now, for good. ``expected_count`` is the number that the person has confirmed.
+
+        Raises NotConfirmed where another number is selected by now. The audit keeps what the letters were, their
+        payloads (up to 8 KiB of each) unless told otherwise.
+        """
+        sequences = await self.matching(selection)
+        if not isinstance(selection, Filter):
+            sequences = list(await self._present(sequences))
+        if len(sequences) != expected_count:
+            raise NotConfirmed(
+                f"nothing is deleted: {expected_count:,} dead letters were confirmed, and {len(sequences):,} are "
+                "selected by now; look again"
+            )
+        deletion = Deletion(self._pipeline, sequences, _describe(selection, sequences), keep_payloads)
+        await deletion.finish(progress)
+        return deletion
+
+    async def _present(self, sequences: Sequence[int]) -> list[int]:
+        return sorted(await read_many(self._pipeline.nats, self._stream, sequences))
+
+    async def _dead_letters(self, sequences: Sequence[int]) -> list[DeadLetter]:
+        """These letters with their payloads, as they are now."""
+        messages = await read_many(self._pipeline.nats, self._stream, sequences)
+        return [read_dead_letter(messages[each]) for each in sorted(messages)]
+
+    async def _direct_page(self, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> Page:
+        """A page straight from the stream: what a screen shows before anything is scanned."""
+        nats, stream = self._pipeline.nats, self._stream
+        state = (await self._pipeline.jetstream.stream(stream)).state
+        if (after is not None and before is None) or (before is None and not newest_first):
+            start = max(state.first_seq, (after or 0) + 1)
+            batch = await read_batch(nats, stream, start, limit)
+            messages, newer, older = batch.messages, batch.pending > 0, start > state.first_seq
+        else:
+            end = state.last_seq + 1 if before is None else min(before, state.last_seq + 1)
+            messages = await read_before(nats, stream, end, limit, state.first_seq)
+            if after is not None:
+                messages = [each for each in messages if each.sequence > after]
+            older = bool(messages) and messages[0].sequence > state.first_seq
+            newer = bool(messages) and messages[-1].sequence < state.last_seq
+        dead_letters = [read_dead_letter(each) for each in messages]
+        if newest_first:
+            dead_letters.reverse()
+        known = state.messages
+        return Page(tuple(dead_letters), known, known, len(self.index), True, newest_first, older=older, newer=newer)
+
+
+def _describe(selection: Selection, sequences: Sequence[int]) -> str:
+    if isinstance(selection, Filter):
+        return selection.describe() or "all"
+    shown = ", ".join(str(each) for each in sequences[:10])
+    return f"sequences {shown}" + (f" and {len(sequences) - 10:,} more" if len(sequences) > 10 else "")

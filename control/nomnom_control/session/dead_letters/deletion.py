@@ -1,0 +1,95 @@
+"""Deleting dead letters for good, behind a confirmation; the audit keeps what they were."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nomnom.envelope import new_message_id
+from nomnom_control.session.audit import Action, Entry, Ledger
+from nomnom_control.session.dead_letters.dead_letter import read_dead_letter
+from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish
+from nomnom_control.session.dead_letters.replay import digest
+from nomnom_control.session.jetstream.reading import StoredMessage, read_many
+from nomnom_control.session.jetstream.requests import delete_message
+
+if TYPE_CHECKING:
+    from nomnom_control.session.pipeline import Pipeline
+
+KEPT_PAYLOAD = 8 * 1024
+"""Bytes of a deleted letter's payload that the audit keeps; of a longer one its beginning."""
+
+
+@dataclass(slots=True)
+class Deletion:
+    """A run of deletions and how far it is. ``gone`` were not there any more."""
+
+    pipeline: Pipeline = field(repr=False)
+    sequences: Sequence[int] = field(repr=False)
+    selection: str = ""
+    keep_payloads: bool = True
+    run: str = field(default_factory=new_message_id)
+    deleted: int = 0
+    gone: int = 0
+
+    async def finish(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Delete; cancelled, it stops between letters. Raises DatabaseUnavailable with nothing done;
+        NatsUnavailable, AuditWaits.
+        """
+        async with self.pipeline.audit.ledger() as ledger:
+            for start in range(0, len(self.sequences), CHUNK):
+                await finish(self._delete(self.sequences[start : start + CHUNK], ledger))
+                if progress is not None:
+                    progress(self.deleted + self.gone, len(self.sequences))
+
+    async def _delete(self, sequences: Sequence[int], ledger: Ledger) -> None:
+        stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
+        messages = await read_many(nats, stream, sequences)
+        self.gone += len(sequences) - len(messages)
+        entries = {sequence: self._entry(message) for sequence, message in messages.items()}
+        await ledger.prepare(list(entries.values()))
+        outcomes = await all_of(delete_message(nats, stream, sequence) for sequence in entries)
+        corrections: list[Entry] = []
+        problem: Exception | None = None
+        for entry, outcome in zip(entries.values(), outcomes, strict=True):
+            if outcome is True:
+                self.deleted += 1
+            elif isinstance(outcome, Exception):
+                problem = problem or outcome
+                corrections.append(replace(entry, result=entry.unconfirmed))
+            else:
+                self.gone += 1
+                corrections.append(replace(entry, result="gone"))
+        self.pipeline.dead_letters.index.forget(
+            sequence for sequence, outcome in zip(entries, outcomes, strict=True) if not isinstance(outcome, Exception)
+        )
+        await ledger.enter(corrections)
+        if problem is not None:
+            raise problem
+
+    def _entry(self, message: StoredMessage) -> Entry:
+        dead_letter = read_dead_letter(message)
+        detail: dict[str, Any] = {
+            "selection": self.selection,
+            "letter": {
+                "subject": message.subject,
+                "headers": dead_letter_headers(message),
+                "digest": digest(message.payload),
+            },
+            "size": message.size,
+        }
+        if self.keep_payloads:
+            detail["letter"]["payload"] = base64.b64encode(message.payload[:KEPT_PAYLOAD]).decode()
+            detail["letter"]["payload_cut"] = message.size > KEPT_PAYLOAD
+        message_id = None if dead_letter.envelope_problem else dead_letter.message_id
+        return Entry(
+            Action.DELETE,
+            "deleted",
+            entity=dead_letter.entity,
+            message_id=message_id,
+            sequence=dead_letter.sequence,
+            detail=detail,
+            run=self.run,
+        )

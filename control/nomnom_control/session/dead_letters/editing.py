@@ -1,0 +1,263 @@
+"""Payloads taken apart for people: which text is which field, what is wrong where, what an edit changed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nomnom.grammar import Grammar, Problem, Record, RecordError
+from nomnom.schema import Entity, Schema
+from nomnom_control.errors import ControlError
+
+
+class EditError(ControlError):
+    """An edit that cannot be applied to a payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One field of a line as it stands there. ``start`` and ``end`` are offsets of characters in the line.
+
+    ``position`` counts from 1 (the tag is 0), as problems do. ``field`` is None where the schema has none for it.
+    """
+
+    position: int
+    field: str | None
+    text: str
+    start: int
+    end: int
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a payload; ``cells`` begin with the tag. ``problems`` are those of the line that no cell has."""
+
+    number: int
+    text: str
+    entity: Entity | None
+    cells: tuple[Cell, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A payload against the schema: its records, or every problem with its place."""
+
+    text: str
+    entity: str
+    records: tuple[Record, ...]
+    problems: tuple[Problem, ...]
+    rows: tuple[Row, ...] = field(repr=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether it follows the grammar."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs."""
+
+    line: int
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What an edit changed: field by field where both texts have the same fields, else only ``lines``.
+
+    ``lines`` is a unified diff, without its file names.
+    """
+
+    changes: tuple[Change, ...] | None
+    lines: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing changed."""
+        return not self.lines
+
+    def summary(self) -> str:
+        """On one line."""
+        if self.changes is None:
+            added = sum(each.startswith("+") for each in self.lines)
+            return f"{sum(each.startswith('-') for each in self.lines)} lines replaced by {added}" if self.lines else ""
+        return "; ".join(f"line {each.line}, {each.field}: {each.before!r} → {each.after!r}" for each in self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change to payloads, as data: the same for one letter and for thousands.
+
+    ``payload`` replaces the whole text (for one letter). ``fields`` sets fields by name (``o_orderdate``, or with the
+    tag, ``O.o_orderdate``) on every line that has them. ``replacements`` are pairs of a regular expression and its
+    replacement (as in :func:`re.sub`), applied to the text before that.
+    """
+
+    payload: bytes | None = None
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    replacements: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern, replacement in self.replacements:
+            try:
+                # Also finds a replacement that names a group which is not there.
+                re.compile(f"{pattern}|").sub(replacement, "")
+            except (re.error, IndexError) as problem:
+                raise EditError(f"replace {pattern!r} by {replacement!r}: {problem}") from problem
+        for name, value in self.fields.items():
+            if set(value) & {"\n", "\r", "\0"}:
+                raise EditError(f"the value of {name} has more than one line")
+
+    def apply(self, payload: bytes, schema: Schema) -> bytes:
+        """The edited payload; raises EditError where it is no text, or a field is on none of its lines."""
+        if self.payload is not None:
+            payload = self.payload
+        if not self.fields and not self.replacements:
+            return payload
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as problem:
+            raise EditError(f"the payload is not UTF-8: {problem}") from problem
+        for pattern, replacement in self.replacements:
+            text = re.sub(pattern, replacement, text)
+        for name, value in self.fields.items():
+            text = _set_field(text, schema, name, value)
+        return text.encode()
+
+
+def validate(payload: bytes | str, grammar: Grammar) -> Validation:
+    """What the grammar says of a payload, with every problem at its place."""
+    problems: tuple[Problem, ...] = ()
+    records: list[Record] = []
+    if isinstance(payload, bytes):
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError as error:
+            text = payload.decode("utf-8", errors="replace")
+            line = payload.count(b"\n", 0, error.start) + 1
+            problems = (Problem(line, None, None, "UTF-8 text", f"byte 0x{payload[error.start]:02x}"),)
+    else:
+        text = payload
+    if not problems:
+        try:
+            records = grammar.parse(text)
+        except RecordError as error:
+            problems = error.problems
+    entity = grammar.schema.entity_name(text)
+    return Validation(text, entity, tuple(records), problems, lay_out(text, grammar.schema, problems))
+
+
+def lay_out(text: str, schema: Schema, problems: Sequence[Problem] = ()) -> tuple[Row, ...]:
+    """The lines of a payload as fields, whether it follows the grammar or not."""
+    rows: list[Row] = []
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r")
+        if line:
+            rows.append(_row(number, line, schema, [each for each in problems if each.line == number]))
+    return tuple(rows)
+
+
+def _row(number: int, line: str, schema: Schema, problems: list[Problem]) -> Row:
+    spans = _spans(line)
+    entity = schema.by_tag(line[slice(*spans[0])])
+    if len(spans) > 1 and spans[-1][0] == spans[-1][1] and not _exact(entity, len(spans) - 1):
+        spans.pop()  # the bar that may end a line
+    names = _names(entity, len(spans) - 1)
+    cells: list[Cell] = []
+    rest = list(problems)
+    for position, (start, end) in enumerate(spans):
+        name = "tag" if position == 0 else names[position - 1] if position <= len(names) else None
+        problem = next((each for each in rest if _alerts(each, name, position)), None)
+        if problem is not None:
+            rest.remove(problem)
+        cells.append(Cell(position, name, _plain(line[start:end]), start, end, problem))
+    return Row(number, line, entity, tuple(cells), tuple(rest))
+
+
+def _alerts(problem: Problem, name: str | None, position: int) -> bool:
+    # A child's field that contradicts its parent is numbered among the columns: the name is what tells.
+    return problem.field == name if problem.field is not None and name is not None else problem.position == position
+
+
+def _spans(line: str) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    start = at = 0
+    while at < len(line):
+        if line[at] == "\\":
+            at += 1
+        elif line[at] == "|":
+            spans.append((start, at))
+            start = at + 1
+        at += 1
+    return [*spans, (start, len(line))]
+
+
+def _exact(entity: Entity | None, count: int) -> bool:
+    return entity is not None and any(len(layout) == count for layout in entity.layouts)
+
+
+def _names(entity: Entity | None, count: int) -> tuple[str, ...]:
+    """The layout that these many fields are most likely meant for."""
+    if entity is None:
+        return ()
+    return min(entity.layouts, key=lambda layout: (abs(len(layout) - count), -len(layout)))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([|\\])", r"\1", text)
+
+
+def escaped(text: str) -> str:
+    """A field's text as it stands on the wire."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _set_field(text: str, schema: Schema, name: str, value: str) -> str:
+    tag, dot, column = name.rpartition(".")
+    found = False
+    lines = text.split("\n")
+    for row in lay_out(text, schema):
+        if dot and (row.entity is None or row.entity.tag != tag):
+            continue
+        for cell in row.cells[1:]:
+            if cell.field == column:
+                line = lines[row.number - 1]
+                lines[row.number - 1] = line[: cell.start] + escaped(value) + line[cell.end :]
+                found = True
+                break
+    if not found:
+        raise EditError(f"no line of the payload has the field {name}")
+    return "\n".join(lines)
+
+
+def diff(before: bytes | str, after: bytes | str, schema: Schema) -> Diff:
+    """What changed from one payload to the other."""
+    old, new = _text(before), _text(after)
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1))[2:]
+    if not lines and old != new:
+        lines = ["-" + repr(old)[1:-1], "+" + repr(new)[1:-1]]  # only the ends of lines differ
+    old_rows, new_rows = lay_out(old, schema), lay_out(new, schema)
+    if [_shape(each) for each in old_rows] != [_shape(each) for each in new_rows]:
+        return Diff(None, tuple(lines))
+    changes = [
+        Change(row.number, was.field or f"field {was.position}", was.text, becomes.text)
+        for row, other in zip(old_rows, new_rows, strict=True)
+        for was, becomes in zip(row.cells, other.cells, strict=True)
+        if was.text != becomes.text
+    ]
+    return Diff(tuple(changes) if changes or not lines else None, tuple(lines))
+
+
+def _shape(row: Row) -> tuple[int, str, list[str | None]]:
+    return row.number, row.entity.tag if row.entity else row.cells[0].text, [each.field for each in row.cells]
+
+
+def _text(payload: bytes | str) -> str:
+    return payload if isinstance(payload, str) else payload.decode("utf-8", errors="backslashreplace")

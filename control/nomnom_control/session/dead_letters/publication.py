@@ -1,0 +1,69 @@
+"""Publishing that may be a repeat: what JetStream calls a duplicate may be gone from the stream by now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import TypeVar
+
+from nomnom.envelope import MSG_ID, new_message_id
+from nomnom_control.session.connections import NatsConnection
+from nomnom_control.session.jetstream.reading import StoredMessage, read_one
+from nomnom_control.session.jetstream.requests import publish
+
+T = TypeVar("T")
+
+CHUNK = 64
+"""Letters in flight at once where nobody says otherwise."""
+
+
+async def publish_once(
+    nats: NatsConnection, subject: str, payload: bytes, headers: Mapping[str, str]
+) -> tuple[int, str, bool]:
+    """Publish, and be sure that the message is in the stream: its sequence, its ``Nats-Msg-Id``, whether it was there.
+
+    The duplicate window outlives the message: one that was published, taken back and published again within it is
+    answered as a duplicate and stored nowhere. So a duplicate is looked up, and published under another id if missing.
+    """
+    ack = await publish(nats, subject, payload, headers)
+    if not ack.duplicate:
+        return ack.seq, headers[MSG_ID], False
+    stored = await read_one(nats, ack.stream, ack.seq)
+    if stored is not None and stored.headers.get(MSG_ID) == headers[MSG_ID]:
+        return ack.seq, headers[MSG_ID], True
+    fresh = f"{headers[MSG_ID]}.{new_message_id()}"
+    ack = await publish(nats, subject, payload, {**headers, MSG_ID: fresh})
+    return ack.seq, fresh, False
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Await ``work`` to its end even if the caller is cancelled meanwhile; the cancellation comes after it.
+
+    What has been begun with a letter is brought to an end that can be told; each step has its own timeout.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # the cancellation is what the caller hears of
+        raise cancelled
+    return task.result()
+
+
+async def all_of(work: Iterable[Awaitable[T]]) -> list[T | Exception]:
+    """Results or exceptions, in order."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for each in results:
+        if isinstance(each, BaseException) and not isinstance(each, Exception):
+            raise each
+    return [each for each in results if not isinstance(each, BaseException) or isinstance(each, Exception)]
+
+
+def dead_letter_headers(message: StoredMessage) -> dict[str, str]:
+    """What makes a letter the letter it is; its deduplication id is its place's."""
+    return {name: value for name, value in message.headers.items() if name != MSG_ID and name.startswith("Nomnom-")}

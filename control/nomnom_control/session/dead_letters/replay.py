@@ -1,0 +1,360 @@
+"""Replay: dead letters back into the stream, one, many or all that match.
+
+A letter at a time goes: publish and await the ack; journal the audit entry; delete the letter; enter the audit entry.
+Wherever that breaks, the message is in the stream, or among the dead letters, or in both, and the next run finishes it:
+it finds the message of the earlier run (waiting in the stream, or answered in ``message_status``) and does not publish
+it again. What two runs publish twice all the same, the workers apply once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom_control.errors import ControlError
+from nomnom_control.session.audit import Action, AuditWaits, Entry, Ledger
+from nomnom_control.session.connections import NatsUnavailable, NotSetUp
+from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
+from nomnom_control.session.dead_letters.editing import Edit, diff
+from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
+from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
+from nomnom_control.session.jetstream.requests import StreamFull, delete_message
+from nomnom_control.session.statuses import Answer
+
+if TYPE_CHECKING:
+    from nomnom_control.session.pipeline import Pipeline
+
+_SUMMARY_LENGTH = 500
+
+
+class Result(StrEnum):
+    """What became of a letter."""
+
+    REPLAYED = "replayed"
+    ALREADY = "already replayed"
+    """An earlier run published it, and a worker has answered; the letter it left behind is deleted."""
+    GONE = "gone"
+    """It is not there: someone else replayed or deleted it."""
+    FAILED = "failed"
+    """It stays a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterResult:
+    """One letter's result; ``stream_sequence`` is where its message is now."""
+
+    sequence: int
+    message_id: str
+    result: Result
+    detail: str = ""
+    stream_sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProgress:
+    """How far a replay is; ``last`` are the letters since the progress before, ``rate`` is letters/s so far."""
+
+    run: str
+    total: int
+    done: int
+    counts: Mapping[Result, int]
+    last: tuple[DeadLetterResult, ...]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Letters a second since the start."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class _Case:
+    """A letter on its way. ``entry`` is set once there is something to audit, ``result`` once it is decided."""
+
+    sequence: int
+    message: StoredMessage | None
+    dead_letter: DeadLetter | None = None
+    payload: bytes = b""
+    entry: Entry | None = None
+    result: DeadLetterResult | None = None
+    repeated: bool = False
+    """Whether the message was in the stream before this run."""
+
+
+@dataclass
+class Replay:
+    """One run over the letters that matched when it was made; letters that arrive later are not its.
+
+    Iterate over it for its progress; :meth:`finish` runs it to the end. Cancelling the iterating task (or closing the
+    iterator) stops between letters: those begun are finished first, and ``progress`` is exact then. To go on, make a
+    new replay of the same selection: what is done has no letter any more.
+    """
+
+    pipeline: Pipeline = field(repr=False)
+    sequences: Sequence[int] = field(repr=False)
+    edit: Edit = field(default_factory=Edit)
+    rate: float | None = None
+    concurrency: int = CHUNK
+    selection: str = ""
+    run: str = field(default_factory=new_message_id)
+    failures: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
+    """All letters that stay, with the reason."""
+    unaudited: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
+    """Letters whose audit entry waits in the journal, where PostgreSQL went away."""
+    _counts: Counter[Result] = field(default_factory=Counter[Result], repr=False)
+    _last: tuple[DeadLetterResult, ...] = field(default=(), repr=False)
+    _started: float | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and self.rate <= 0:
+            raise ControlError(f"a rate of {self.rate:g} letters/s: expected more than 0")
+        if self.concurrency < 1:
+            raise ControlError(f"{self.concurrency} letters in flight: expected at least 1")
+        if self.edit.payload is not None and len(self.sequences) > 1:
+            raise ControlError(f"one edited payload for {len(self.sequences):,} letters: set fields or replace instead")
+
+    @property
+    def total(self) -> int:
+        """How many letters it is about."""
+        return len(self.sequences)
+
+    @property
+    def progress(self) -> ReplayProgress:
+        """How far it is now."""
+        seconds = 0.0 if self._started is None else asyncio.get_running_loop().time() - self._started
+        return ReplayProgress(self.run, self.total, self._counts.total(), dict(self._counts), self._last, seconds)
+
+    async def finish(self) -> ReplayProgress:
+        """Run to the end; raises what :meth:`__aiter__` raises."""
+        async for _ in self:
+            pass
+        return self.progress
+
+    async def __aiter__(self) -> AsyncGenerator[ReplayProgress, None]:
+        """Replay, and tell the progress several times a second.
+
+        Raises, with nothing done, where NATS is away or the audit cannot be written; in the middle StreamFull,
+        NatsUnavailable or AuditWaits, with ``progress`` exact and all letters that were not replayed still there.
+        """
+        loop = asyncio.get_running_loop()
+        size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
+        async with self.pipeline.audit.ledger() as ledger:
+            await self.pipeline.nats.client()
+            self._started = due = loop.time()
+            try:
+                for start in range(0, self.total, size):
+                    part = self.sequences[start : start + size]
+                    await asyncio.sleep(max(0.0, due - loop.time()))
+                    problem = await finish(self._replay(part, ledger))
+                    yield self.progress
+                    if problem is not None:
+                        raise problem
+                    if self.rate is not None:
+                        # No catching up in a burst after a slow stretch.
+                        due = max(due + len(part) / self.rate, loop.time())
+            finally:
+                if self.total > 1 and not self.unaudited:
+                    await finish(self._conclude(ledger))
+
+    async def _conclude(self, ledger: Ledger) -> None:
+        counts = {each.value: number for each, number in self._counts.items()}
+        done = self._counts.total()
+        detail = {
+            "selection": self.selection,
+            "letters": self.total,
+            "results": counts,
+            "rate": self.rate,
+            "failures": [f"{each.sequence}: {each.detail}" for each in self.failures[:20]],
+        }
+        result = f"{'finished' if done == self.total else 'stopped'}: {done:,} of {self.total:,}"
+        await ledger.prepare([Entry(Action.REPLAY, result, detail=detail, run=self.run)], confirmed=True)
+        await ledger.enter()
+
+    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> ControlError | None:
+        """Replay these; what ends the run is returned, after all that was begun is brought to its end."""
+        stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
+        messages = await read_many(nats, stream, sequences)
+        cases = [_Case(each, messages.get(each)) for each in sequences]
+        answers = await self._answers(cases)
+        published = await all_of(self._publish(each, answers) for each in cases)
+        problem = self._settle(cases, published)
+        entries = [each.entry for each in cases if each.entry is not None]
+        await ledger.prepare(entries)
+        audited = [each for each in cases if each.entry is not None]
+        deleted = await all_of(delete_message(nats, stream, each.sequence) for each in audited)
+        corrections: list[Entry] = []
+        for case, was_there in zip(audited, deleted, strict=True):
+            corrections += _correct(case, was_there)
+            if isinstance(was_there, ControlError):
+                problem = problem or was_there
+        try:
+            await ledger.enter(corrections)
+        except AuditWaits as error:
+            self.unaudited += [each.result for each in audited if each.result is not None]
+            problem = error
+        self._count([each.result for each in cases if each.result is not None])
+        self.pipeline.dead_letters.index.forget(
+            each.sequence for each in cases if each.result is not None and each.result.result is not Result.FAILED
+        )
+        return problem
+
+    def _count(self, results: Sequence[DeadLetterResult]) -> None:
+        self._last = tuple(results)
+        self._counts.update(each.result for each in results)
+        self.failures += [each for each in results if each.result is Result.FAILED]
+
+    def _settle(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> ControlError | None:
+        """Turn errors of publishing into results; returns the one that has to end the run."""
+        problem: ControlError | None = None
+        for case, outcome in zip(cases, published, strict=True):
+            if outcome is None:
+                continue
+            if not isinstance(outcome, ControlError):
+                raise outcome
+            case.result = self._failed(case, str(outcome))
+            if isinstance(outcome, StreamFull | NatsUnavailable | NotSetUp):
+                problem = problem or outcome
+        return problem
+
+    async def _answers(self, cases: Sequence[_Case]) -> dict[str, Answer]:
+        for case in cases:
+            if case.message is not None:
+                case.dead_letter = read_dead_letter(case.message)
+        dead_letters = [each.dead_letter for each in cases if each.dead_letter is not None]
+        return await self.pipeline.statuses.answers(
+            [each.message_id for each in dead_letters if not each.envelope_problem]
+        )
+
+    async def _publish(self, case: _Case, answers: Mapping[str, Answer]) -> None:
+        dead_letter, message = case.dead_letter, case.message
+        if dead_letter is None or message is None:
+            case.result = DeadLetterResult(case.sequence, "", Result.GONE, "there is no letter of this sequence")
+            return
+        if dead_letter.envelope_problem:
+            case.result = self._failed(
+                case, f"{dead_letter.envelope_problem}; post its payload as a new message instead"
+            )
+            return
+        case.payload = self.edit.apply(message.payload, self.pipeline.schema)
+        edited = case.payload != message.payload
+        answer = answers.get(dead_letter.message_id)
+        if answer is not None and (answer.status is Status.COMPLETED or answer.replays > dead_letter.replays):
+            said = f"life {answer.replays} of this message is {answer.status}"
+            if edited:
+                case.result = self._failed(case, f"{said}: an edited payload would not be applied")
+                return
+            self._done(case, Result.ALREADY, said, None, "")
+            return
+        waiting = await read_last(
+            self.pipeline.nats, self.pipeline.streams.stream, ingest_subject("*", dead_letter.message_id)
+        )
+        if waiting is not None and int(waiting.headers.get(REPLAYS, "0")) > dead_letter.replays:
+            if waiting.payload != case.payload:
+                case.result = self._failed(
+                    case, f"an earlier replay with another payload waits in the stream (sequence {waiting.sequence})"
+                )
+                return
+            case.repeated = True
+            self._done(case, Result.REPLAYED, "published by an earlier run", waiting.sequence, waiting.headers[MSG_ID])
+            return
+        entity = self._entity(case)
+        subject = ingest_subject(entity, dead_letter.message_id)
+        headers = replay_headers(dead_letter.envelope, case.payload)
+        sequence, identity, case.repeated = await publish_once(self.pipeline.nats, subject, case.payload, headers)
+        detail = "" if entity == dead_letter.entity else f"as {entity}, no longer {dead_letter.entity}"
+        self._done(case, Result.REPLAYED, detail, sequence, identity)
+
+    def _entity(self, case: _Case) -> str:
+        try:
+            return self.pipeline.schema.entity_name(case.payload.decode())
+        except UnicodeDecodeError:
+            return case.dead_letter.entity if case.dead_letter else ""
+
+    def _failed(self, case: _Case, reason: str) -> DeadLetterResult:
+        message_id = case.dead_letter.message_id if case.dead_letter else ""
+        return DeadLetterResult(case.sequence, message_id, Result.FAILED, reason)
+
+    def _done(self, case: _Case, result: Result, detail: str, sequence: int | None, identity: str) -> None:
+        assert case.dead_letter is not None
+        assert case.message is not None
+        case.result = DeadLetterResult(case.sequence, case.dead_letter.message_id, result, detail, sequence)
+        case.entry = Entry(
+            Action.REPLAY,
+            result.value,
+            entity=self._entity(case),
+            message_id=case.dead_letter.message_id,
+            sequence=case.sequence,
+            detail=_describe(case, detail, sequence, identity, self.pipeline),
+            run=self.run,
+            # It was published before this was written: that is what the audit says if the session breaks here.
+            unconfirmed=result.value,
+        )
+
+
+def _describe(case: _Case, note: str, sequence: int | None, identity: str, pipeline: Pipeline) -> dict[str, Any]:
+    """What the audit keeps of a replay: enough to take it back."""
+    assert case.message is not None
+    before, after = case.message.payload, case.payload
+    detail: dict[str, Any] = {
+        "note": note,
+        "stream": pipeline.streams.stream,
+        "stream_sequence": sequence,
+        "stream_message": identity,
+        "digest": digest(after),
+        "edited": before != after,
+        "letter": {
+            "subject": case.message.subject,
+            "headers": dead_letter_headers(case.message),
+            "digest": digest(before),
+        },
+    }
+    if before != after:
+        detail["changes"] = diff(before, after, pipeline.schema).summary()[:_SUMMARY_LENGTH]
+        detail["letter"]["payload"] = base64.b64encode(before).decode()
+    return detail
+
+
+def _correct(case: _Case, was_there: bool | Exception) -> list[Entry]:
+    """The entry of a letter whose deletion came out otherwise than expected."""
+    assert case.result is not None
+    assert case.entry is not None
+    if was_there is True:
+        return []
+    if isinstance(was_there, Exception):
+        text = f"published, but the letter could not be deleted: {was_there}; replay it again to finish"
+        case.result = DeadLetterResult(
+            case.sequence, case.result.message_id, Result.FAILED, text, case.result.stream_sequence
+        )
+        return [_corrected(case.entry, case.entry.result, text)]
+    if case.repeated or case.result.result is Result.ALREADY:
+        case.result = DeadLetterResult(
+            case.sequence, case.result.message_id, Result.GONE, "someone else replayed it just now"
+        )
+        return [_corrected(case.entry, Result.GONE.value, case.result.detail)]
+    return [_corrected(case.entry, case.entry.result, "the letter was gone when it was to be deleted")]
+
+
+def _corrected(entry: Entry, result: str, note: str) -> Entry:
+    return Entry(
+        entry.action,
+        result,
+        entity=entry.entity,
+        message_id=entry.message_id,
+        sequence=entry.sequence,
+        detail={**entry.detail, "note": note},
+        run=entry.run,
+        event=entry.event,
+        at=entry.at,
+    )
+
+
+def digest(payload: bytes) -> str:
+    """What tells payloads apart."""
+    return f"sha256:{hashlib.sha256(payload).hexdigest()}"

@@ -1,0 +1,107 @@
+"""Posting messages through the api, and following them to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from nomnom.envelope import Status, parse_message_id
+from nomnom_control.errors import ControlError
+from nomnom_control.session.connections import Api, ApiRefused
+
+T = TypeVar("T")
+
+FINAL = frozenset({Status.COMPLETED, Status.DLQ})
+"""What a message stays, unless a person replays it."""
+_FIRST_INTERVAL, _LONGEST_INTERVAL = 0.1, 1.0
+
+
+class UnknownMessage(ControlError):  # noqa: N818
+    """A message id that neither the stream nor the database knows."""
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """The api's receipt: the message is in the stream. A ``duplicate`` was there before."""
+
+    message_id: str
+    status: Status
+    timestamp: datetime
+    duplicate: bool = False
+
+
+class State(msgspec.Struct, frozen=True):
+    """A message's status as the api tells it."""
+
+    message_id: str
+    status: Status
+    entity: str | None = None
+    received_at: datetime | None = None
+    processed_at: datetime | None = None
+    retry_count: int = 0
+    error: str | None = None
+    superseded: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Whether it stays so, unless a person replays it."""
+        return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages by way of the api. Every method raises ApiUnavailable or ApiRefused."""
+
+    _api: Api
+
+    async def post(self, text: str | bytes, *, idempotency_key: str | None = None) -> Posted:
+        """Post one message; returns once it is safe in the stream."""
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        content = text.encode() if isinstance(text, str) else text
+        response = await self._api.send("POST", "/api/ingest/message", content=content, headers=headers)
+        return _read(response.content, Posted)
+
+    async def state(self, message_id: str) -> State:
+        """A message's status; raises UnknownMessage where there is none of that id."""
+        checked = parse_message_id(message_id)
+        if checked is None:
+            raise UnknownMessage(f"{message_id!r} is no message id: expected a UUID")
+        try:
+            response = await self._api.send("GET", f"/api/ingest/status/{checked}")
+        except ApiRefused as error:
+            if error.status == 404:
+                raise UnknownMessage(f"no message {checked} is known: {error}") from error
+            raise
+        return _read(response.content, State)
+
+    async def follow(self, message_id: str, *, timeout: float | None = None) -> AsyncGenerator[State, None]:
+        """A message's status now, and again at each change, up to completed or dlq.
+
+        Ends without a final status when ``timeout`` seconds have passed.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        last: State | None = None
+        interval = _FIRST_INTERVAL
+        while True:
+            state = await self.state(message_id)
+            if state != last:
+                last, interval = state, _FIRST_INTERVAL
+                yield state
+            if state.final or (deadline is not None and loop.time() + interval > deadline):
+                return
+            await asyncio.sleep(interval)
+            interval = min(_LONGEST_INTERVAL, interval * 1.5)
+
+
+def _read(content: bytes, answer: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=answer)
+    except msgspec.DecodeError as error:
+        raise ControlError(f"the api's answer cannot be read: {error}; do its version and this one fit?") from error

@@ -1,0 +1,362 @@
+"""The parts of control's cluster environments that need no cluster: settings, names, reasons, manifests, programs."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nomnom_cli.options import Where
+from nomnom_control.environments import Progress, Step
+from nomnom_control.environments.cluster.configuration import (
+    SavedEnvironment,
+    read_settings,
+    save_environment,
+    use_environment,
+    words,
+)
+from nomnom_control.environments.cluster.manifests import read_manifest
+from nomnom_control.environments.cluster.reasons import pod_instance, pod_problem, pod_ready
+from nomnom_control.environments.cluster.saved import ClusterEnvironments, spelled
+from nomnom_control.environments.kind.addons import Addon, fit, read_addons
+from nomnom_control.environments.kind.environment import KindEnvironment
+from nomnom_control.environments.merging import merge
+from nomnom_control.errors import ControlError
+from nomnom_control.programs import ProgramError, run_lines, run_text
+
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings and a kubeconfig of the test's own."""
+    kubeconfig = tmp_path / "config"
+    names = ["kind-one", "prod", "arn:aws:eks:eu-west-1:1:cluster/big"]
+    kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": each, "context": {}} for each in names]}))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    path = tmp_path / "config folder" / "clusters.yaml"
+    monkeypatch.setenv("NOMNOM_CLUSTERS", str(path))
+    monkeypatch.delenv("NOMNOM_ENV", raising=False)
+    return path
+
+
+# Settings and names
+
+
+def test_variables_come_before_the_file_and_the_file_before_the_defaults(own_settings: Path) -> None:
+    assert read_settings({}).node_image.startswith("kindest/node:")
+    own_settings.parent.mkdir()
+    own_settings.write_text("node_image: mirror/node:1\nhelm: /opt/helm\n")
+    assert read_settings({}).node_image == "mirror/node:1"
+    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
+    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
+
+
+def test_a_misspelt_setting_is_told(own_settings: Path) -> None:
+    own_settings.parent.mkdir()
+    own_settings.write_text("nodeimage: x\n")
+    with pytest.raises(ControlError, match="nodeimage"):
+        read_settings({})
+
+
+def test_images_get_registry_and_tag() -> None:
+    settings = read_settings({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
+    assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
+
+
+def test_the_chart_its_values_and_the_add_ons_are_found_beside_the_program() -> None:
+    settings = read_settings({})
+    assert (settings.chart_folder / "Chart.yaml").is_file()
+    assert settings.values_file("dev").name == "values-dev.yaml"
+    assert settings.kind_file.is_file()
+    assert (settings.source_folder / "images" / "service.Dockerfile").is_file()
+    with pytest.raises(ControlError, match="dev"):
+        settings.values_file("nowhere")
+
+
+@given(st.lists(st.text()))
+def test_what_goes_into_one_field_comes_out_again(given: list[str]) -> None:
+    assert words(shlex.join(given)) == given
+
+
+def test_values_are_taken_apart_as_people_write_them(tmp_path: Path) -> None:
+    assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
+        r"ingress.annotations.a\.b/c=d",
+        "global.note=two words",
+    ]
+    with pytest.raises(ControlError, match="a quote is not closed"):
+        words("global.note='two")
+    file = tmp_path / "of the shop.yaml"
+    file.write_text("{}")
+    here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
+    assert here.chosen_values() == ([file], ["a.b=x y"])
+    assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
+
+
+def test_saved_environments_are_found_used_and_forgotten() -> None:
+    save_environment("shop", SavedEnvironment(context="prod", namespace="shop"))
+    found = ClusterEnvironments().find("shop")
+    assert found is not None
+    assert (found.cluster.context, found.release.namespace) == ("prod", "shop")
+    use_environment("shop")
+    assert Where().name == "shop"
+    assert Where(env="local").name == "local"
+    save_environment("shop", None)
+    assert Where().name == "local"
+    assert ClusterEnvironments().find("shop") is None
+
+
+def test_names_spell_out_cluster_namespace_and_release() -> None:
+    assert spelled("kind:one") == SavedEnvironment(kind="one")
+    assert spelled("kube:prod/shop/second") == SavedEnvironment(context="prod", namespace="shop", release="second")
+    cloud = "arn:aws:eks:eu-west-1:1:cluster/big"
+    assert spelled(f"kube:{cloud}") == SavedEnvironment(context=cloud)
+    assert spelled(f"kube:{cloud}/shop") == SavedEnvironment(context=cloud, namespace="shop")
+    with pytest.raises(ControlError, match="NAMESPACE"):
+        spelled("kind:one/a/b/c")
+
+
+def test_only_kind_clusters_and_saved_ones_are_looked_at_unasked() -> None:
+    clusters = ClusterEnvironments()
+    assert list(clusters.names()) == ["kind:one", "kube:prod", "kube:arn:aws:eks:eu-west-1:1:cluster/big"]
+    before = clusters.familiar()
+    assert [each.name for each in before] == ["kind:one"]
+    assert isinstance(before[0], KindEnvironment)
+    # It holds connections: it has to stay the same one.
+    assert clusters.familiar()[0] is before[0]
+    save_environment("shop", SavedEnvironment(context="prod"))
+    assert [each.name for each in clusters.familiar()] == ["shop", "kind:one"]
+
+
+# Reasons
+
+
+def _pod(**status: object) -> dict[str, object]:
+    return {"metadata": {"name": "pod"}, "status": {"phase": "Pending", **status}}
+
+
+def _container(**state: object) -> dict[str, object]:
+    return {"name": "c", "ready": False, "restartCount": 0, "state": {}, **state}
+
+
+def test_an_image_that_cannot_be_had_is_the_reason() -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'}}
+    assert pod_problem(_pod(containerStatuses=[_container(state=waiting)])) == (
+        'ImagePullBackOff: Back-off pulling image "x:1"'
+    )
+
+
+def test_a_crash_tells_how_it_ended() -> None:
+    ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    crash = _container(restartCount=3, lastState=ended, state={"waiting": {"reason": "CrashLoopBackOff"}})
+    assert pod_problem(_pod(containerStatuses=[crash])) == "CrashLoopBackOff (OOMKilled, exit code 137)"
+
+
+def test_a_pod_without_a_place_tells_what_is_missing() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    assert pod_problem(_pod(conditions=[condition])) == "not scheduled: 0/3 nodes are available"
+
+
+def test_a_pod_that_only_starts_has_no_trouble() -> None:
+    starting = _container(state={"waiting": {"reason": "ContainerCreating"}})
+    assert pod_problem(_pod(containerStatuses=[starting])) == ""
+
+
+def test_a_pod_that_is_leaving_is_not_ready() -> None:
+    pod = _pod(phase="Running", startTime="2026-01-01T00:00:00Z", conditions=[{"type": "Ready", "status": "True"}])
+    assert pod_ready(pod)
+    assert pod_instance(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
+    pod["metadata"] = {"name": "pod", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    assert not pod_ready(pod)
+    assert pod_instance(pod).state == "stopping"
+
+
+# Manifests and add-ons
+
+
+def test_a_manifest_is_taken_apart() -> None:
+    text = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: a}
+---
+---
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: ConfigMap, metadata: {name: b}, data: {operator: =}}
+"""
+    objects = read_manifest(text, "here")
+    assert [each["kind"] for each in objects] == ["Namespace", "ConfigMap"]
+    assert objects[1]["data"] == {"operator": "="}
+
+
+@pytest.mark.parametrize("text", ["a: [", "just a text", "{kind: Pod}"])
+def test_what_is_no_manifest_is_told(text: str) -> None:
+    with pytest.raises(ControlError, match="here is no manifest"):
+        read_manifest(text, "here")
+
+
+def test_the_add_ons_are_pinned_and_public() -> None:
+    found = {each.name: each for each in read_addons(_ROOT / "kind" / "addons.yaml")}
+    assert set(found) == {"keda", "metrics-server", "ingress"}
+    for each in found.values():
+        assert each.version in each.manifest
+        assert each.manifest.startswith("https://")
+
+
+def test_an_add_on_is_fitted_to_the_cluster() -> None:
+    pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
+    objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
+    fit(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
+    assert pod["containers"][0]["args"] == ["--one", "--two"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
+    ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
+    labels = yaml.safe_load((_ROOT / "kind" / "cluster.yaml").read_text())["nodes"][0]["labels"]
+    assert all(wanted.items() <= labels.items() for wanted in ingress.nodes.values())
+
+
+def test_a_folder_of_manifests_replaces_the_add_ons(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="no manifest"):
+        read_addons(tmp_path)
+    (tmp_path / "keda.yaml").write_text("")
+    assert [each.name for each in read_addons(tmp_path)] == ["keda"]
+
+
+# Programs and operations at once
+
+
+async def test_a_programs_lines_come_and_its_failure_says_what_it_said() -> None:
+    command = [sys.executable, "-c", "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"]
+    lines: list[str] = []
+
+    async def run() -> None:
+        async for each in run_lines(command, limit=20):
+            lines.append(each)  # noqa: PERF401 (what came before the error is looked at)
+
+    with pytest.raises(ProgramError, match=r"(?s)ended with code 3:.*two"):
+        await run()
+    assert sorted(lines) == ["one", "two"]
+
+
+async def test_a_program_that_is_missing_is_told() -> None:
+    with pytest.raises(ProgramError, match="NOMNOM_NO-SUCH-PROGRAM"):
+        await run_text(["no-such-program"])
+
+
+async def test_a_program_has_a_time_limit() -> None:
+    with pytest.raises(ProgramError, match=r"more than 0\.2 s"):
+        await run_text([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
+
+
+async def test_closing_the_lines_ends_the_program(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    program = (
+        "import pathlib, signal, sys, time\n"
+        f"def end(*_): pathlib.Path({str(told)!r}).write_text('put away'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\nprint('begun', flush=True)\ntime.sleep(60)"
+    )
+    lines = run_lines([sys.executable, "-c", program], limit=30)
+    assert await anext(lines) == "begun"
+    await lines.aclose()  # type: ignore[attr-defined]
+    assert told.read_text() == "put away"
+
+
+async def test_operations_run_at_once_and_the_first_error_ends_them() -> None:
+    ended = asyncio.Event()
+
+    async def waits() -> AsyncIterator[Progress]:
+        try:
+            yield Progress("waits", Step.STARTED)
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def fails() -> AsyncIterator[Progress]:
+        yield Progress("fails", Step.STARTED)
+        raise ControlError("as it has to")
+
+    seen: list[str] = []
+
+    async def run() -> None:
+        async for each in merge(waits(), fails()):
+            seen.append(each.step)  # noqa: PERF401 (what came before the error is looked at)
+
+    with pytest.raises(ControlError, match="as it has to"):
+        await run()
+    assert sorted(seen) == ["fails", "waits"]
+    assert ended.is_set()
+
+
+# What can be made, and done
+
+
+def test_a_kind_cluster_and_a_release_on_a_context_can_be_made() -> None:
+    found = {each.name: each for each in ClusterEnvironments().templates()}
+    assert set(found) == {"kind", "kube"}
+    made = found["kind"].make({"cluster": "one", "namespace": "nomnom", "values": "dev tpch", "set": ""})
+    assert made.location == "kind-one, namespace nomnom"
+    assert made.command("start") == "nomnom kind create one --values dev --values tpch"
+    assert made.command("destroy") == "nomnom kind delete one --yes"
+    values = {"name": "shop", "context": "prod", "namespace": "s", "release": "r", "values": "prod", "set": "a.b=1"}
+    made = found["kube"].make(values)
+    assert made.location == "prod, namespace s, release r"
+    assert made.command("start") == "nomnom install --yes --values prod --set a.b=1 --env shop"
+    assert ClusterEnvironments().find("shop") is None
+    found["kube"].keep(values)
+    again = ClusterEnvironments().find("shop")
+    assert again is not None
+    assert again.location == made.location
+
+
+def test_a_guest_on_a_kind_cluster_does_not_take_the_cluster_along() -> None:
+    (kind, _) = ClusterEnvironments().templates()
+    guest = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
+    assert guest.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
+    assert "delete the kind cluster" not in " ".join(guest.plan("destroy"))
+    assert "the kind cluster" not in " ".join(guest.losses())
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text", "problem"),
+    [
+        ("kind", "cluster", "Big One", "expected small letters"),
+        ("kube", "context", "nowhere", "the kubeconfig has kind-one, prod"),
+        ("kube", "name", "local", "an environment has that name"),
+        ("kube", "namespace", "-x", "expected small letters"),
+        ("kind", "values", "nowhere", "there is no values file nowhere"),
+        ("kind", "set", "alone", "expected name=value, found alone"),
+    ],
+)
+def test_a_wrong_choice_is_told(name: str, option: str, text: str, problem: str) -> None:
+    template = next(each for each in ClusterEnvironments().templates() if each.name == name)
+    (found,) = (each for each in template.options if each.name == option)
+    assert problem in (found.check(text) or "")
+    assert found.check(found.value) is None or not found.value
+
+
+def test_a_release_offers_its_actions_with_their_commands() -> None:
+    here = ClusterEnvironments().find("kube:prod")
+    assert here is not None
+    found = {each.name: each for each in here.actions()}
+    assert set(found) == {"upgrade", "rollback", "uninstall"}
+    assert found["upgrade"].command({"values": "dev", "set": ""}) == "nomnom upgrade --yes --values dev --env kube:prod"
+    assert found["rollback"].command({"revision": "3"}) == "nomnom rollback release 3 --env kube:prod"
+    assert found["rollback"].options[0].check("0") == "expected a number from 1 on, found 0"
+    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims stay",)
+    kind = ClusterEnvironments().find("kind:one")
+    assert kind is not None
+    assert [each.name for each in kind.actions()][-1] == "load"
+
+
+def test_another_pipeline_on_a_cluster_does_not_hide_the_first() -> None:
+    save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
+    assert "kind:one" in ClusterEnvironments().names()

@@ -1,0 +1,128 @@
+"""Long operations: one run of an environment's Progress events, kept so that a screen can come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from time import monotonic
+from typing import cast
+
+from nomnom.errors import NomnomError
+from nomnom_control.environments import Progress, Step
+
+_OUTPUT_LINES = 500
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How an operation is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What is known of one step."""
+
+    name: str
+    state: Step
+    started: float
+    text: str = ""
+    seconds: float | None = None
+    output: deque[str] = field(default_factory=lambda: deque[str](maxlen=_OUTPUT_LINES))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the step took, or has taken so far."""
+        return self.seconds if self.seconds is not None else monotonic() - self.started
+
+
+class Operation:
+    """One operation and everything that it reported; ``again`` runs it anew (done steps are then skipped)."""
+
+    def __init__(self, title: str, command: str, begin: Callable[[], AsyncIterator[Progress]]) -> None:
+        self.title = title
+        self.command = command
+        self.outcome = Outcome.RUNNING
+        self.problem = ""
+        self.steps: list[StepRecord] = []
+        self.started = monotonic()
+        self.ended: float | None = None
+        self._begin = begin
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still under way."""
+        return self.outcome is Outcome.RUNNING
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began, or that it took."""
+        return (self.ended or monotonic()) - self.started
+
+    @property
+    def now(self) -> str:
+        """The step under way."""
+        return next((each.name for each in reversed(self.steps) if each.state in (Step.STARTED, Step.OUTPUT)), "")
+
+    def cancel(self) -> None:
+        """Cancel it; the environment leaves a state that the next run can continue from."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> Outcome:
+        """Run it to its end, whichever that is. Errors are told by ``outcome`` and ``problem``."""
+        self.steps.clear()
+        self.outcome, self.problem = Outcome.RUNNING, ""
+        self.started, self.ended = monotonic(), None
+        self._task = asyncio.create_task(self._consume(), name=f"operation {self.title}")
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            self.outcome, self.problem = Outcome.CANCELLED, "cancelled"
+            own = asyncio.current_task()
+            if own is not None and own.cancelling():
+                self._task.cancel()
+                raise
+        except (NomnomError, OSError) as error:
+            self.outcome, self.problem = Outcome.FAILED, str(error)
+        except Exception as error:
+            logger.exception("operation %s", self.title)
+            self.outcome = Outcome.FAILED
+            self.problem = f"unexpected {type(error).__name__}: {error} (see the log: :log)"
+        finally:
+            self.ended = monotonic()
+        return self.outcome
+
+    async def _consume(self) -> None:
+        # An iterator of Progress is an asynchronous generator: closing it is how the operation is told to stop.
+        async with aclosing(cast("AsyncGenerator[Progress, None]", self._begin())) as events:
+            async for event in events:
+                self._record(event)
+        failed = [each for each in self.steps if each.state is Step.FAILED]
+        self.outcome = Outcome.FAILED if failed else Outcome.DONE
+        self.problem = failed[-1].text if failed else ""
+
+    def _record(self, event: Progress) -> None:
+        step = next((each for each in self.steps if each.name == event.step), None)
+        if step is None:
+            step = StepRecord(event.step, event.state, monotonic())
+            self.steps.append(step)
+        if event.state is Step.OUTPUT:
+            step.output.append(event.text)
+            return
+        step.state = event.state
+        if event.text:
+            step.text = event.text
+        if event.state in (Step.DONE, Step.FAILED, Step.SKIPPED):
+            step.seconds = event.seconds if event.seconds is not None else monotonic() - step.started

@@ -1,0 +1,1 @@
+"""How text looks: styles, themes, numbers and rates."""

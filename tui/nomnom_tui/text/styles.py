@@ -1,0 +1,101 @@
+"""The few styles that all text uses, named by what they mean, and the marks that say the same without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from rich.style import Style as RichStyle
+from textual.app import App
+from textual.color import Color
+from textual.content import Content
+
+from nomnom_control.environments import Health, Step
+
+
+class Style(StrEnum):
+    """A style of text by its meaning; the value is the style in Textual's terms."""
+
+    PLAIN = "$foreground"
+    STRONG = "bold $foreground"
+    MUTED = "$muted"
+    FAINT = "$faint"
+    ACCENT = "$accent"
+    HEADING = "bold $accent"
+    GOOD = "$success"
+    WARNING = "$warning"
+    BAD = "$error"
+    FIELD = "bold $background on $error"
+    """The very field that is wrong."""
+    MATCH = "$background on $accent"
+    """What a search found."""
+    HUE_1 = "$hue-1"
+    HUE_2 = "$hue-2"
+    HUE_3 = "$hue-3"
+    HUE_4 = "$hue-4"
+    HUE_5 = "$hue-5"
+    HUE_6 = "$hue-6"
+
+
+HUES = (Style.HUE_1, Style.HUE_2, Style.HUE_3, Style.HUE_4, Style.HUE_5, Style.HUE_6)
+"""Tones that only tell things apart (components in the logs, lines of a plot)."""
+
+
+Piece = str | tuple[str, Style]
+"""Text, or text and its tone."""
+Line = Piece | Iterable[Piece]
+"""One line of text in pieces."""
+
+MARKS: dict[Health, tuple[str, Style]] = {
+    Health.HEALTHY: ("●", Style.GOOD),
+    Health.STARTING: ("◐", Style.ACCENT),
+    Health.DEGRADED: ("▲", Style.WARNING),
+    Health.STOPPED: ("○", Style.MUTED),
+    Health.FAILED: ("✕", Style.BAD),
+}
+"""A component's health as a mark of its own shape and colour."""
+
+STEP_MARKS: dict[Step, tuple[str, Style]] = {
+    Step.STARTED: ("◐", Style.ACCENT),
+    Step.OUTPUT: ("◐", Style.ACCENT),
+    Step.DONE: ("✓", Style.GOOD),
+    Step.SKIPPED: ("·", Style.MUTED),
+    Step.FAILED: ("✕", Style.BAD),
+}
+
+
+def pieces(line: Line) -> list[tuple[str, Style]]:
+    """The line as pieces that all have a tone."""
+    if isinstance(line, str):
+        return [(line, Style.PLAIN)]
+    if isinstance(line, tuple) and len(line) == 2 and isinstance(line[1], Style):
+        return [(str(line[0]), line[1])]
+    return [(each, Style.PLAIN) if isinstance(each, str) else (str(each[0]), Style(each[1])) for each in line]
+
+
+def printable(text: str) -> str:
+    """Text that a record or a log may have brought, safe for a terminal: control characters become dots."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "·" for each in text)
+
+
+def content(*lines: Line) -> Content:
+    """These lines as what a Static shows."""
+    return Content("\n").join(Content.assemble(*((text, str(style)) for text, style in pieces(line))) for line in lines)
+
+
+class Palette:
+    """Tones as Rich styles in the app's present theme, for widgets that draw their own lines."""
+
+    def __init__(self, app: App[object]) -> None:
+        variables = app.theme_variables
+        self._styles: dict[Style, RichStyle] = {style: _style(style, variables) for style in Style}
+
+    def __getitem__(self, style: Style) -> RichStyle:
+        return self._styles[style]
+
+
+def _style(style: Style, variables: dict[str, str]) -> RichStyle:
+    bold = style.startswith("bold ")
+    names = [part.removeprefix("$") for part in style.removeprefix("bold ").split(" on ")]
+    colours = [Color.parse(variables[name]).rich_color for name in names]
+    return RichStyle(color=colours[0], bgcolor=colours[1] if len(colours) > 1 else None, bold=bold)

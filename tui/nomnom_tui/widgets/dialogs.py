@@ -1,0 +1,258 @@
+"""Dialogs over a view: asking before a change, and forms with checked fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+from nomnom_tui.app.changes import Change
+from nomnom_tui.text.styles import Line, Style, content
+
+T = TypeVar("T")
+
+
+class Dialog(ModalScreen[T]):
+    """A box over the view. ``esc`` leaves it and changes nothing."""
+
+    DEFAULT_CSS = """
+    Dialog { align: center middle; background: $background 60%; }
+    Dialog > #box {
+        width: 76; max-width: 96%; height: auto; max-height: 94%;
+        background: $raised; border: round $border; border-title-color: $accent; border-title-style: bold;
+        padding: 0 2;
+    }
+    Dialog #text { height: auto; margin: 1 0 0 0; }
+    Dialog #body { height: auto; max-height: 100%; }
+    Dialog #buttons { height: 1; margin: 1 0; align-horizontal: right; }
+    Dialog Button { height: 1; border: none; min-width: 10; margin-left: 2; padding: 0 2;
+        background: $cursor-away; color: $foreground;
+    }
+    Dialog Button:focus { background: $accent; color: $background; text-style: bold; }
+    Dialog Button.-danger:focus { background: $error; color: $background; }
+    Dialog Button:disabled { color: $faint; }
+    Dialog Input { height: 1; border: none; padding: 0 1; background: $background; }
+    Dialog Input:focus { background: $cursor; border: none; }
+    Dialog Input.-invalid { border: none; color: $error; }
+    Dialog Label { color: $muted; }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", id="dialog.leave"),
+        Binding("left,h", "app.focus_previous", "Previous", show=False, id="dialog.previous"),
+        Binding("right,l", "app.focus_next", "Next", show=False, id="dialog.next"),
+    ]
+
+    def action_leave(self) -> None:
+        """Leave without an answer."""
+        self.dismiss(None)
+
+
+class AskDialog(Dialog[bool]):
+    """Shows what a change does and what it loses, and asks."""
+
+    AUTO_FOCUS = "#typed, #no"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "yes", "Yes", id="dialog.yes"),
+        Binding("n", "leave", "No", id="dialog.no"),
+    ]
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change = change
+
+    def compose(self) -> ComposeResult:
+        """What will happen, what will be lost, the command, yes and no."""
+        change = self.change
+        lines: list[Line] = []
+        if change.loses:
+            lines.append(("This will be lost:", Style.BAD))
+            lines += [(("  ✕ ", Style.BAD), (each, Style.PLAIN)) for each in change.loses]
+        if change.plan:
+            lines += [""] if lines else []
+            lines.append(("What will happen:", Style.MUTED))
+            lines += [((f"  {at}. ", Style.MUTED), (each, Style.PLAIN)) for at, each in enumerate(change.plan, start=1)]
+        lines += ["", (("$ ", Style.MUTED), (change.command, Style.ACCENT))]
+        with Vertical(id="box") as box:
+            box.border_title = change.title
+            with VerticalScroll(id="body", can_focus=False):
+                yield Static(content(*lines), id="text")
+                if change.typed:
+                    yield Label(f"\nType {change.typed} to go on")
+                    yield Input(id="typed")
+            with Horizontal(id="buttons"):
+                yield Button("No (n)", id="no", compact=True)
+                yield Button(
+                    "Yes (y)",
+                    id="yes",
+                    disabled=bool(change.typed),
+                    classes="-danger" if change.loses else "",
+                    compact=True,
+                )
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """``y`` is not enough where a word has to be typed."""
+        return self.change.typed is None if action == "yes" else True
+
+    def action_yes(self) -> None:
+        """Go on."""
+        self.dismiss(True)
+
+    @on(Input.Changed, "#typed")
+    def _typed(self, event: Input.Changed) -> None:
+        self.query_one("#yes", Button).disabled = event.value != self.change.typed
+
+    @on(Input.Submitted, "#typed")
+    def _submitted(self, event: Input.Submitted) -> None:
+        if event.value == self.change.typed:
+            self.dismiss(True)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+
+class ChoiceDialog(Dialog[str | None]):
+    """A few things to choose one from, each with a line about it; the answer is the name of one."""
+
+    DEFAULT_CSS = """
+    ChoiceDialog OptionList {
+        height: auto; max-height: 20; margin: 1 0; border: none; padding: 0; background: $raised;
+    }
+    ChoiceDialog OptionList:focus { border: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "down", "Down", show=False, id="choice.down"),
+        Binding("k", "up", "Up", show=False, id="choice.up"),
+    ]
+
+    def __init__(self, title: str, choices: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._title, self._choices = title, choices
+
+    def compose(self) -> ComposeResult:
+        """The list."""
+        width = max(len(name) for name, _ in self._choices) + 2
+        with Vertical(id="box") as box:
+            box.border_title = self._title
+            yield OptionList(
+                *(
+                    Option(content(((name.ljust(width), Style.STRONG), (told, Style.MUTED))), id=name)
+                    for name, told in self._choices
+                )
+            )
+
+    def action_down(self) -> None:
+        """To the next one."""
+        self.query_one(OptionList).action_cursor_down()
+
+    def action_up(self) -> None:
+        """To the one before."""
+        self.query_one(OptionList).action_cursor_up()
+
+    @on(OptionList.OptionSelected)
+    def _selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a form. ``check`` returns what is wrong with a value, or None."""
+
+    name: str
+    label: str
+    value: str = ""
+    hint: str = ""
+    check: Callable[[str], str | None] = lambda _: None
+
+
+class FormDialog(Dialog[dict[str, str] | None]):
+    """Fields that are checked while typing, and what will happen with their present values."""
+
+    def __init__(
+        self,
+        title: str,
+        fields: Sequence[Field],
+        preview: Callable[[Mapping[str, str]], Sequence[Line]],
+        submit: str = "Go on",
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._fields = fields
+        self._preview = preview
+        self._submit = submit
+
+    DEFAULT_CSS = """
+    FormDialog .field { height: 1; margin-top: 1; }
+    FormDialog .field Label { width: 16; }
+    FormDialog .field Input { width: 1fr; }
+    FormDialog .said { height: 1; padding-left: 17; color: $muted; }
+    FormDialog .said.-wrong { color: $error; }
+    FormDialog #preview { height: auto; margin-top: 1; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """The fields, each with its hint or fault below, the preview, the buttons."""
+        with Vertical(id="box") as box:
+            box.border_title = self._title
+            with VerticalScroll(id="body", can_focus=False):
+                for each in self._fields:
+                    with Horizontal(classes="field"):
+                        yield Label(each.label)
+                        yield Input(each.value, id=f"field-{each.name}")
+                    yield Static(each.hint, classes="said", id=f"said-{each.name}", markup=False)
+                yield Static(id="preview")
+            with Horizontal(id="buttons"):
+                yield Button(self._submit, id="submit", compact=True)
+                yield Button("Leave", id="leave", compact=True)
+
+    def on_mount(self) -> None:
+        """Check what is there to begin with."""
+        self._check()
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The present values."""
+        return {each.name: self.query_one(f"#field-{each.name}", Input).value.strip() for each in self._fields}
+
+    def _check(self) -> bool:
+        values = self.values
+        right = True
+        for each in self._fields:
+            problem = each.check(values[each.name])
+            said = self.query_one(f"#said-{each.name}", Static)
+            # Nothing typed yet is no fault to point at: the hint says what is expected.
+            told = problem if values[each.name] or not each.hint else None
+            said.update(f"✕ {told}" if told else each.hint)
+            said.set_class(told is not None, "-wrong")
+            right = right and problem is None
+        self.query_one("#submit", Button).disabled = not right
+        if right:
+            self.query_one("#preview", Static).update(content(*self._preview(values)))
+        return right
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self._check()
+
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        if self._check():
+            self.dismiss(self.values)
+
+    @on(Button.Pressed, "#submit")
+    def _go(self) -> None:
+        if self._check():
+            self.dismiss(self.values)
+
+    @on(Button.Pressed, "#leave")
+    def _leave(self) -> None:
+        self.dismiss(None)
