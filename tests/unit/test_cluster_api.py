@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from conftest import free_port
-from kubernetes_stage import BIG, ApiServer, Authority, Plugin, Proxy, Request, inline, kubeconfig
+from kubernetes_harness import BIG, ApiServer, Authority, Plugin, Proxy, Request, inline, kubeconfig
 from nomnom_control.environments.cluster import api
 from nomnom_control.environments.cluster import kubeconfig as kubeconfigs
 from nomnom_control.environments.cluster.api import Cluster, ClusterRefused, ClusterUnavailable
