@@ -1,4 +1,4 @@
-"""The chart test: send a record, wait until it is completed, read the dashboard. Exits with 1 and a reason on failure."""
+"""The chart test: send a record, wait until it completes, read the dashboard. Exits with 1 and a reason on failure."""
 
 import json
 import os
