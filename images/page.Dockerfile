@@ -11,7 +11,7 @@ COPY services/dashboard/web ./
 RUN npm run build
 
 FROM ${NGINX_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
 LABEL org.opencontainers.image.title="nomnom dashboard frontend" \

@@ -12,7 +12,7 @@ RUN python -m venv --without-pip /opt/nomnom
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['${SERVICE}'], sep='\n')" > wanted.txt \
  && python -m pip --python /opt/nomnom/bin/python install -r wanted.txt -c constraints.txt
-COPY README.md hatch_build.py ./
+COPY README.md LICENSE hatch_build.py ./
 COPY helm/nomnom/files/schemas schemas
 COPY core core
 COPY services/${SERVICE}/nomnom_${SERVICE} services/${SERVICE}/nomnom_${SERVICE}
@@ -25,7 +25,7 @@ RUN NOMNOM_PAGE=skip python -m pip --python /opt/nomnom/bin/python install --no-
 
 FROM ${PYTHON_IMAGE}
 ARG SERVICE
-ARG VERSION=0.1.0
+ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
 LABEL org.opencontainers.image.title="nomnom ${SERVICE}" \
