@@ -1,7 +1,7 @@
 """Build hook: adds the dashboard's web UI, the Helm chart and the kind configuration to the wheel.
 
-An editable install builds the web UI in place and uses the other files from the work tree. NOMNOM_PAGE=skip omits the web
-UI, which is not needed if only a service is installed.
+An editable install builds the web UI in place and uses the other files from the work tree. NOMNOM_PAGE=skip omits the
+web UI, which is not needed if only a service is installed.
 """
 
 from __future__ import annotations

@@ -244,7 +244,10 @@ def test_routes_are_the_longest_first_and_not_rewritten() -> None:
         (("--set", "keda.install=true"), "KEDA's chart is missing"),
         (("--set", "database.sslMode=verify-full"), "database.caSecret: sslMode verify-full requires the Secret"),
         (("--set", "ingestion.api.autoscaling.minReplicas=12"), "api: autoscaling.minReplicas (12) must not exceed"),
-        (("--set", "monitoring.prometheusRule.enabled=true,dashboard.enabled=false"), "the alerts use metrics of the dashboard"),
+        (
+            ("--set", "monitoring.prometheusRule.enabled=true,dashboard.enabled=false"),
+            "the alerts use metrics of the dashboard",
+        ),
         (("--set", "setup.wait=0"), "minimum: got 0, want 1"),
         (("--set", "nats.external.servers={nats://a:4222}"), "does not match pattern"),
         (("--set-json", 'ingestion.api.extraEnv=[{"nmae":"X"}]'), "additional properties 'nmae' not allowed"),
