@@ -62,7 +62,7 @@ class Stage:
 
     @property
     def users(self) -> list[str]:
-        """Who each request came from."""
+        """The user of each request."""
         return [each.user for each in self.server.requests]
 
 
@@ -557,7 +557,7 @@ async def test_bytes_go_through_a_forward_in_both_directions(stage: Stage) -> No
     assert stage.server.received == 8 + BIG
 
 
-async def test_an_orderly_end_is_no_trouble_and_an_error_of_the_node_is(stage: Stage) -> None:
+async def test_an_orderly_end_is_not_a_problem_and_an_error_of_the_node_is(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster:
         async with forwarded(cluster, "it") as (forward, reader, writer):
             writer.write(b"end")
@@ -573,7 +573,7 @@ async def test_an_orderly_end_is_no_trouble_and_an_error_of_the_node_is(stage: S
             assert "no tunnel to shop/it (HTTP 404)" in (forward.problem or "")
 
 
-# Being a good guest
+# Closing
 
 
 @pytest.mark.usefixtures("closed_in_order")
