@@ -297,7 +297,7 @@ class DeadLettersView(View):
             return
         dead_letter = self._table.current
         failed = None if dead_letter is None else failed_field(dead_letter.error)
-        hint = f"{failed or 'field'}=value or tag.field=value; separate with spaces"
+        hint = f"{failed or 'field'}=value [tag.field=value …]"
         form = FormDialog(
             f"Fix fields of {selected.description}",
             [Field("fields", "Set", "", hint, fields_problem)],

@@ -100,7 +100,7 @@ class MessagesView(View):
             self._turned = None
         self._table.set_neighbours(previous=len(self._page_starts) > 1, next=len(messages) == PAGE)
         status = [] if self._status is None else [("  only ", Style.MUTED), (self._status.value, Style.ACCENT)]
-        pending = ("  pending ones: press 3 ", Style.MUTED)
+        pending = ("  press 3 for pending messages ", Style.MUTED)
         self.query_one("#messages", Panel).retitle("Recently processed messages", *status, pending)
 
     @on(PagedTable.Turned)

@@ -150,7 +150,7 @@ class StreamMessagesView(View):
         self._table.set_neighbours(previous=has_previous, next=has_next)
         keys = page_keys(previous=has_previous, next=has_next)
         beside.append((f"  {keys} ", Style.MUTED))
-        self.query_one("#page", Panel).retitle(f"Messages of {self.stream}", *beside)
+        self.query_one("#page", Panel).retitle(self.stream, *beside)
 
     def _neighbours(self, shown: Shown) -> tuple[bool, bool]:
         """Return whether there is a previous and a next page in the current order."""
