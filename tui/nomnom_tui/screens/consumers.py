@@ -68,7 +68,7 @@ class ConsumersView(View):
         self._readings: dict[Key, deque[Reading]] = {}
         self._plot: TimePlot | None = None
         self._table: LiveTable[ConsumerReport] = LiveTable(
-            self._columns(), key=key, id="table", empty="no consumers; nomnom up creates the workers' consumer"
+            self._columns(), key=key, id="table", empty="no consumers; run nomnom setup"
         )
         self._properties = PropertyTable(id="about")
 

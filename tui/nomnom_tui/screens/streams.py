@@ -55,7 +55,7 @@ class StreamsView(View):
             self._columns(),
             key=lambda each: each.name,
             id="table",
-            empty="no streams; nomnom up creates them",
+            empty="no streams; run nomnom setup",
             enter_label="Messages",
         )
         self._properties = PropertyTable(id="about")
