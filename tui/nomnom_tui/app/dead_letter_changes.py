@@ -97,7 +97,7 @@ def delete_change(session: Session, targets: Targets) -> Change:
         f"Delete {targets.title}",
         session.command(f"dlq delete {targets.options}"),
         act=act,
-        losses=(f"{targets.description}, never processed; the audit log keeps a record of each",),
+        losses=(f"{targets.description}, never processed (kept in the audit log only)",),
         confirm_text=None if targets.count == 1 else str(targets.count),
         timeout=120,
     )

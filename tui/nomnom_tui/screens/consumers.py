@@ -282,11 +282,11 @@ def key(report: ConsumerReport) -> Key:
 
 
 def remaining(report: ConsumerReport) -> str:
-    """Describe the remaining time of a pause and its end."""
+    """Describe the end of a pause and the remaining time."""
     seconds = report.pause_remaining / 1e9
     if seconds > _FOREVER.total_seconds():
         return "until resumed"
-    return f"for another {figures.duration(seconds)}, until {figures.clock(report.paused_until)}"
+    return f"until {figures.clock(report.paused_until)} ({figures.duration(seconds)} left)"
 
 
 def parse_duration(text: str) -> float | None:

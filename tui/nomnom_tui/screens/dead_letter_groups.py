@@ -86,7 +86,10 @@ class DeadLetterGroupsView(View):
         words = [(f"  {self._words} ", Style.ACCENT)] if self._words else []
         total = sum(each.count for each in groups)
         self.query_one("#groups", Panel).retitle(
-            f"{len(groups):,} groups by {self._grouping}", f"{total:,} dead letters", *words, *scan
+            f"{len(groups):,} group{'' if len(groups) == 1 else 's'} by {self._grouping}",
+            f"{total:,} dead letter{'' if total == 1 else 's'}",
+            *words,
+            *scan,
         )
 
     def action_by(self) -> None:

@@ -102,7 +102,7 @@ class DryRunView(View):
             beside.append((f"  ◐ of {self._targets.count:,}", Style.ACCENT))
         edited = [] if self._edit is None else ["edited" if self._edit.payload is not None else _fields(self._edit)]
         tested = ["tested in PostgreSQL"] if self._in_database else []
-        panel.retitle(f"Dry run of {self._targets.title}", *edited, *tested, *beside, (" ", Style.PLAIN))
+        panel.retitle(f"Dry run of {self._targets.title}", *beside, *tested, *edited)
 
     def action_test_in_database(self) -> None:
         """Also write each dead letter's rows to PostgreSQL, in a transaction that is rolled back."""

@@ -161,7 +161,7 @@ class MessagesView(View):
             "Follow a message",
             [Field("id", "Message ID", "", "a UUID, as returned by the API", _id_problem)],
             lambda _: (),
-            "Go",
+            "Follow",
         )
         self.nomnom.push_screen(form, lambda values: None if values is None else self._follow(values["id"]))
 

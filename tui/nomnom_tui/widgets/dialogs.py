@@ -19,6 +19,12 @@ from nomnom_tui.text.styles import Line, Style, content
 
 T = TypeVar("T")
 
+_HEIGHT = 0.94
+_FRAME = 5
+"""Lines of a dialog besides its body: the border, and the buttons with their margins."""
+_LABEL = 16
+"""Minimum width of the labels of a form."""
+
 
 class Dialog(ModalScreen[T]):
     """A box over the view. ``esc`` closes it without changing anything."""
@@ -50,6 +56,11 @@ class Dialog(ModalScreen[T]):
         Binding("left,h", "app.focus_previous", "Previous", show=False, id="dialog.previous"),
         Binding("right,l", "app.focus_next", "Next", show=False, id="dialog.next"),
     ]
+
+    def on_resize(self) -> None:
+        """Limit the body's height so that the buttons stay visible."""
+        if self.query("#buttons"):
+            self.query_one("#body").styles.max_height = max(1, int(self.size.height * _HEIGHT) - _FRAME)
 
     def action_leave(self) -> None:
         """Close without a result."""
@@ -192,23 +203,27 @@ class FormDialog(Dialog[dict[str, str] | None]):
 
     DEFAULT_CSS = """
     FormDialog .field { height: 1; margin-top: 1; }
-    FormDialog .field Label { width: 16; }
     FormDialog .field Input { width: 1fr; }
-    FormDialog .hint { height: 1; padding-left: 17; color: $muted; }
+    FormDialog .hint { height: 1; color: $muted; }
     FormDialog .hint.-invalid { color: $error; }
     FormDialog #preview { height: auto; margin-top: 1; }
     """
 
     def compose(self) -> ComposeResult:
         """The fields, each with its hint or error below, the preview, and the buttons."""
+        width = max((_LABEL, *(len(each.label) + 1 for each in self._fields)))
         with Vertical(id="box") as box:
             box.border_title = self._title
             with VerticalScroll(id="body", can_focus=False):
                 for each in self._fields:
                     with Horizontal(classes="field"):
-                        yield Label(each.label)
+                        label = Label(each.label)
+                        label.styles.width = width
+                        yield label
                         yield Input(each.value, id=f"field-{each.name}")
-                    yield Static(each.hint, classes="hint", id=f"hint-{each.name}", markup=False)
+                    hint = Static(each.hint, classes="hint", id=f"hint-{each.name}", markup=False)
+                    hint.styles.padding = (0, 0, 0, width + 1)
+                    yield hint
                 yield Static(id="preview")
             with Horizontal(id="buttons"):
                 yield Button(self._submit, id="submit", compact=True)

@@ -18,7 +18,7 @@ PAGE = 100
 
 def page_keys(*, previous: bool, next: bool) -> str:
     """Return the paging keys for a panel title, without those of missing pages."""
-    return "  ".join(text for text, exists in (("[ previous", previous), ("] next", next)) if exists)
+    return "  ".join(text for text, exists in (("[ prev", previous), ("] next", next)) if exists)
 
 
 class PagedTable(LiveTable[R]):
