@@ -52,9 +52,9 @@ def test_every_alert_leads_to_an_existing_screen() -> None:
         "database error",
         "MESSAGES is 90% full; a full stream rejects messages",
         "MESSAGESDLQ is 90% full; a full stream rejects messages",
-        "900 messages pending, the oldest for 2m",
+        "900 messages pending, oldest 2m",
         "consumer workers is paused",
-        "42 dead letters, the oldest 2m old",
+        "42 dead letters, oldest 2m",
         "autoscaling is paused at 2 workers",
     }
     without_workers = alerts(replace(heartbeat, scaling=replace(SCALING, ready=0)), overview)

@@ -58,12 +58,12 @@ def _from_figures(heartbeat: Heartbeat, overview: Overview) -> list[Alert]:
     if lag and heartbeat.scaling is not None and heartbeat.scaling.ready == 0:
         found.append(Alert(Health.DEGRADED, f"{figures.count(lag)} messages pending, no worker ready", "workers"))
     elif lag and oldest is not None and oldest > _OLD:
-        text = f"{figures.count(lag)} messages pending, the oldest for {figures.duration(oldest)}"
+        text = f"{figures.count(lag)} messages pending, oldest {figures.duration(oldest)}"
         found.append(Alert(Health.DEGRADED, text, "workers"))
     if overview.consumer is not None and overview.consumer.paused:
         found.append(Alert(Health.DEGRADED, f"consumer {overview.consumer.name} is paused", "consumers"))
     if overview.dead_letters:
-        oldest_text = f", the oldest {figures.duration(overview.oldest_dead)} old" if overview.oldest_dead else ""
+        oldest_text = f", oldest {figures.duration(overview.oldest_dead)}" if overview.oldest_dead else ""
         noun = "dead letter" if overview.dead_letters == 1 else "dead letters"
         text = f"{figures.count(overview.dead_letters)} {noun}{oldest_text}"
         found.append(Alert(Health.DEGRADED, text, "dead-letters"))

@@ -182,7 +182,7 @@ def purge_change(view: View, report: StreamReport) -> Change:
         if pending
         else "the payload and headers of every dead letter; they cannot be recovered"
     )
-    oldest = f", the oldest {figures.age(state.oldest)} old" if state.oldest else ""
+    oldest = f", oldest {figures.age(state.oldest)}" if state.oldest else ""
     return Change(
         f"Purge {name}",
         view.session.command(f"stream purge {name}"),
