@@ -175,7 +175,7 @@ async def show(pilot: Pilot[int], keys: str) -> None:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-@pytest.mark.parametrize(("name", "keys"), [("dead-letters", "5"), ("messages", "7"), ("letter-editor", "5 e")])
+@pytest.mark.parametrize(("name", "keys"), [("dead-letters", "5"), ("messages", "7"), ("dead-letter-editor", "5 e")])
 async def test_screens(size: tuple[int, int], name: str, keys: str) -> None:
     app = dead_letter_app()
     async with app.run_test(size=size) as pilot:
@@ -187,13 +187,13 @@ async def test_screens(size: tuple[int, int], name: str, keys: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("letter", "5 enter"),
-        ("letter-groups", "5 b"),
-        ("letter-dry-run", "5 space space space d"),
-        ("letter-filter", "5 slash e n t i t y colon o r d e r s"),
-        ("letter-mend", "5 m"),
+        ("dead-letter", "5 enter"),
+        ("dead-letter-groups", "5 b"),
+        ("dead-letter-dry-run", "5 space space space d"),
+        ("dead-letter-filter", "5 slash e n t i t y colon o r d e r s"),
+        ("dead-letter-fix", "5 m"),
         ("audit", "5 a"),
-        ("delete-letters", "5 X"),
+        ("delete-dead-letters", "5 X"),
         ("post", "7 n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n"),
         ("message", "7 enter"),
     ],

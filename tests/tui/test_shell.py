@@ -335,7 +335,7 @@ async def test_operation_is_cancelled_and_retried() -> None:
     async with opened(environment) as (app, pilot, _):
         await go(app, pilot, "6")
         await pilot.press("R", "y")
-        await until(lambda: app.operations and app.operations[-1].now == "second")
+        await until(lambda: app.operations and app.operations[-1].current_step == "second")
         operation = app.operations[-1]
         await pilot.press("escape")
         assert isinstance(app.screen, WorkersView)

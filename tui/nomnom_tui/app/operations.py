@@ -71,7 +71,7 @@ class Operation:
         return (self.ended or monotonic()) - self.started
 
     @property
-    def now(self) -> str:
+    def current_step(self) -> str:
         """The name of the running step, or an empty string."""
         return next((each.name for each in reversed(self.steps) if each.state in (Step.STARTED, Step.OUTPUT)), "")
 

@@ -82,7 +82,7 @@ class TopBar(Bar):
             parts.append([("read-only", Style.WARNING)])
         for operation in app.operations:
             if operation.running:
-                step = f": {operation.now}" if operation.now else ""
+                step = f": {operation.current_step}" if operation.current_step else ""
                 parts.append([("◐ ", Style.ACCENT), (f"{operation.title}{step}", Style.PLAIN)])
         if heartbeat.problem is not None:
             parts.append([("▲ ", Style.WARNING), ("no response", Style.PLAIN)])

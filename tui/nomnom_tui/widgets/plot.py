@@ -118,7 +118,7 @@ class TimePlot(PlotextPlot):
             for each in lines:
                 points = [(-ago, value) for ago, value in each.points if ago <= self.span]
                 if each.marker != BRAILLE:
-                    points = _held(points, self.span / max(1, self.size.width))
+                    points = _hold_values(points, self.span / max(1, self.size.width))
                 if points:
                     xs, ys = zip(*points, strict=True)
                     # Braille lines join their points; character lines hold each value, or steps would become bars.
@@ -133,13 +133,13 @@ class TimePlot(PlotextPlot):
         return Color.parse(self.app.theme_variables[style.rpartition("$")[2]]).rgb
 
 
-def _held(points: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
+def _hold_values(points: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
     """Fill the gaps between points: a value holds until the next one, at most _HOLD_SECONDS."""
-    held: list[tuple[float, float]] = []
+    filled: list[tuple[float, float]] = []
     for (at, value), (after, _) in pairwise([*points, (0.0, 0.0)]):
         until = min(after, at + _HOLD_SECONDS)
-        held += [(at + number * step, value) for number in range(max(1, ceil((until - at) / step)))]
-    return held
+        filled += [(at + number * step, value) for number in range(max(1, ceil((until - at) / step)))]
+    return filled
 
 
 def _ago(seconds: float) -> str:
