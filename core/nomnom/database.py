@@ -67,7 +67,7 @@ async def _apply_files(connection: asyncpg.Connection, applied: Mapping[str, str
             done.append(f"migration {name}: applied")
         elif applied[name] != checksum:
             raise MigrationError(
-                f"checksum mismatch for migration {name}: it was applied by a different build of nomnom"
+                f"checksum mismatch for migration {name}: it was applied by another build of nomnom; use that one"
             )
     return done
 
@@ -80,7 +80,7 @@ async def _migrate_entity(connection: asyncpg.Connection, entity: Entity) -> lis
     else:
         if missing := {"received_at", "message_id"} - present.keys():
             raise MigrationError(
-                f"table {entity.table} exists but has no column {missing.pop()}; rename it, or set another table in the schema"
+                f"table {entity.table} exists but has no column {missing.pop()}; rename it, or change the table in the schema"
             )
         steps = [step for each in entity.fields for step in _column_steps(table, each, present.get(each.name))]
         if gone := present.keys() - entity.index.keys() - {"received_at", "message_id"}:
