@@ -140,7 +140,7 @@ def replay_headers(envelope: Envelope, payload: bytes) -> dict[str, str]:
 
 
 def dead_headers(envelope: Envelope, reason: Reason, error: str, attempts: int, failed_at: datetime) -> dict[str, str]:
-    """The headers of a dead letter. The deduplication id names message and replay: one letter for each life."""
+    """The headers of a dead letter. Its deduplication id names the message and its replay generation."""
     return {
         MSG_ID: f"{envelope.message_id}.{envelope.replays}.dead",
         RECEIVED_AT: str(to_microseconds(envelope.received_at)),

@@ -29,7 +29,7 @@ _KEEP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message in the stream: no worker has finished it in this life."""
+    """A message in the stream: no worker has finished this replay generation of it."""
 
     entity: str
     received_at: datetime | None
@@ -82,7 +82,7 @@ class Statuses:
     async def _of_row(self, row: Any) -> MessageState:
         status, note = Status(row["status"]), None
         if status is Status.DLQ:
-            # Replayed, it waits in the stream again: the row still speaks of its life before.
+            # Replayed, it waits in the stream again: the row still describes the generation before.
             try:
                 waiting = await self._waiting(str(row["message_id"]))
             except UnavailableError as away:

@@ -105,7 +105,7 @@ class MessageSummary(Struct, frozen=True):
     seconds: float | None
     """From accepted to processed."""
     attempts: int
-    """Failed attempts of its present life."""
+    """Failed attempts since it was accepted, or last replayed."""
     error: str | None
     superseded: bool
     replays: int
