@@ -80,7 +80,7 @@ async def _migrate_entity(connection: asyncpg.Connection, entity: Entity) -> lis
     else:
         if missing := {"received_at", "message_id"} - present.keys():
             raise MigrationError(
-                f"table {entity.table} exists but has no column {missing.pop()}; rename it, or change the table in the schema"
+                f"table {entity.table} has no column {missing.pop()}; rename it, or change the schema's table"
             )
         steps = [step for each in entity.fields for step in _column_steps(table, each, present.get(each.name))]
         if gone := present.keys() - entity.index.keys() - {"received_at", "message_id"}:

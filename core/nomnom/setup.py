@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
 
 import asyncpg
-import nats
 from nats.errors import Error as NatsError
 
+from nomnom.connections.errors import NatsUnavailable
+from nomnom.connections.nats import NatsConnection
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
+from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
 from nomnom.settings import Seconds, Settings, without_secrets
 from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
-T = TypeVar("T")
 _log = logger(__name__)
-_PAUSE = 0.5
+_RETRY = RetryPolicy(first=0.25, longest=1.0)
 _TRANSIENT = (
     OSError,
     NatsError,
+    NatsUnavailable,
     StreamsNotReadyError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -69,20 +70,12 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     done: list[str] = []
 
     async def streams() -> None:
-        client = await nats.connect(
-            settings.nats_url,
-            allow_reconnect=False,
-            # nats-py tries each server this many times, 2 s apart, even with allow_reconnect=False.
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=5,
-            error_cb=_ignore,
-            inbox_prefix=settings.nats_inbox_prefix,
-        )
+        nats = NatsConnection(settings.nats_url, "nomnom-setup", inbox_prefix=settings.nats_inbox_prefix)
         try:
+            client = await nats.connect()
             done.extend(await ensure_streams(client.jetstream(timeout=10), settings.streams))
         finally:
-            await client.close()
+            await nats.close()
 
     async def tables() -> None:
         connection = await asyncpg.connect(settings.database_url, timeout=5)
@@ -92,8 +85,8 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
         finally:
             await connection.close()
 
-    await _retry(streams, wait, "NATS", settings.nats_url)
-    await _retry(tables, wait, "PostgreSQL", settings.database_url)
+    await _ready(streams, wait, "NATS", settings.nats_url)
+    await _ready(tables, wait, "PostgreSQL", settings.database_url)
     return done
 
 
@@ -109,17 +102,10 @@ def main() -> None:
         _log.info(each)
 
 
-async def _retry(step: Callable[[], Awaitable[T]], wait: float, what: str, url: str) -> T:
-    deadline = asyncio.get_running_loop().time() + wait
-    while True:
-        try:
-            return await step()
-        except _TRANSIENT as error:
-            if asyncio.get_running_loop().time() >= deadline:
-                problem = str(error) or type(error).__name__
-                raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error
-            await asyncio.sleep(_PAUSE)
-
-
-async def _ignore(_: Exception) -> None:
-    """Ignore the error callback of nats-py: the same error is also raised."""
+async def _ready(step: Callable[[], Awaitable[None]], wait: float, what: str, url: str) -> None:
+    """Do a step once its server is ready; raises SetupError if that takes longer than ``wait`` seconds."""
+    try:
+        await retry(step, _RETRY, _TRANSIENT, within=wait)
+    except _TRANSIENT as error:
+        problem = error.reason if isinstance(error, NatsUnavailable) else str(error) or type(error).__name__
+        raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error

@@ -108,7 +108,7 @@ async def test_a_worker_whose_servers_are_away_ends_at_once(deployment: Deployme
         async with asyncio.timeout(5):
             assert await running.process.wait() == 0
     said = (tmp_path / "log").read_text()
-    assert "NATS cannot be used" in said
+    assert "NATS is unavailable" in said
     assert "PostgreSQL cannot be used" in said
     assert "Traceback" not in said
     assert "hush" not in said

@@ -41,14 +41,14 @@ def message(payload: bytes = ORDER.encode(), number: int = 1, long: bool = False
 def test_both_forms_of_ack_subject_are_read(long: bool) -> None:
     readings = Reader(Grammar(TPCH), 3).read([message(long=long), message(long=long, number=2)])
     assert [each.number for each in readings.sound] == [1, 2]
-    assert (readings.repeats, readings.pending) == (1, 9)
+    assert (readings.redeliveries, readings.pending) == (1, 9)
 
 
 @pytest.mark.parametrize("long", [False, True])
 def test_a_message_without_an_envelope_gets_the_same_one_each_time(long: bool) -> None:
     reader = Reader(Grammar(TPCH), 3)
     strange = [reader.read([message(long=long, number=number, subject="messages.ingest.x")]) for number in (1, 9)]
-    first, second = (each.strangers[0] for each in strange)
+    first, second = (each.malformed[0] for each in strange)
     assert first.reason is Reason.ENVELOPE
     assert first.delivery.envelope == second.delivery.envelope
     assert first.delivery.envelope.received_at == datetime.fromtimestamp(1_700_000_000, UTC)
@@ -57,7 +57,7 @@ def test_a_message_without_an_envelope_gets_the_same_one_each_time(long: bool) -
 def test_messages_delivered_often_are_not_parsed() -> None:
     readings = Reader(Grammar(TPCH), 3).read([message(number=2), message(number=3), message(b"\xff", number=4)])
     assert [each.number for each in readings.sound] == [2]
-    assert [(each.number, each.records) for each in readings.frequent] == [(3, []), (4, [])]
+    assert [(each.number, each.records) for each in readings.redelivered] == [(3, []), (4, [])]
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))

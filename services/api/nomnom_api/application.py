@@ -50,10 +50,10 @@ class Api:
             settings, schema, self._access, self._bodies, self.publisher, Clock(), self.metrics, self._is_stopping
         )
         self._messages, self._batches = Messages(intake), Batches(intake)
-        self._statuses = Statuses(settings.streams, self.publisher.link, self.database)
-        self._probe = Probe(settings.nats_stream, self.publisher.link, self.database, self._is_stopping)
+        self._statuses = Statuses(settings.streams, self.publisher.client, self.database)
+        self._probe = Probe(settings.nats_stream, self.publisher.client, self.database, self._is_stopping)
         self._documents = Documents(settings, schema)
-        self.metrics.watch(lambda: self.publisher.in_flight, lambda: self.publisher.link.connected)
+        self.metrics.watch(lambda: self.publisher.in_flight, lambda: self.publisher.nats.connected)
         self.application = self._application()
 
     async def start(self, _: Application) -> None:

@@ -17,8 +17,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from nomnom.connections.errors import NatsUnavailable
+from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import headers, new_message_id
 from nomnom.tasks import end
+from nomnom.telemetry import logger
 from nomnom_api.errors import (
     ApiError,
     BusyError,
@@ -27,9 +30,9 @@ from nomnom_api.errors import (
     UnavailableError,
     UnconfirmedError,
 )
-from nomnom_api.link import Link
 from nomnom_api.settings import ApiSettings
 
+_log = logger(__name__)
 _SWEEP = 0.1
 _REPEAT = "repeat it with the same Idempotency-Key"
 _NO_RESPONDERS = "503"
@@ -71,7 +74,7 @@ HEADER_SIZE = _wire_size()
 
 
 class Publisher:
-    """Publishes over a Link and settles each message once: with JetStream's ack, or with why there is none."""
+    """Publishes, and finalizes each message once: with JetStream's ack, or with the reason why there is none."""
 
     # Kept: before Python 3.12 to ask which loop runs is a system call.
     _loop: asyncio.AbstractEventLoop
@@ -89,7 +92,18 @@ class Publisher:
         self._now: Callable[[], float] = time.monotonic
         self.singles = 0
         """Messages of :meth:`publish` that wait for their acks."""
-        self.link = Link(settings, self._subscribe, self._fail_all)
+        self.nats = NatsConnection(
+            settings.nats_url,
+            "nomnom-api",
+            inbox_prefix=settings.nats_inbox_prefix,
+            prepare=self._subscribe,
+            log=_log,
+            # Subjects are made of the schema's names and UUIDs alone.
+            checked_subjects=True,
+            # 0: publishing never waits for a flush; NOMNOM_API_MAX_BUFFER limits what is buffered instead.
+            pending_size=0,
+        )
+        self.nats.watchers.append(self._fail_all)
 
     @property
     def in_flight(self) -> int:
@@ -101,14 +115,22 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._sweeping = asyncio.create_task(self._sweep(), name="ack timeouts")
-        self.link.start()
+        self.nats.start()
 
     async def close(self) -> None:
         """Wait for the acks that are still to come, then close the connection."""
         while self._waiting:  # noqa: ASYNC110  the sweep empties it, once, at the end
             await asyncio.sleep(_SWEEP)
         await end(self._sweeping)
-        await self.link.close()
+        await self.nats.close()
+
+    def client(self) -> Client:
+        """The connected client; raises UnavailableError, at once, while there is none."""
+        try:
+            return self.nats.client()
+        except NatsUnavailable as error:
+            text = f"NATS at {self.nats.address} is unavailable: {error.reason}; try again"
+            raise UnavailableError(text) from error
 
     async def publish(self, subject: str, payload: bytes, envelope: dict[str, str]) -> Ack:
         """Publish one message and await its ack.
@@ -133,7 +155,9 @@ class Publisher:
 
         Raises UnavailableError, BusyError or TooLargeError where it was not sent, and settles nothing then.
         """
-        client = self.link.client
+        client = self.nats.current
+        if client is None or not client.is_connected:
+            client = self.client()
         if len(payload) + HEADER_SIZE > client.max_payload:
             limit = client.max_payload - HEADER_SIZE
             raise TooLargeError(f"{len(payload):,} bytes are more than NATS takes in one message here: {limit:,}")
@@ -147,12 +171,12 @@ class Publisher:
         except (NatsError, OSError) as error:
             # A loss seen in the meantime has settled it.
             if self._waiting.pop(token, None) is not None:
-                raise UnavailableError(f"NATS is away: {error}; try again") from error
+                raise UnavailableError(f"NATS is unavailable: {error}; try again") from error
 
     @property
     def congested(self) -> bool:
         """Whether much of what was published is still to be sent to NATS."""
-        return self.link.client.pending_data_size > self._buffer // 4
+        return self.client().pending_data_size > self._buffer // 4
 
     async def _subscribe(self, client: Client) -> None:
         prefix = f"{client.new_inbox()}."
@@ -183,7 +207,9 @@ class Publisher:
             return StreamFullError(f"stream {self._stream} is full ({error.description}): try again when there is room")
         return UnavailableError(f"stream {self._stream} refused ({error.err_code}): {error.description}")
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_all(self, reason: str | None) -> None:
+        if reason is None:
+            return
         waiting = list(self._waiting.values())
         self._waiting.clear()
         for _, settle, argument in waiting:

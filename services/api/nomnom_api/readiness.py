@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from blacksheep import Content, Request, Response
 from msgspec import json
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from nomnom_api.answers import Alive, Check, Readiness
 from nomnom_api.database import Database
 from nomnom_api.errors import UnavailableError
-from nomnom_api.link import Link
 
 _JSON = b"application/json"
 _TIMEOUT = 0.7
@@ -25,8 +25,10 @@ _TABLE = "SELECT FROM message_status LIMIT 1"
 class Probe:
     """Answers /health and /ready. What was found is kept for a moment: probes cost the servers next to nothing."""
 
-    def __init__(self, stream: str, link: Link, database: Database, stopping: Callable[[], bool]) -> None:
-        self._stream, self._link, self._database, self._stopping = stream, link, database, stopping
+    def __init__(
+        self, stream: str, client: Callable[[], Client], database: Database, stopping: Callable[[], bool]
+    ) -> None:
+        self._stream, self._client, self._database, self._stopping = stream, client, database, stopping
         self._found: tuple[Check, Check] | None = None
         self._until = 0.0
         self._asking = asyncio.Lock()
@@ -57,7 +59,7 @@ class Probe:
 
     async def _jetstream(self) -> Check:
         try:
-            await self._link.client.jetstream(timeout=_TIMEOUT).stream_info(self._stream)
+            await self._client().jetstream(timeout=_TIMEOUT).stream_info(self._stream)
         except UnavailableError as error:
             return Check(ok=False, detail=str(error))
         except NotFoundError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from blacksheep import Content, Request, Response
 from msgspec import json
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError as JetStreamNotFoundError
@@ -19,7 +21,6 @@ from nomnom.streams import StreamSettings
 from nomnom_api.answers import MessageState
 from nomnom_api.database import Database
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError
-from nomnom_api.link import Link
 
 _JSON = b"application/json"
 _TIMEOUT = 2.0
@@ -28,7 +29,7 @@ _KEEP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message in the stream: no worker has finished it in this life."""
+    """A message in the stream: no worker has finished this replay generation of it."""
 
     entity: str
     received_at: datetime | None
@@ -44,8 +45,8 @@ class Waiting:
 class Statuses:
     """Answers where messages are."""
 
-    def __init__(self, streams: StreamSettings, link: Link, database: Database) -> None:
-        self._streams, self._link, self._database = streams, link, database
+    def __init__(self, streams: StreamSettings, client: Callable[[], Client], database: Database) -> None:
+        self._streams, self._client, self._database = streams, client, database
         self._delivered = 0
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
@@ -81,7 +82,7 @@ class Statuses:
     async def _of_row(self, row: Any) -> MessageState:
         status, note = Status(row["status"]), None
         if status is Status.DLQ:
-            # Replayed, it waits in the stream again: the row still speaks of its life before.
+            # Replayed, it waits in the stream again: the row still describes the generation before.
             try:
                 waiting = await self._waiting(str(row["message_id"]))
             except UnavailableError as away:
@@ -102,7 +103,7 @@ class Statuses:
         )
 
     async def _waiting(self, message_id: str) -> Waiting | None:
-        jetstream = self._link.client.jetstream(timeout=_TIMEOUT)
+        jetstream = self._client().jetstream(timeout=_TIMEOUT)
         try:
             # Not a direct get: a replica that lags would deny a message that was just accepted.
             found = await jetstream.get_last_msg(self._streams.stream, f"{INGEST}.*.{message_id}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import asyncpg
 
+from nomnom.retry import RetryPolicy
 from nomnom.settings import without_secrets
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError, RefusedError
@@ -20,7 +20,8 @@ _log = logger(__name__)
 _CONNECT = 5
 _CLOSE = 2.0
 _TRIES = 10
-_PAUSE = 0.02
+_CONFLICT = RetryPolicy(first=0.02, longest=0.2, jitter=1.0)
+"""Two transactions in conflict do not meet again."""
 _DATA = frozenset({"21", "22", "23", "44", "54", "P0"})
 """Classes of SQLSTATE that a message's values cause: cardinality, data, integrity, check option, limits, and what a
 trigger raises (PostgreSQL, appendix A). All others are the server's, its setup's or the way's to it."""
@@ -67,7 +68,7 @@ class Database:
                 else:
                     self._found()
                     return done
-                await asyncio.sleep(random.uniform(0, _PAUSE * tried))  # noqa: S311 (so that two do not meet again)
+                await asyncio.sleep(_CONFLICT.wait(tried))
             raise AssertionError
 
     async def check(self) -> None:

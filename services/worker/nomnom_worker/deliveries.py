@@ -59,11 +59,11 @@ class Readings:
 
     sound: list[Delivery]
     failures: list[Failure]
-    strangers: list[Failure]
+    malformed: list[Failure]
     """Messages whose envelope cannot be read and that have no id: no status row can name them."""
-    frequent: list[Delivery]
-    """Messages delivered so often that they may be what ends workers: not parsed."""
-    repeats: int = 0
+    redelivered: list[Delivery]
+    """Messages delivered so often that they may be what crashes workers: not parsed."""
+    redeliveries: int = 0
     """How many were not delivered for the first time."""
     pending: int = 0
     """Messages that the stream still had for the workers when it delivered the last of these."""
@@ -84,7 +84,7 @@ class Reader:
             tokens = message.reply.split(".")
             number = int(tokens[4] if len(tokens) == _TOKENS else tokens[6])
             if number > 1:
-                readings.repeats += 1
+                readings.redeliveries += 1
             try:
                 envelope = read_envelope(message.subject, message.headers)
             except EnvelopeError as error:
@@ -92,7 +92,7 @@ class Reader:
                 continue
             delivery = Delivery(message, number, envelope, [])
             if number >= self._cautious_from:
-                readings.frequent.append(delivery)
+                readings.redelivered.append(delivery)
                 continue
             try:
                 delivery.records = parse(message.data.decode())
@@ -133,4 +133,4 @@ def _take_unreadable(message: Msg, number: int, tokens: list[str], error: Envelo
     failure = Failure(
         Delivery(message, number, Envelope(message_id, entity, received_at), []), Reason.ENVELOPE, str(error)
     )
-    (readings.failures if named else readings.strangers).append(failure)
+    (readings.failures if named else readings.malformed).append(failure)

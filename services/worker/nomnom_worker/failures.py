@@ -27,7 +27,8 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from nomnom.envelope import Reason, Status, dead_headers, dead_subject, header_text
-from nomnom.message_status import BURY, FAIL, MARK, PRIOR
+from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR
+from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_worker.batches import distinct
 from nomnom_worker.deliveries import Delivery, Failure, Reader
@@ -43,8 +44,8 @@ _MARGIN = 64
 """More than the header block takes beside its lines."""
 
 
-class Settler:
-    """Settles what an ordinary batch could not: failures, dead letters, messages delivered suspiciously often."""
+class Finalizer:
+    """Finalizes what an ordinary batch could not: failures, dead letters, messages redelivered suspiciously often."""
 
     def __init__(
         self,
@@ -60,12 +61,13 @@ class Settler:
         self._settings, self._persist = settings, persist
         self._reader, self._writer = reader, writer
         self._intake, self._link, self._metrics = intake, link, metrics
+        self._retry = RetryPolicy(settings.retry_backoff, settings.retry_backoff_max)
         self.alone = asyncio.Lock()
         """Held while one message is tried alone: nobody else may parse or write then."""
         self.stopping = False
         """Set when the worker is to end: no further message is tried alone."""
 
-    async def settle(self, failures: Sequence[Failure]) -> None:
+    async def finalize(self, failures: Sequence[Failure]) -> None:
         """Record failed attempts; ask for their messages again, or make them dead letters. Raises AbandonedError."""
         while failures:
             now, failures = distinct(failures, lambda each: each.delivery.message_id)
@@ -95,10 +97,10 @@ class Settler:
             self._metrics.repeated.inc(len(answered))
             await self._intake.answer(answered, ACK)
             for count, replies in again.items():
-                await self._intake.answer(replies, nak(self._backoff(count)))
-            await self.bury(last, attempts)
+                await self._intake.answer(replies, nak(self._retry.wait(count)))
+            await self.dead_letter(last, attempts)
 
-    async def bury(self, failures: Sequence[Failure], attempts: dict[str, int]) -> None:
+    async def dead_letter(self, failures: Sequence[Failure], attempts: dict[str, int]) -> None:
         """Store dead letters, then set their messages' status, then acknowledge them. Raises AbandonedError.
 
         A message whose dead letter is refused stays in the stream and is asked for again later.
@@ -119,36 +121,38 @@ class Settler:
             _log.error(
                 "dead letters were refused; their messages are kept", count=len(refused), stream=stream, reason=reason
             )
-            await self._intake.answer(list(refused), nak(self._settings.retry_backoff_max))
+            await self._intake.answer(list(refused), nak(self._retry.longest))
 
-    async def judge(self, deliveries: Sequence[Delivery]) -> None:
+    async def decide(self, deliveries: Sequence[Delivery]) -> None:
         """Process messages delivered often, by the rule above. Raises AbandonedError."""
         while deliveries:
             now, deliveries = distinct(deliveries, lambda each: each.message_id)
             ids = [each.message_id for each in now]
             known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids))
             rows = {str(row["message_id"]): row for row in known}
-            judged: dict[_Course, list[Delivery]] = {each: [] for each in _Course}
+            decided: dict[_Course, list[Delivery]] = {each: [] for each in _Course}
             for delivery in now:
-                judged[self._course(delivery, rows.get(delivery.message_id))].append(delivery)
-            answered = [each.reply for each in judged[_Course.ANSWERED]]
+                decided[self._course(delivery, rows.get(delivery.message_id))].append(delivery)
+            answered = [each.reply for each in decided[_Course.ANSWERED]]
             self._metrics.repeated.inc(len(answered))
             await self._intake.answer(answered, ACK)
-            unanswered = [_unanswered(each) for each in judged[_Course.UNANSWERED]]
-            await self.bury(unanswered, {each.delivery.message_id: each.delivery.number - 1 for each in unanswered})
+            unanswered = [_unanswered(each) for each in decided[_Course.UNANSWERED]]
+            await self.dead_letter(
+                unanswered, {each.delivery.message_id: each.delivery.number - 1 for each in unanswered}
+            )
             async with self.alone:
-                await self._process(judged[_Course.ORDINARY])
-            for delivery in judged[_Course.ALONE]:
+                await self._process(decided[_Course.ORDINARY])
+            for delivery in decided[_Course.ALONE]:
                 if self.stopping:
                     return
                 async with self.alone:
                     await self._try_alone(delivery)
 
     def _course(self, delivery: Delivery, row: asyncpg.Record | None) -> _Course:
-        life, most = delivery.envelope.replays, self._settings.max_deliver
-        if row is None or (row["replays"] < life and row["status"] != Status.COMPLETED):
+        replays, most = delivery.envelope.replays, self._settings.max_deliver
+        if row is None or (row["replays"] < replays and row["status"] != Status.COMPLETED):
             return _Course.ALONE
-        if row["replays"] > life or row["status"] in (Status.COMPLETED, Status.DLQ):
+        if row["replays"] > replays or row["status"] in (Status.COMPLETED, Status.DLQ):
             return _Course.ANSWERED
         if row["marked"] and delivery.number > most:
             return _Course.UNANSWERED
@@ -170,7 +174,7 @@ class Settler:
         outcome = Outcome(failures=[failure for failure in failed if failure is not None])
         await self._writer.write(self._writer.batch(sound), outcome)
         await self._intake.answer([each.reply for each in outcome.answered], ACK)
-        await self.settle(outcome.failures)
+        await self.finalize(outcome.failures)
 
     async def _record(self, failures: Sequence[Failure], connection: asyncpg.Connection) -> dict[str, int]:
         envelopes = [each.delivery.envelope for each in failures]
@@ -185,9 +189,6 @@ class Settler:
         )
         return {str(row["message_id"]): row["retry_count"] for row in rows}
 
-    def _backoff(self, attempts: int) -> float:
-        return min(self._settings.retry_backoff * 2 ** min(attempts - 1, 32), self._settings.retry_backoff_max)
-
     async def _publish(self, failures: Sequence[Failure], attempts: dict[str, int]) -> dict[str, str]:
         """Publish dead letters, each with its ack; returns why not, by reply subject, for those not stored."""
         # A request each: nats-py's publish_async never resolves where the stream refuses.
@@ -200,9 +201,9 @@ class Settler:
     async def _refusal(self, failure: Failure, attempts: int) -> str | None:
         """Publish one dead letter; returns why it is not stored, or None where it is."""
         envelope, payload = failure.delivery.envelope, failure.delivery.message.data
-        client, jetstream = self._link.client, self._link.jetstream
-        if client is None or jetstream is None:
-            return self._link.reason or "NATS is away"
+        client = self._link.current
+        if client is None:
+            return self._link.problem or "NATS is unavailable"
         headers = dead_headers(envelope, failure.reason, failure.error, attempts, datetime.now(UTC))
         size = len(payload) + sum(len(name) + len(text.encode()) + 4 for name, text in headers.items())
         if size + _MARGIN > client.max_payload:
@@ -210,7 +211,7 @@ class Settler:
             return f"with its headers it is larger than the server's max_payload, {client.max_payload}"
         subject = dead_subject(envelope.entity, envelope.message_id)
         try:
-            ack = await jetstream.publish(subject, payload, timeout=_PUBLISH, headers=headers)
+            ack = await client.jetstream().publish(subject, payload, timeout=_PUBLISH, headers=headers)
         except APIError as error:
             return error.description or str(error)
         except (OSError, NatsError, TimeoutError) as error:
@@ -244,7 +245,7 @@ async def _fetch(sql: str, *arguments: Any) -> list[asyncpg.Record]:
 async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection) -> None:
     ordered = sorted(failures, key=lambda each: each.delivery.message_id)
     await connection.execute(
-        BURY,
+        DEAD_LETTER,
         [each.delivery.message_id for each in ordered],
         [each.delivery.envelope.replays for each in ordered],
         [header_text(each.error) for each in ordered],

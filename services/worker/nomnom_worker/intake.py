@@ -19,8 +19,8 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy
 from nats.js.errors import APIError, NotFoundError
 
+from nomnom.connections.nats import TIMEOUT
 from nomnom.telemetry import logger
-from nomnom_worker.errors import OutageError
 from nomnom_worker.link import Link
 from nomnom_worker.metrics import Metrics
 from nomnom_worker.settings import WorkerSettings
@@ -65,7 +65,7 @@ class Intake:
         self._arrived_bytes = 0
         self._news = asyncio.Event()  # something for take()
         self._turn = asyncio.Event()  # something for the session
-        link.on_lost.append(self._turn.set)
+        link.watchers.append(lambda _: self._turn.set())
         self._wanted = 0  # how many messages take() waits for
         self._left = 0  # what the present pull request may still bring
         self._pull = 0  # its number
@@ -128,7 +128,7 @@ class Intake:
         """Ask for no more messages; :meth:`take` yields what has arrived, then nothing."""
         self._stopping = True
         self._turn.set()
-        if self._link.closed.is_set():
+        if self._link.lost.is_set():
             self._finish()
 
     def pause(self) -> None:
@@ -157,8 +157,9 @@ class Intake:
             await self._link.report_progress([reply for reply in self._held if reply in before])
             before = set(self._held)
 
-    async def session(self, client: Client, jetstream: JetStreamContext) -> None:
-        """Pull over one client until it closes (OutageError) or until :meth:`stop`."""
+    async def session(self, client: Client) -> None:
+        """Pull over one client until it closes (NatsUnavailable) or until :meth:`stop`."""
+        jetstream = client.jetstream(timeout=TIMEOUT)
         self._inbox = client.new_inbox()
         self._left = 0
         subscription = None
@@ -188,8 +189,8 @@ class Intake:
                 await self._request(client, room, space)
             activity = self._activity
             silent = await self._quiet()
-            if self._link.closed.is_set():
-                raise OutageError(self._link.reason or "the connection was closed")
+            if self._link.lost.is_set():
+                raise self._link.unavailable(self._link.problem or "the connection was closed")
             status, self._status = self._status, None
             if status is not None:
                 _log.info("the pull request ended", status=status)
@@ -257,7 +258,7 @@ class Intake:
         self._turn.set()
 
     async def _look(self, jetstream: JetStreamContext) -> None:
-        """Wait until the consumer is there and is one that we can use; learn its ack wait. Raises OutageError."""
+        """Wait until the consumer is there and is one that we can use; learn its ack wait. Raises NatsUnavailable."""
         settings = self._settings
         name = f"consumer {settings.nats_consumer} of stream {settings.nats_stream}"
         while not self._stopping:
@@ -267,7 +268,7 @@ class Intake:
             except NotFoundError:
                 problem = f"there is no {name}: run nomnom setup"
             except NatsTimeoutError as error:
-                raise OutageError("JetStream does not answer") from error
+                raise self._link.unavailable("JetStream does not respond") from error
             except APIError as error:
                 problem = f"{name}: {error.description or 'JetStream is not available'}"
             else:
@@ -284,10 +285,10 @@ class Intake:
                 return
             try:
                 async with asyncio.timeout(_PAUSE):
-                    await self._link.closed.wait()
+                    await self._link.lost.wait()
             except TimeoutError:
                 continue
-            raise OutageError(self._link.reason or "the connection was closed")
+            raise self._link.unavailable(self._link.problem or "the connection was closed")
 
     async def _leave(self, drain: Callable[[], Awaitable[None]]) -> None:
         """Let the present pull request end without a message on the way to nobody, as far as that can be."""

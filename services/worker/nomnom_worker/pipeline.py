@@ -9,13 +9,14 @@ from typing import Any
 import asyncpg
 
 from nomnom.grammar import Grammar
+from nomnom.retry import RECONNECT
 from nomnom.schema import Schema
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
 from nomnom_worker.database import Database
 from nomnom_worker.deliveries import Delivery, Reader, Readings
 from nomnom_worker.errors import AbandonedError, OutageError
-from nomnom_worker.failures import Settler
+from nomnom_worker.failures import Finalizer
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link
 from nomnom_worker.metrics import Metrics
@@ -23,7 +24,6 @@ from nomnom_worker.settings import WorkerSettings
 from nomnom_worker.writer import Outcome, Writer
 
 _log = logger(__name__)
-_PAUSE, _LONGEST = 0.1, 2.0
 _LAST_TRIES = 3.0
 _TURN = 5.0
 Prepared = tuple[Batch, list[Delivery], Readings]
@@ -46,7 +46,7 @@ class Pipeline:
         self._database, self._intake, self._metrics = database, intake, metrics
         self._reader = Reader(Grammar(schema), max(2, settings.max_deliver))
         self._writer = Writer(schema, self.persist, metrics)
-        self._settler = Settler(
+        self._finalizer = Finalizer(
             settings,
             persist=self.persist,
             reader=self._reader,
@@ -58,7 +58,7 @@ class Pipeline:
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(1)
         self._stopping = asyncio.Event()
         # Each table takes at most two statements, and a transaction three more.
-        self._patience = _TURN + _LONGEST + (2 * len(schema.entities) + 5) * settings.database_timeout
+        self._patience = _TURN + RECONNECT.longest + (2 * len(schema.entities) + 5) * settings.database_timeout
         self._turned = asyncio.get_running_loop().time()
 
     @property
@@ -69,18 +69,18 @@ class Pipeline:
 
     def stop(self) -> None:
         """Finish what the intake still yields. An outage is then waited for a few seconds only."""
-        self._settler.stopping = True
+        self._finalizer.stopping = True
         self._stopping.set()
 
     async def prepare(self) -> None:
         """Take batches, read and arrange them, each while the one before is written; ends with the intake."""
         while messages := await self._intake.take():
-            async with self._settler.alone:
+            async with self._finalizer.alone:
                 readings = self._reader.read(messages)
                 first, left = distinct(readings.sound, lambda each: each.message_id)
                 batch = self._writer.batch(first)
             self._metrics.received.inc(len(messages))
-            self._metrics.redelivered.inc(readings.repeats)
+            self._metrics.redelivered.inc(readings.redeliveries)
             self._metrics.pending.set(readings.pending)
             await self._prepared.put((batch, list(left), readings))
             # Until the writer has taken it, what arrives can still go into the next batch.
@@ -88,7 +88,7 @@ class Pipeline:
         await self._prepared.put(None)
 
     async def process(self) -> None:
-        """Write batches and settle the rest; ends after the last one. Raises AbandonedError."""
+        """Write batches and finalize the rest; ends after the last one. Raises AbandonedError."""
         while True:
             try:
                 async with asyncio.timeout(_TURN):
@@ -108,16 +108,16 @@ class Pipeline:
                 left = list(rest)
                 await self._writer.write(self._writer.batch(first), outcome)
             await self._intake.answer([each.message.reply for each in outcome.answered], ACK)
-            await self._settler.settle(outcome.failures)
-            await self._settler.bury(readings.strangers, {})
-            await self._settler.judge(readings.frequent)
+            await self._finalizer.finalize(outcome.failures)
+            await self._finalizer.dead_letter(readings.malformed, {})
+            await self._finalizer.decide(readings.redelivered)
 
     async def persist(self, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
-        """Do ``work`` on the database, however long PostgreSQL is away; nothing more is fetched meanwhile.
+        """Do ``work`` on the database, however long PostgreSQL is unavailable; nothing more is fetched meanwhile.
 
         Raises RefusedError, and AbandonedError where the worker has to end first.
         """
-        pause, last = _PAUSE, None
+        failures, last = 0, None
         clock = asyncio.get_running_loop().time
         while True:
             self._turned = clock()
@@ -125,17 +125,18 @@ class Pipeline:
                 done = await self._database.run(work)
             except OutageError as error:
                 self._intake.pause()
+                failures += 1
                 if self._stopping.is_set():
                     last = last or clock() + _LAST_TRIES
                     if clock() >= last:
-                        raise AbandonedError(f"PostgreSQL is away: {error}") from error
-                    await asyncio.sleep(_PAUSE)
+                        raise AbandonedError(f"PostgreSQL is unavailable: {error}") from error
+                    await asyncio.sleep(RECONNECT.first)
                     continue
                 try:
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout(RECONNECT.wait(failures)):
                         await self._stopping.wait()
                 except TimeoutError:
-                    pause = min(pause * 2, _LONGEST)
+                    continue
             else:
                 self._intake.resume()
                 return done

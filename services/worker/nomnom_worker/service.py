@@ -90,8 +90,8 @@ class Worker:
     def ready(self) -> State:
         """Whether the worker can work, and what hinders it."""
         parts = {
-            "nats": self._link.reason,
-            "consumer": self._link.reason or self._intake.reason,
+            "nats": self._link.problem,
+            "consumer": self._link.problem or self._intake.reason,
             "database": self._database.reason,
         }
         well = not any(parts.values())
