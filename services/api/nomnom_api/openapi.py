@@ -155,7 +155,7 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
             },
         ],
         "requestBody": _body(
-            f"At most {settings.nomnom_api_batch_max_body:,} bytes, and {settings.nomnom_api_max_body:,} bytes per line.",
+            f"At most {settings.nomnom_api_batch_max_body:,} bytes; {settings.nomnom_api_max_body:,} bytes per line.",
             {"two orders": f"{_ORDER}\nO|124|456|O|10.00|2024-01-02|5-LOW|clerk2|0|another\n"},
         ),
         "responses": {
