@@ -110,7 +110,7 @@ def _text(name: str, length: int) -> FieldType:
         column=f"{name}({length})",
         parameter="text",
         pattern=f"{_TEXT}{{0,{length}}}",
-        expected=f"at most {length} characters",
+        expected=f"at most {length} character{'' if length == 1 else 's'}",
         # In SQL, char(n) is compared without trailing spaces, and PostgreSQL pads it on read.
         convert=_unpadded if name == "char" else None,
         textual=True,

@@ -194,7 +194,7 @@ def test_trailing_separator_and_empty_last_field_are_distinguished() -> None:
         (ORDER.replace("2024-01-01", "2024-02-30"), "field o_orderdate (5): expected a date as YYYY-MM-DD"),
         (ORDER.replace("2024-01-01", "0000-01-01"), "field o_orderdate (5)"),
         (ORDER.replace("2024-01-01", "20240101"), "field o_orderdate (5)"),
-        (ORDER.replace("|F|", "|FF|"), "field o_orderstatus (3): expected at most 1 characters, found 'FF'"),
+        (ORDER.replace("|F|", "|FF|"), "field o_orderstatus (3): expected at most 1 character, found 'FF'"),
         (ORDER.replace("comment", "a\0b"), "field o_comment (9)"),
         (ORDER.replace("comment", "a\\n"), "expected \\| or \\\\ after a backslash"),
         (f"{ORDER}\nC|1", "line 2, field tag: expected a child of O (OLI), found 'C'"),

@@ -278,8 +278,10 @@ class Intake:
                     self.ack_wait = info.config.ack_wait
                     self._ack_wait_changed.set()
             if problem != self.reason:
-                log = _log.warning if problem else _log.info
-                log("consumer is unavailable" if problem else "consumer is available", reason=problem)
+                if problem:
+                    _log.warning("consumer is unavailable", reason=problem)
+                else:
+                    _log.info("consumer is available", consumer=settings.nats_consumer, stream=settings.nats_stream)
                 self.reason = problem
             if problem is None:
                 return

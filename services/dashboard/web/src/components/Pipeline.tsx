@@ -13,7 +13,7 @@ export function Pipeline({ snapshot }: { snapshot: Snapshot | null }) {
   return (
     <section className="pipeline" aria-label="Pipeline status">
       <Stage name="API" value={rate(rates?.accepted)} unit="accepted / s">
-        {snapshot === null ? none : snapshot.nats.ok ? "publishing to JetStream" : "not accepting messages"}
+        {snapshot === null ? none : snapshot.nats.ok ? "accepting messages" : "not accepting"}
       </Stage>
       <Connector active={(rates?.accepted ?? 0) > 0} />
       <Stage

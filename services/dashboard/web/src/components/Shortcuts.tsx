@@ -7,8 +7,8 @@ export function Shortcuts({ sections, close }: { sections: readonly string[]; cl
   const keys: [string, string][] = [
     ...sections.map((name, at): [string, string] => [String(at + 1), name]),
     ["/", "Search messages"],
-    ["t", "Switch between light and dark theme"],
-    ["esc", "Leave an input field or close this dialog"],
+    ["t", "Toggle light/dark theme"],
+    ["esc", "Leave input or dialog"],
   ];
   return (
     <dialog ref={dialog} className="shortcuts" aria-labelledby="shortcuts-title" onClose={close}>
