@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_cli.exit_codes import Exit
 from nomnom_cli.options import Flag, Json, Where, open_environment, state_folder
 from nomnom_cli.prompts import UsageError
@@ -93,8 +95,8 @@ def _tell(last: Ingested) -> None:
     if last.refused:
         parts.append(f"{last.refused:,} refused")
     parts.append(f"{last.lines:,} lines" + (" with those of earlier runs" if last.resumed else ""))
-    rate = f", {last.accepted / last.seconds:,.0f}/s" if last.seconds > 0.5 else ""
-    tell(f"{last.name}: {', '.join(parts)} in {last.seconds:.1f} s{rate}")
+    rate = f", {figures.rate(last.accepted / last.seconds)}" if last.seconds > 0.5 else ""
+    tell(f"{last.name}: {', '.join(parts)} in {figures.duration(last.seconds)}{rate}")
     for each in last.refusals[:_SHOWN]:
         lines = f"{each.line}" if each.line == each.last_line else f"{each.line}-{each.last_line}"
         say(f"{last.name}:{lines}: {each.detail}", "red")
@@ -126,13 +128,13 @@ def _bar(name: str, *, quiet: bool) -> Generator[Callable[[Ingested], None], Non
         DownloadColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[trouble]}", style="yellow", markup=False),
+        TextColumn("{task.fields[problem]}", style="yellow", markup=False),
     )
     with Progress(*columns, console=errors(), expand=True, transient=True) as bar:
         task = bar.add_task(name, total=None, rate="", problem="")
 
         def show(now: Ingested) -> None:
-            rate = f"{now.accepted / now.seconds:,.0f} records/s" if now.seconds > 0 else ""
-            bar.update(task, completed=now.offset, total=now.size, rate=rate, problem=now.problem)
+            rate = f"{figures.rate(now.accepted / now.seconds)}" if now.seconds > 0 else ""
+            bar.update(task, completed=now.offset, total=now.size, rate=rate, problem=printable(now.problem))
 
         yield show

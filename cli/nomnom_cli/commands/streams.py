@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
 from nomnom_cli.options import Flag, Json, Where, Yes, open_pipeline
 from nomnom_cli.prompts import UsageError, confirm
 
@@ -67,8 +68,7 @@ async def stream_messages(
     limit
         How many.
     """
-    from nomnom_cli.output import Column, ago, as_json, say, show_table
-    from nomnom_control.rendering import size
+    from nomnom_cli.output import Column, as_json, say, show_table
 
     async with open_pipeline(where) as pipeline:
         name = stream or pipeline.streams.stream
@@ -84,7 +84,13 @@ async def stream_messages(
         Column("PAYLOAD", grows=True),
     )
     rows = [
-        (f"{each.sequence:,}", ago(each.stored_at), size(each.size), _subject(each), _text(each)[:_SHOWN_PAYLOAD])
+        (
+            f"{each.sequence:,}",
+            figures.ago(each.stored_at),
+            figures.size(each.size),
+            _subject(each),
+            _text(each)[:_SHOWN_PAYLOAD],
+        )
         for each in page.messages
     ]
     show_table(columns, rows, f"{name} is empty")
@@ -102,7 +108,7 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, wher
     sequence
         Its sequence in the stream.
     """
-    from nomnom_cli.output import as_json, results, styled, tell, when
+    from nomnom_cli.output import as_json, styled, tell
     from nomnom_control.errors import ControlError
 
     async with open_pipeline(where) as pipeline:
@@ -113,12 +119,12 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, wher
     if json:
         as_json(_described(found))
         return
-    for label, value in {"subject": found.subject, "stored": when(found.stored_at), **found.headers}.items():
+    for label, value in {"subject": found.subject, "stored": figures.when(found.stored_at), **found.headers}.items():
         line = styled(label.ljust(20), "dim")
         line.append(value, "")
         tell(line)
     tell("")
-    results().print(_text(found), soft_wrap=True)
+    tell(_text(found))
 
 
 async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, where: Where | None = None) -> None:
@@ -179,7 +185,7 @@ async def pause(
     seconds
         Only for so many seconds.
     """
-    from nomnom_cli.output import tell, when
+    from nomnom_cli.output import tell
 
     async with open_pipeline(where) as pipeline:
         until = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
@@ -189,7 +195,7 @@ async def pause(
     elif seconds is None:
         tell(f"{found.name} is paused until nomnom consumer resume {found.name}")
     else:
-        tell(f"{found.name} is paused until {when(found.paused_until).partition(' (')[0]}")
+        tell(f"{found.name} is paused until {figures.moment(found.paused_until, zone=True)}")
 
 
 async def resume(

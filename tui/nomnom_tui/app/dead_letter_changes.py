@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nomnom.presentation import figures
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
@@ -144,7 +145,7 @@ async def _replay(session: Session, chosen: Chosen, edit: Edit | None, rate: flo
     yield Progress(step, Step.STARTED, "reading what matches")
     run = await pipeline.dead_letters.replay(chosen.selection, edit, rate=rate)
     async for now in run:
-        yield Progress(step, Step.STARTED, f"{now.done:,} of {run.total:,}   {now.rate:,.0f}/s")
+        yield Progress(step, Step.STARTED, f"{now.done:,} of {run.total:,}   {figures.rate(now.rate)}")
     for each in run.failures[:_SHOWN]:
         yield Progress(step, Step.OUTPUT, f"letter {each.sequence:,}: {each.detail}")
     done = run.progress

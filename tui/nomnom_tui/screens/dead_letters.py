@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from nomnom.presentation import figures
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.dead_letter_changes import (
     Chosen,
@@ -21,7 +22,6 @@ from nomnom_tui.app.dead_letter_changes import (
     replay_change,
 )
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line, failed_field
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.dead_letter_filter import FilterDialog

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from nomnom_control.rendering import Property, age, count, duration, limit, moment, yes
+from nomnom.presentation.figures import Property, age, count, duration, limit, moment, yes
 from nomnom_control.session.jetstream.streams import Cluster, configuration, host, listed, nanoseconds
 
 
@@ -78,7 +78,7 @@ class ConsumerReport(msgspec.Struct, frozen=True):
         lines = [
             Property("Consumer", "Name", self.name),
             Property("Consumer", "Stream", self.stream_name),
-            Property("Consumer", "Created", moment(self.created)),
+            Property("Consumer", "Created", moment(self.created, zone=True)),
             Property("Configuration", "Mode", "pull" if self.pull else "push"),
         ]
         lines += [Property("Configuration", label, value) for label, value in configuration(self.config, _LABELS)]
@@ -121,7 +121,7 @@ class ConsumerReport(msgspec.Struct, frozen=True):
     def _pause(self) -> str:
         if not self.paused:
             return "no"
-        return f"until {moment(self.paused_until)} (another {duration(self.pause_remaining / 1e9)})"
+        return f"until {moment(self.paused_until, zone=True)} (another {duration(self.pause_remaining / 1e9)})"
 
 
 def _each_nanoseconds(value: Any) -> str:
