@@ -55,7 +55,7 @@ for _command in (messages.messages, rows.entities, rows.rows):
     app.command(_command, group=_REPAIR)
 for _command in (rollouts.scale, rollouts.restart, rollouts.config, rollouts.history, rollouts.rollback):
     app.command(_command, group=_SCALE)
-app.command(completion.completion, group=_ELSE)
+app.command(completion.completion_of(app), group=_ELSE)
 app.command(completion.version, group=_ELSE)
 
 _dead_letters = App(name="dlq", help="Dead letters: what could not be written, and what to do about it.", group=_REPAIR)

@@ -15,7 +15,7 @@ from textual.widgets import Input
 
 from nomnom.presentation import figures
 from nomnom_control.environments import EnvironmentTemplate
-from nomnom_control.environments.cluster.saved import ClusterEnvironments
+from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.heartbeat import Sample
 from nomnom_tui.app.preferences import Preferences

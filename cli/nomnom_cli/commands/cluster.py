@@ -8,34 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from nomnom_cli.options import LOCAL, SOURCES, Flag, Json, Where, Yes, open_environment
+from nomnom_cli.options import Flag, Json, Where, Yes, open_environment
 from nomnom_cli.prompts import UsageError, confirm
 
 if TYPE_CHECKING:
-    from nomnom_control.environments import Environment
     from nomnom_control.environments.cluster.environment import KubeEnvironment
     from nomnom_control.environments.kind.environment import KindEnvironment
 
 _Text = Annotated[str | None, Parameter(show_default=False)]
 _Values = Annotated[list[str] | None, Parameter(name=("--values", "-f"), show_default=False, negative="")]
 _Set = Annotated[list[str] | None, Parameter(name="--set", show_default=False, negative="")]
-
-
-class _Clusters:
-    """The source of cluster environments; what it needs is imported when one is asked for."""
-
-    def names(self) -> Sequence[str]:
-        from nomnom_control.environments.cluster.saved import ClusterEnvironments
-
-        return ClusterEnvironments().names()
-
-    def find(self, name: str) -> Environment | None:
-        from nomnom_control.environments.cluster.saved import ClusterEnvironments
-
-        return ClusterEnvironments().find(name)
-
-
-SOURCES.append(_Clusters())
 
 
 async def create(
@@ -170,10 +152,11 @@ async def uninstall(*, keep_data: Flag = False, yes: Yes = False, where: Where |
 async def list_environments(*, json: Json = False) -> None:
     """The environments that can be named by --env. No cluster is asked."""
     from nomnom_cli.output import Column, as_json, show_table
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import read_settings
 
-    names = [LOCAL, *(each for source in SOURCES for each in source.names())]
-    chosen = Where().name
+    names = catalog.names()
+    chosen = catalog.default_name()
     saved = read_settings().environments
     found = [{"name": each, "used": each == chosen, "saved": each in saved, **_place(each)} for each in names]
     if json:
@@ -193,10 +176,11 @@ async def use(name: str, /) -> None:
         Its name (nomnom env ls); local for this machine's.
     """
     from nomnom_cli.output import tell
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import use_environment
 
     here = open_environment(Where(env=name))
-    use_environment("" if here.kind == LOCAL else name)
+    use_environment("" if here.kind == catalog.LOCAL else name)
     tell(f"commands and the app are now about {here.name}: {here.location}")
 
 
@@ -231,11 +215,12 @@ async def add(
         The values files that it is installed with.
     """
     from nomnom_cli.output import tell
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import SavedEnvironment, save_environment, settings_path
 
     if (context is None) == (kind is None):
         raise UsageError("name a --context or a --kind cluster")
-    if name == LOCAL or ":" in name:
+    if name == catalog.LOCAL or ":" in name:
         raise UsageError(f"{name!r} is no name for an environment: local and names with a colon are taken")
     entry = SavedEnvironment(kind or "", context or "", namespace, release, kubeconfig or "", tuple(values or ()))
     save_environment(name, entry)

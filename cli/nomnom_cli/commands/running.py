@@ -16,8 +16,9 @@ from nomnom.presentation import figures
 from nomnom.presentation.terminal import printable
 from nomnom.presentation.terms import Term
 from nomnom_cli.exit_codes import Exit
-from nomnom_cli.options import LOCAL, Flag, Json, Where, Yes, open_environment, open_pipeline
+from nomnom_cli.options import Flag, Json, Where, Yes, open_environment, open_pipeline
 from nomnom_cli.prompts import confirm
+from nomnom_control.environments import catalog
 
 if TYPE_CHECKING:
     from nomnom.schema import Schema
@@ -107,7 +108,7 @@ async def up(
     }  # fmt: skip
     rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     here = open_environment(where)
-    if here.kind != LOCAL:
+    if here.kind != catalog.LOCAL:
         confirm(f"Start on {here.location}?", here.plan("start"), yes=yes)
         await show_progress(here.start())
         say(f"it is up on {here.location}: nomnom status and the app look at it", "dim")
@@ -214,7 +215,7 @@ async def down(*, yes: Yes = False, where: Where | None = None) -> None:
     from nomnom_cli.output import show_progress
 
     here = open_environment(where)
-    if here.kind != LOCAL:
+    if here.kind != catalog.LOCAL:
         confirm(f"Stop on {here.location}?", here.plan("stop"), yes=yes)
     await show_progress(here.stop())
 
@@ -269,7 +270,7 @@ async def status(*, json: Json = False, where: Where | None = None) -> Exit:
 
 
 def _kept(here: Environment) -> str:
-    if here.kind != LOCAL:
+    if here.kind != catalog.LOCAL:
         return ""
     from nomnom_control.environments.local.instance import Instance
 
