@@ -119,7 +119,7 @@ class DatabaseView(View):
         self._entities.show(reports)
         total = sum(each.count.rows for each in reports)
         exact = all(each.count.exact for each in reports)
-        told = f"{'' if exact else 'about '}{figures.count(total)} rows  {figures.size(sum(r.bytes for r in reports))}"
+        told = f"{figures.approximate_count(total, exact=exact)} rows  {figures.size(sum(r.bytes for r in reports))}"
         self.query_one("#entities", Panel).retitle("Entities", (f" {told} ", Style.MUTED))
 
     def _show_hours(self, counts: Sequence[HourCount]) -> None:

@@ -19,7 +19,7 @@ from nomnom_tui.widgets.properties import TextTable, labelled
 if TYPE_CHECKING:
     from nomnom_control.session.messages import State
 
-_LABEL = 14
+_LABEL = 19
 _STEPS = (Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED)
 
 

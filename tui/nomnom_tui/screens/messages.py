@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from nomnom.envelope import Status, parse_message_id
 from nomnom.presentation import figures
 from nomnom.presentation.marks import STATUSES, SUPERSEDED
+from nomnom.presentation.terms import Term
 from nomnom_control.environments import Progress, Step
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
@@ -59,7 +60,7 @@ class MessagesView(View):
                 Column("Entity", lambda each: each.entity, 8),
                 Column("Received", lambda each: figures.moment(each.received_at), 19, rank=3),
                 Column("Age", lambda each: figures.age(each.received_at), 7, right=True),
-                Column("Took", _took, 7, right=True),
+                Column(Term.TOOK.capitalize(), _took, 6, right=True),
                 Column("Failed", lambda each: str(each.retry_count or ""), 6, right=True, rank=2),
                 Column("", _note, 20, share=1, rank=1),
             ],

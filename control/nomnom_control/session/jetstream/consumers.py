@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from nomnom.presentation.figures import Property, age, count, duration, limit, moment, yes
+from nomnom.presentation.figures import Property, ago, count, duration, limit, moment, yes
 from nomnom_control.session.jetstream.streams import Cluster, configuration, host, listed, nanoseconds
 
 
@@ -20,7 +20,7 @@ class Position(msgspec.Struct, frozen=True):
     last_active: datetime | None = None
 
     def __str__(self) -> str:
-        active = f", {age(self.last_active)} ago" if self.last_active else ""
+        active = f", {ago(self.last_active)}" if self.last_active else ""
         return f"consumer sequence {count(self.consumer_seq)}, stream sequence {count(self.stream_seq)}{active}"
 
 
@@ -34,7 +34,7 @@ class Pin(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if not self.pinned_client_id:
             return f"{self.group}: none"
-        return f"{self.group}: {self.pinned_client_id}" + (f", {age(self.pinned_ts)} ago" if self.pinned_ts else "")
+        return f"{self.group}: {self.pinned_client_id}" + (f", {ago(self.pinned_ts)}" if self.pinned_ts else "")
 
 
 class ConsumerReport(msgspec.Struct, frozen=True):
