@@ -156,7 +156,7 @@ async def show(sequence: int, /, *, json: Json = False, where: Where | None = No
     if json:
         as_json({**asdict(dead_letter), "problems": [each._asdict() for each in validation.problems]})
         return
-    _describe(dead_letter)
+    describe(dead_letter)
     draw_validation(validation)
 
 
@@ -169,7 +169,8 @@ def require(dead_letter: DeadLetter | None, sequence: int) -> DeadLetter:
     return dead_letter
 
 
-def _describe(dead_letter: DeadLetter) -> None:
+def describe(dead_letter: DeadLetter) -> None:
+    """Print what is known of a dead letter, except its payload."""
     from nomnom_cli.output import styled, tell
 
     lines = {

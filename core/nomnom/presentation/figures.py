@@ -1,7 +1,7 @@
 """Numbers, sizes, durations and times as text.
 
-The page's functions of the same names (``web/src/format.ts``) return the same texts: both are tested with one table of
-cases. Rounding is therefore spelled out here: halves round up.
+The page has the same functions (``web/src/format.ts``); both are tested with one table of cases. Rounding is therefore
+spelled out here: halves round up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NONE = "–"
 """Shown for a missing value."""
 UNLIMITED = "unlimited"
 SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-SHORT_UNITS = ("", "k", "M", "G", "T", "P")
+SHORT_UNITS = ("k", "M", "G", "T", "P")
 DURATION_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -42,13 +42,15 @@ def counted(number: int, singular: str) -> str:
 
 
 def short_count(number: float | None) -> str:
-    """A number in at most five characters: ``950``, ``1.2k``, ``34k``, ``5.6M``."""
+    """A number in at most five characters: ``950``, ``1,234``, ``34k``, ``5.6M``."""
     if number is None:
         return NONE
-    scaled, unit = float(number), 0
+    if number < 9999.5:
+        return f"{_rounded(number):,}"
+    scaled, unit = number / 1000, 0
     while scaled >= 999.5 and unit < len(SHORT_UNITS) - 1:
         scaled, unit = scaled / 1000, unit + 1
-    return (_tenths(scaled) if unit and scaled < 9.95 else f"{_rounded(scaled)}") + SHORT_UNITS[unit]
+    return (_tenths(scaled) if scaled < 9.95 else f"{_rounded(scaled)}") + SHORT_UNITS[unit]
 
 
 def rate(per_second: float | None) -> str:

@@ -85,12 +85,12 @@ class Cause(NamedTuple):
     """How the reason of a dead letter is explained."""
 
     title: str
-    meaning: str
+    description: str
 
 
 CAUSES: dict[Reason, Cause] = {
-    Reason.RECORD: Cause("Invalid record", "It does not follow the schema."),
-    Reason.DATA: Cause("Rejected by PostgreSQL", "Its values cannot be stored."),
-    Reason.UNANSWERED: Cause("Not acknowledged", "It was delivered too often without a result: it may crash workers."),
-    Reason.ENVELOPE: Cause("Invalid envelope", "Its subject or headers cannot be read."),
+    Reason.RECORD: Cause("Invalid record", "The record does not match the schema."),
+    Reason.DATA: Cause("Rejected by PostgreSQL", "PostgreSQL cannot store its values."),
+    Reason.UNANSWERED: Cause("Not acknowledged", "It appears to crash workers (poison message)."),
+    Reason.ENVELOPE: Cause("Invalid envelope", "Its subject or headers are not valid."),
 }

@@ -37,7 +37,10 @@ def _table(entries: Mapping[Any, NamedTuple]) -> dict[str, dict[str, Any]]:
 
 
 def _literal(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    if not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    lines = "".join(f"  {name}: {json.dumps(each, ensure_ascii=False)},\n" for name, each in value.items())
+    return f"{{\n{lines}}}"
 
 
 def _camel_case(name: str) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from nomnom.envelope import DEAD, EnvelopeError, Status, read_envelope
 from nomnom.message_status import FIND
+from nomnom.presentation.figures import duration
 from nomnom.schema import Schema
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
 from nomnom_dashboard.broker import Broker, ConsumerInfo, StoredMessage
@@ -199,7 +200,7 @@ class Messages:
         if status == Status.COMPLETED and row["superseded"]:
             events.append(Event(at, "superseded", error or "a later message already wrote its rows"))
         elif status == Status.COMPLETED:
-            took = f"{(at - row['received_at']) / timedelta(seconds=1):.3f} s after acceptance"
+            took = f"{duration((at - row['received_at']) / timedelta(seconds=1))} after acceptance"
             events.append(Event(at, "completed", f"{took}, after {failures} failed attempts" if failures else took))
         elif status == Status.DLQ:
             events.append(Event(at, "dead_letter", error))

@@ -17,7 +17,7 @@ from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom.grammar import Grammar
-    from nomnom_control.session.dead_letters.editing import Cell, Row
+    from nomnom.layout import Cell, Row
     from nomnom_control.session.jetstream import StoredMessage
 
 _BYTES = 16
