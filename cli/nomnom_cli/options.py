@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from nomnom_control.environments import Environment
     from nomnom_control.session.pipeline import Pipeline
 
-_WHERE = Group("Which pipeline", sort_key=90)
+_TARGET = Group("Target", sort_key=90)
 _FLAG = Parameter(negative="", show_default=False)
 Flag: TypeAlias = Annotated[bool, _FLAG]
-"""An option that is there or not."""
-Json: TypeAlias = Annotated[bool, _FLAG, Parameter(name="--json", help="JSON for programs.")]
-Yes: TypeAlias = Annotated[bool, _FLAG, Parameter(name=("--yes", "-y"), help="Do it without a question.")]
+"""An option without a value."""
+Json: TypeAlias = Annotated[bool, _FLAG, Parameter(name="--json", help="Output JSON.")]
+Yes: TypeAlias = Annotated[bool, _FLAG, Parameter(name=("--yes", "-y"), help="Do not ask for confirmation.")]
 
 
-@Parameter(name="*", group=_WHERE)
+@Parameter(name="*", group=_TARGET)
 @dataclass(frozen=True)
-class Where:
-    """Which pipeline a command is about."""
+class Target:
+    """The pipeline that a command applies to."""
 
     dir: Annotated[
-        Path | None, Parameter(help="The local instance in this directory (NOMNOM_HOME).", show_default=False)
+        Path | None, Parameter(help="Local instance in this directory (default: NOMNOM_HOME).", show_default=False)
     ] = None
     env: Annotated[
-        str | None, Parameter(help="The environment of this name (NOMNOM_ENV, nomnom env use).", show_default=False)
+        str | None, Parameter(help="Environment name (default: NOMNOM_ENV, then `nomnom env use`).", show_default=False)
     ] = None
 
 
-def open_environment(where: Where | None) -> Environment:
+def open_environment(target: Target | None) -> Environment:
     """The environment of these options; raises EnvironmentNotFound or ControlError."""
     from nomnom_control.environments import catalog
 
-    given = where or Where()
+    given = target or Target()
     return catalog.open_environment(given.env, given.dir)
 
 
@@ -55,9 +55,9 @@ def state_folder(here: Environment) -> Path:
 
 
 @asynccontextmanager
-async def open_pipeline(where: Where | None) -> AsyncGenerator[Pipeline, None]:
-    """The connections to the pipeline of these options, closed at the end."""
+async def open_pipeline(target: Target | None) -> AsyncGenerator[Pipeline, None]:
+    """Connections to the pipeline of these options; closed at the end of the block."""
     from nomnom_control.session.pipeline import Pipeline
 
-    async with await Pipeline.of(open_environment(where)) as opened:
+    async with await Pipeline.of(open_environment(target)) as opened:
         yield opened

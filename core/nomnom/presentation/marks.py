@@ -61,7 +61,9 @@ STATUSES: dict[Status, Mark] = {
     Status.FAILED: Mark("▲", "failed", Tone.WARNING, "will be retried"),
     Status.DLQ: Mark(CROSS, "dead letter", Tone.BAD, "waiting for an operator"),
 }
-SUPERSEDED = Mark("◌", "superseded", Tone.MUTED, "rows received later were already there, so nothing was changed")
+SUPERSEDED = Mark(
+    "◌", "superseded", Tone.MUTED, "every row it would write had been written by a message received later"
+)
 """Shown instead of ``completed`` for a message whose rows were all older than those in the table."""
 
 HEALTHS: dict[Health, Mark] = {

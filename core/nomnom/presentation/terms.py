@@ -13,7 +13,7 @@ class Term(StrEnum):
     STATUS = "status"
     RECEIVED = "received"
     PROCESSED = "processed"
-    TOOK = "took"
+    LATENCY = "latency"
     """The time from received to processed."""
     ATTEMPTS = "attempts"
     """How often workers tried a message that is now a dead letter."""

@@ -94,7 +94,7 @@ class MessageView(View):
             Term.ENTITY: state.entity or figures.NONE,
             Term.RECEIVED: figures.moment(state.received_at),
             Term.PROCESSED: figures.moment(state.processed_at),
-            Term.TOOK: figures.duration(took),
+            Term.LATENCY: figures.duration(took),
             Term.FAILED_ATTEMPTS: figures.count(state.retry_count),
         }
         lines = [

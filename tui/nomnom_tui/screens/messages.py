@@ -58,11 +58,11 @@ class MessagesView(View):
                 Column("Status", lambda each: status_line(each.status), 13),
                 Column("Message id", lambda each: each.message_id, 36),
                 Column("Entity", lambda each: each.entity, 8),
-                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=3),
+                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=4),
                 Column("Age", lambda each: figures.age(each.received_at), 7, right=True),
-                Column(Term.TOOK.capitalize(), _took, 6, right=True),
-                Column("Failed", lambda each: str(each.retry_count or ""), 6, right=True, rank=2),
-                Column("", _note, 20, share=1, rank=1),
+                Column(Term.LATENCY.capitalize(), _latency, 7, right=True, rank=1),
+                Column("Failed", lambda each: str(each.retry_count or ""), 6, right=True, rank=3),
+                Column("", _note, 20, share=1, rank=2),
             ],
             key=lambda each: each.message_id,
             id="table",
@@ -226,7 +226,7 @@ async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[
         yield Progress(step, Step.DONE, said, last.seconds)
 
 
-def _took(message: MessageStatus) -> str:
+def _latency(message: MessageStatus) -> str:
     if message.processed_at is None:
         return ""
     return figures.duration((message.processed_at - message.received_at).total_seconds())

@@ -17,7 +17,7 @@ export function MessageTable({ messages, caption }: { messages: readonly Message
             <th scope="col">{heading(terms.entity)}</th>
             <th scope="col">{heading(terms.received)}</th>
             <th scope="col" className="numeric">
-              {heading(terms.took)}
+              {heading(terms.latency)}
             </th>
             <th scope="col">Note</th>
           </tr>

@@ -22,7 +22,7 @@ export const superseded = {
   sign: "◌",
   label: "superseded",
   tone: "muted",
-  meaning: "rows received later were already there, so nothing was changed",
+  meaning: "every row it would write had been written by a message received later",
 } as const;
 
 export const healths = {
@@ -46,7 +46,7 @@ export const terms = {
   status: "status",
   received: "received",
   processed: "processed",
-  took: "took",
+  latency: "latency",
   attempts: "attempts",
   failedAttempts: "failed attempts",
   replays: "replays",

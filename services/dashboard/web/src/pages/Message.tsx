@@ -58,7 +58,7 @@ function Detail({ message }: { message: MessageDetail }) {
         <Property name={heading(terms.entity)}>{message.entity}</Property>
         <Property name={heading(terms.received)}>{timestamp(message.received_at)}</Property>
         <Property name={heading(terms.processed)}>{timestamp(message.processed_at)}</Property>
-        <Property name={heading(terms.took)}>{duration(message.seconds)}</Property>
+        <Property name={heading(terms.latency)}>{duration(message.seconds)}</Property>
         <Property name={heading(terms.failedAttempts)}>{message.attempts}</Property>
         <Property name={heading(terms.replays)}>{message.replays}</Property>
       </dl>
