@@ -61,9 +61,7 @@ STATUSES: dict[Status, Mark] = {
     Status.FAILED: Mark("▲", "failed", Tone.WARNING, "will be retried"),
     Status.DLQ: Mark(CROSS, "dead letter", Tone.BAD, "waiting for an operator"),
 }
-SUPERSEDED = Mark(
-    "◌", "superseded", Tone.MUTED, "every row it would write had been written by a message received later"
-)
+SUPERSEDED = Mark("◌", "superseded", Tone.MUTED, "all its rows had already been written by messages received later")
 """Shown instead of ``completed`` for a message whose rows were all older than those in the table."""
 
 HEALTHS: dict[Health, Mark] = {

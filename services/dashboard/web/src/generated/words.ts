@@ -22,7 +22,7 @@ export const superseded = {
   sign: "◌",
   label: "superseded",
   tone: "muted",
-  meaning: "every row it would write had been written by a message received later",
+  meaning: "all its rows had already been written by messages received later",
 } as const;
 
 export const healths = {
