@@ -91,9 +91,9 @@ def test_tables_and_lines_show_hostile_text_without_obeying_it(
     monkeypatch.setattr(output, "results", lambda: Console(highlight=False, width=40))
     columns = [output.Column("A"), output.Column("B", grows=True), output.Column("C" * 40)]
     output.show_table(columns, [(HOSTILE, output.styled(HOSTILE, "red"), "c\nd")], "nothing", unfolds=unfolds)
-    output.tell(HOSTILE, "bold")
-    output.tell(output.status(Status.DLQ).append(HOSTILE))
-    output.say(HOSTILE)
+    output.print_result(HOSTILE, "bold")
+    output.print_result(output.status(Status.DLQ).append(HOSTILE))
+    output.print_note(HOSTILE)
     output.print_properties([figures.Property("State", HOSTILE, HOSTILE)])
     for state in Step:
         output.show_step(Progress(HOSTILE, state, HOSTILE, 1.5))
