@@ -9,9 +9,9 @@ from textual import on
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import filter_problem, parse_filter
 from nomnom_tui.app.session import Session
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 
