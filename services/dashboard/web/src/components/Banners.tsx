@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { live, useLive } from "../api/live";
 
-/** What stands between this page and the truth: the connection, PostgreSQL, NATS. Nothing where all is well. */
+/** Warns when the connection, PostgreSQL or NATS is unavailable, so that shown data is stale or unknown. */
 export function Banners() {
   const connection = useLive((now) => now.connection);
   const database = useLive((now) => now.snapshot?.database ?? null);
@@ -11,42 +11,41 @@ export function Banners() {
     <div className="banners" aria-live="polite">
       {lost && (
         <div className="banner banner-lost" role="alert">
-          <span className="banner-sign" aria-hidden="true">
+          <span className="banner-icon" aria-hidden="true">
             ⌁
           </span>
           <p>
-            <b>Disconnected.</b> What you see is from <Since at={connection.since} />, and stands still.{" "}
-            <Retry at={connection.retryAt} />
+            <b>Disconnected.</b> Showing data from <Since at={connection.since} />. <Retry at={connection.retryAt} />
           </p>
           <button type="button" className="button" onClick={live.start}>
-            Connect now
+            Reconnect now
           </button>
         </div>
       )}
       {!lost && database !== null && !database.ok && (
-        <Away name="PostgreSQL" detail={database.detail}>
-          Messages are still accepted and kept in the stream; workers go on when it is back. Counts and rows are unknown
-          until then.
-        </Away>
+        <Unavailable name="PostgreSQL" detail={database.detail}>
+          Messages are still accepted and kept in the stream; workers continue when PostgreSQL is available again. Counts
+          and rows are unknown until then.
+        </Unavailable>
       )}
       {!lost && nats !== null && !nats.ok && (
-        <Away name="NATS" detail={nats.detail}>
-          Nothing is accepted while it is away. Lag, rates and dead letters are unknown until then.
-        </Away>
+        <Unavailable name="NATS" detail={nats.detail}>
+          No messages are accepted until it is available again. Lag, rates and dead letters are unknown.
+        </Unavailable>
       )}
     </div>
   );
 }
 
-function Away({ name, detail, children }: { name: string; detail: string; children: string }) {
+function Unavailable({ name, detail, children }: { name: string; detail: string; children: string }) {
   return (
-    <div className="banner banner-away" role="alert">
-      <span className="banner-sign" aria-hidden="true">
+    <div className="banner banner-unavailable" role="alert">
+      <span className="banner-icon" aria-hidden="true">
         !
       </span>
       <div>
         <p>
-          <b>{name} does not answer.</b> {children}
+          <b>{name} is unavailable.</b> {children}
         </p>
         <p className="banner-detail">{detail}</p>
       </div>
@@ -61,10 +60,10 @@ function Since({ at }: { at: number }) {
 
 function Retry({ at }: { at: number }) {
   const seconds = Math.ceil((at - useNow(500)) / 1000);
-  return <>{seconds > 0 ? `Trying again in ${seconds} s.` : "Trying again …"}</>;
+  return <>{seconds > 0 ? `Retrying in ${seconds} s.` : "Retrying …"}</>;
 }
 
-/** The time, renewed every ``interval`` milliseconds. */
+/** The current time, updated every `interval` milliseconds. */
 export function useNow(interval: number): number {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {

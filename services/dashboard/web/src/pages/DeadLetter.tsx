@@ -1,35 +1,35 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import { body, client } from "../api/client";
-import { bytes, moment, number } from "../format";
-import { Failure, Loading } from "../parts/states";
+import { bytes, number, timestamp } from "../format";
+import { ErrorState, LoadingState } from "../components/states";
 import { REASONS } from "./DeadLetters";
 
-/** One dead letter: what it holds, and which fields are wrong. */
-export function Letter({ sequence }: { sequence: string }) {
+/** One dead letter: its payload, with invalid fields highlighted. */
+export function DeadLetter({ sequence }: { sequence: string }) {
   const query = useQuery({
     queryKey: ["dead letter", sequence],
     queryFn: () => body(client.GET("/api/dlq/{sequence}", { params: { path: { sequence: Number(sequence) } } })),
   });
   return (
     <section className="panel">
-      <p className="crumbs">
+      <p className="breadcrumbs">
         <Link href="/dead-letters">Dead letters</Link> <span aria-hidden="true">/</span> {sequence}
       </p>
       {query.isPending ? (
-        <Loading />
+        <LoadingState />
       ) : query.isError ? (
-        <Failure error={query.error} retry={() => void query.refetch()} />
+        <ErrorState error={query.error} retry={() => void query.refetch()} />
       ) : (
         <>
-          <header className="panel-head">
+          <header className="panel-header">
             <h1>
               {REASONS[query.data.letter.reason]?.title ?? query.data.letter.reason}{" "}
-              <span className="entity-pill">{query.data.letter.entity}</span>
+              <span className="entity-label">{query.data.letter.entity}</span>
             </h1>
           </header>
-          <p className="error-text">{query.data.letter.error}</p>
-          <dl className="facts">
+          <p className="error-message">{query.data.letter.error}</p>
+          <dl className="properties">
             <div>
               <dt>Message</dt>
               <dd className="mono">
@@ -42,11 +42,11 @@ export function Letter({ sequence }: { sequence: string }) {
             </div>
             <div>
               <dt>Received</dt>
-              <dd>{moment(query.data.letter.received_at)}</dd>
+              <dd>{timestamp(query.data.letter.received_at)}</dd>
             </div>
             <div>
               <dt>Failed</dt>
-              <dd>{moment(query.data.letter.failed_at)}</dd>
+              <dd>{timestamp(query.data.letter.failed_at)}</dd>
             </div>
             <div>
               <dt>Attempts</dt>
@@ -61,7 +61,7 @@ export function Letter({ sequence }: { sequence: string }) {
           <Payload text={query.data.payload} problems={query.data.problems} />
           {query.data.problems.length > 0 && (
             <>
-              <h2>What is wrong</h2>
+              <h2>Problems</h2>
               <ul className="problems">
                 {query.data.problems.map((problem, at) => (
                   <li key={at}>
@@ -83,25 +83,25 @@ export function Letter({ sequence }: { sequence: string }) {
   );
 }
 
-interface Wrong {
+interface PayloadProblem {
   line: number;
   position: number | null;
   expected: string;
 }
 
-/** The payload, with the fields that are wrong marked. */
-export function Payload({ text, problems }: { text: string; problems: readonly Wrong[] }) {
+/** The payload, with invalid fields highlighted. */
+export function Payload({ text, problems }: { text: string; problems: readonly PayloadProblem[] }) {
   return (
     <pre className="payload">
       {text.split("\n").map((line, at) => {
-        const wrong = problems.filter((problem) => problem.line === at + 1);
+        const ofLine = problems.filter((problem) => problem.line === at + 1);
         return (
           <span key={at} className="payload-line">
             {fields(line).map((field, position) => {
-              const problem = wrong.find((each) => each.position === position);
+              const problem = ofLine.find((each) => each.position === position);
               return (
                 <span key={position}>
-                  {position > 0 && <span className="bar-sign">|</span>}
+                  {position > 0 && <span className="separator">|</span>}
                   {problem === undefined ? (
                     field
                   ) : (
@@ -117,12 +117,12 @@ export function Payload({ text, problems }: { text: string; problems: readonly W
   );
 }
 
-/** A line's fields: split at each bar that no backslash escapes. */
+/** The fields of a line, split at each separator that is not escaped by a backslash. */
 export function fields(line: string): string[] {
   const found: string[] = [];
-  for (const [, field = "", bar] of line.matchAll(/((?:\\.|[^|\\])*)(\||$)/g)) {
+  for (const [, field = "", separator] of line.matchAll(/((?:\\.|[^|\\])*)(\||$)/g)) {
     found.push(field);
-    if (bar === "") break;
+    if (separator === "") break;
   }
   return found;
 }

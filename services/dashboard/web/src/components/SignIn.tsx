@@ -2,10 +2,10 @@ import { type SyntheticEvent, useState } from "react";
 import { live, useLive } from "../api/live";
 import { token } from "../api/client";
 
-/** Asks for the token where the dashboard wants one; it is kept for this tab alone. */
+/** Asks for the token, if the dashboard requires one; it is stored for this tab only. */
 export function SignIn() {
   const [value, setValue] = useState("");
-  // Drawn again with each refusal, the second one too.
+  // Renders again after each rejected attempt.
   useLive((now) => now.connection);
   const tried = token.get() !== null;
   const submit = (event: SyntheticEvent) => {
@@ -14,13 +14,13 @@ export function SignIn() {
     live.start();
   };
   return (
-    <main className="signin">
+    <main className="sign-in">
       <form onSubmit={submit} className="panel">
         <h1>nomnom</h1>
-        <p>This dashboard asks for a token. It is kept in this tab only.</p>
+        <p>This dashboard requires a token. The token is stored for this tab only.</p>
         {tried && (
           <p className="field-error" role="alert">
-            That token was not accepted.
+            Invalid token.
           </p>
         )}
         <label htmlFor="token">Token</label>
@@ -32,8 +32,8 @@ export function SignIn() {
           value={value}
           onChange={(event) => setValue(event.target.value)}
         />
-        <button type="submit" className="button button-main">
-          Open the dashboard
+        <button type="submit" className="button button-primary">
+          Sign in
         </button>
       </form>
     </main>

@@ -1,25 +1,25 @@
 import { useEffect, useRef } from "react";
 
-/** What the keyboard does, in a dialog. */
-export function Shortcuts({ places, close }: { places: readonly string[]; close: () => void }) {
+/** A dialog that lists the keyboard shortcuts. */
+export function Shortcuts({ sections, close }: { sections: readonly string[]; close: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => dialog.current?.showModal(), []);
   const keys: [string, string][] = [
-    ...places.map((name, at): [string, string] => [String(at + 1), name]),
-    ["/", "Find"],
-    ["t", "Light or dark"],
-    ["esc", "Leave a field, close this"],
+    ...sections.map((name, at): [string, string] => [String(at + 1), name]),
+    ["/", "Search messages"],
+    ["t", "Toggle light/dark theme"],
+    ["esc", "Leave input or dialog"],
   ];
   return (
     <dialog ref={dialog} className="shortcuts" aria-labelledby="shortcuts-title" onClose={close}>
-      <h2 id="shortcuts-title">Keyboard</h2>
+      <h2 id="shortcuts-title">Keyboard shortcuts</h2>
       <dl>
-        {keys.map(([key, what]) => (
+        {keys.map(([key, action]) => (
           <div key={key}>
             <dt>
               <kbd>{key}</kbd>
             </dt>
-            <dd>{what}</dd>
+            <dd>{action}</dd>
           </div>
         ))}
       </dl>

@@ -1,4 +1,4 @@
-// What the browser has and jsdom has not.
+// Browser APIs that jsdom lacks.
 import { cleanup } from "@testing-library/react";
 import { afterEach, vi } from "vitest";
 

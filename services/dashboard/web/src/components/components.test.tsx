@@ -3,8 +3,8 @@ import userEvent from "@testing-library/user-event";
 import { expect, it, vi } from "vitest";
 import { ApiError, type Snapshot } from "../api/client";
 import { Pipeline } from "./Pipeline";
-import { Failure } from "./states";
-import { StatusMark } from "./StatusMark";
+import { ErrorState } from "./states";
+import { StatusLabel } from "./StatusLabel";
 
 const snapshot: Snapshot = {
   sequence: 1,
@@ -31,36 +31,36 @@ const snapshot: Snapshot = {
   newest: [],
 };
 
-it("shows what waits, and that nobody works on it", () => {
+it("warns about pending messages without workers", () => {
   render(<Pipeline snapshot={snapshot} />);
   expect(screen.getByText("1,200").closest(".stage")?.textContent).toContain("oldest 1 min 35 s");
-  expect(screen.getByText("none, while messages wait").closest(".stage-warn")).not.toBeNull();
-  expect(screen.getByRole("link").textContent).toContain("3 letters");
+  expect(screen.getByText("no workers for pending messages").closest(".stage-warning")).not.toBeNull();
+  expect(screen.getByRole("link").textContent).toContain("3 messages");
 });
 
-it("says paused, and full, before anything else", () => {
+it("shows that the consumer is paused even if the stream is nearly full", () => {
   const lag = { ...snapshot.lag, paused: true } as Snapshot["lag"];
   render(<Pipeline snapshot={{ ...snapshot, lag }} />);
-  expect(screen.getByText("paused by an operator")).toBeDefined();
+  expect(screen.getByText("consumer paused")).toBeDefined();
 });
 
-it("shows dashes, not zeros, while nothing is known", () => {
+it("shows dashes instead of zeros while values are unknown", () => {
   render(<Pipeline snapshot={null} />);
   expect(screen.queryByText("0")).toBeNull();
   expect(screen.getAllByText("–", { exact: false }).length).toBeGreaterThan(3);
 });
 
-it("says a status in words", () => {
-  render(<StatusMark status="completed" superseded />);
+it("shows a status as text", () => {
+  render(<StatusLabel status="completed" superseded />);
   expect(screen.getByText("superseded")).toBeDefined();
 });
 
-it("offers to ask again where that can help", async () => {
+it("offers to retry only if that can succeed", async () => {
   const retry = vi.fn();
-  const { rerender } = render(<Failure error={new ApiError(503, "PostgreSQL: away")} retry={retry} />);
-  expect(screen.getByRole("alert").textContent).toContain("PostgreSQL: away");
-  await userEvent.click(screen.getByRole("button", { name: "Ask again" }));
+  const { rerender } = render(<ErrorState error={new ApiError(503, "PostgreSQL: unavailable")} retry={retry} />);
+  expect(screen.getByRole("alert").textContent).toContain("PostgreSQL: unavailable");
+  await userEvent.click(screen.getByRole("button", { name: "Retry" }));
   expect(retry).toHaveBeenCalledOnce();
-  rerender(<Failure error={new ApiError(404, "no message")} retry={retry} />);
+  rerender(<ErrorState error={new ApiError(404, "no message")} retry={retry} />);
   expect(screen.queryByRole("button")).toBeNull();
 });

@@ -1,15 +1,15 @@
 import { render, screen } from "@testing-library/react";
 import { expect, it } from "vitest";
-import { fields, Payload } from "./Letter";
+import { fields, Payload } from "./DeadLetter";
 
-it("splits a line at the bars that nothing escapes", () => {
+it("splits a line at unescaped separators", () => {
   expect(fields("O|1|a\\|b|")).toEqual(["O", "1", "a\\|b", ""]);
   expect(fields("O")).toEqual(["O"]);
   expect(fields("")).toEqual([""]);
   expect(fields("O||x\\\\|y")).toEqual(["O", "", "x\\\\", "y"]);
 });
 
-it("marks the fields that are wrong, by line and position", () => {
+it("highlights invalid fields by line and position", () => {
   render(
     <Payload
       text={"O|1|2|F|12,50\nOLI|1||3"}

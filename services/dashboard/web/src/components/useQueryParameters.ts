@@ -1,10 +1,10 @@
 import { useCallback, useMemo } from "react";
 import { useLocation, useSearch } from "wouter";
 
-/** Filters kept in the address, so that a list can be bookmarked, shared and gone back to. */
-export function useAddress(): [URLSearchParams, (changes: Record<string, string | null>) => void] {
+/** Filters stored in the URL's query string, so that a filtered list can be bookmarked and shared. */
+export function useQueryParameters(): [URLSearchParams, (changes: Record<string, string | null>) => void] {
   const search = useSearch();
-  const [path, go] = useLocation();
+  const [path, navigate] = useLocation();
   const parameters = useMemo(() => new URLSearchParams(search), [search]);
   const change = useCallback(
     (changes: Record<string, string | null>) => {
@@ -14,9 +14,9 @@ export function useAddress(): [URLSearchParams, (changes: Record<string, string 
         else next.set(name, value);
       }
       const text = next.toString();
-      go(text === "" ? path : `${path}?${text}`, { replace: true });
+      navigate(text === "" ? path : `${path}?${text}`, { replace: true });
     },
-    [search, path, go],
+    [search, path, navigate],
   );
   return [parameters, change];
 }

@@ -1,14 +1,14 @@
 import { Link } from "wouter";
 import type { MessageSummary } from "../api/client";
-import { duration, moment } from "../format";
-import { StatusMark } from "./StatusMark";
+import { duration, timestamp } from "../format";
+import { StatusLabel } from "./StatusLabel";
 
-/** Messages as rows; each leads to its own page. On a narrow screen each row becomes a card. */
+/** A table of messages that link to their own pages; on narrow screens, rows become cards. */
 export function MessageTable({ messages, caption }: { messages: readonly MessageSummary[]; caption: string }) {
   return (
     <div className="table-wrap">
       <table className="table table-cards">
-        <caption className="hidden">{caption}</caption>
+        <caption className="visually-hidden">{caption}</caption>
         <thead>
           <tr>
             <th scope="col">Status</th>
@@ -16,7 +16,7 @@ export function MessageTable({ messages, caption }: { messages: readonly Message
             <th scope="col">Entity</th>
             <th scope="col">Received</th>
             <th scope="col" className="numeric">
-              Took
+              Latency
             </th>
             <th scope="col">Note</th>
           </tr>
@@ -25,7 +25,7 @@ export function MessageTable({ messages, caption }: { messages: readonly Message
           {messages.map((message) => (
             <tr key={message.message_id}>
               <td>
-                <StatusMark status={message.status} superseded={message.superseded} />
+                <StatusLabel status={message.status} superseded={message.superseded} />
               </td>
               <td className="mono">
                 <Link href={`/messages/${message.message_id}`} className="row-link" title={message.message_id}>
@@ -34,7 +34,7 @@ export function MessageTable({ messages, caption }: { messages: readonly Message
               </td>
               <td>{message.entity}</td>
               <td>
-                <time dateTime={message.received_at}>{moment(message.received_at)}</time>
+                <time dateTime={message.received_at}>{timestamp(message.received_at)}</time>
               </td>
               <td className="numeric">{duration(message.seconds)}</td>
               <td className="note" title={message.error ?? undefined}>

@@ -1,7 +1,7 @@
-"""Throughput and latency over time, in memory: ten-second buckets of the last day, read once each from PostgreSQL.
+"""Throughput and latency over time, in memory: 10-second buckets of the last 24 hours, read from PostgreSQL.
 
-What a request costs does not depend on the table's size: it reads these buckets. What keeping them costs depends on
-the flow alone: the newest buckets are read again while they can still change, older ones never.
+Requests read these buckets only, so their cost does not depend on the size of the table. The newest buckets are read
+again while they can still change; older buckets are read once.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import msgspec
 from nomnom.envelope import Status
 
 BUCKET = 10
-"""Seconds in a bucket."""
-KEPT = 24 * 60 * 60
-"""Seconds that are kept."""
+"""Length of a bucket, in seconds."""
+RETENTION = 24 * 60 * 60
+"""Age up to which buckets are kept, in seconds."""
 STEP = math.log(1.1)
-"""Width of a latency step: each is a tenth longer than the one before."""
+"""Width of a latency step on a logarithmic scale: each step is 10 % longer than the previous one."""
 
 
 class Point(msgspec.Struct, frozen=True, array_like=False):
-    """One step of a series. Rates are messages a second, latencies seconds; null where nothing is known."""
+    """One step of a time series. Rates are messages per second, latencies are seconds; null if unknown."""
 
     at: float
-    """Seconds since the epoch at which the step begins."""
+    """Start of the step, in seconds since the epoch."""
     accepted: float | None
     completed: float | None
     dead: float | None
@@ -38,7 +38,7 @@ class Point(msgspec.Struct, frozen=True, array_like=False):
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Seconds from accepted to completed, of the messages completed in the last ``window`` seconds, within 5 %."""
+    """Seconds from accepted to completed, of the messages completed in the last ``window`` seconds; accurate to 5 %."""
 
     window: int
     messages: int
@@ -49,15 +49,15 @@ class Latency(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Bucket:
-    """What was done in ten seconds; ``steps`` counts completed messages by latency step."""
+    """Counts of 10 seconds; ``steps`` counts completed messages by latency step."""
 
     completed: int = 0
     dead: int = 0
     steps: dict[int, int] = field(default_factory=dict[int, int])
 
 
-class Flow:
-    """The buckets. ``known`` holds those that have been read, filled or not: the others are unknown, not zero."""
+class Throughput:
+    """The buckets. ``known`` holds the times of those that have been read, even if empty: all others are unknown."""
 
     def __init__(self) -> None:
         self.buckets: dict[int, Bucket] = {}
@@ -71,7 +71,7 @@ class Flow:
         flow: Iterable[tuple[int, str, int, int]],
         arrivals: Iterable[tuple[int, int]],
     ) -> None:
-        """Put what was read of [begin, end) in the place of what was there before."""
+        """Replace the buckets of [begin, end) by what was read."""
         for at in range(begin, end, BUCKET):
             self.buckets.pop(at, None)
             self.arrivals.pop(at, None)
@@ -86,18 +86,18 @@ class Flow:
         self.arrivals.update(arrivals)
 
     def forget(self, before: float) -> None:
-        """Drop what is older than ``before``."""
+        """Drop buckets older than ``before``, in seconds since the epoch."""
         for at in [at for at in self.known if at < before - BUCKET]:
             self.known.discard(at)
             self.buckets.pop(at, None)
             self.arrivals.pop(at, None)
 
     def points(self, begin: int, end: int, step: int) -> list[Point]:
-        """The series of [begin, end) in steps of ``step`` seconds (a multiple of the bucket)."""
+        """The series of [begin, end) in steps of ``step`` seconds, a multiple of the bucket length."""
         return [self._point(at, step, end) for at in range(begin, end, step)]
 
     def latency(self, end: int, window: int) -> Latency:
-        """Percentiles of the last ``window`` seconds before ``end``."""
+        """Latency percentiles of the ``window`` seconds before ``end``."""
         steps = _merge(self.buckets[at].steps for at in range(end - window, end, BUCKET) if at in self.buckets)
         p50, p95, p99 = percentiles(steps)
         return Latency(window, sum(steps.values()), p50, p95, p99)
@@ -122,22 +122,22 @@ class Flow:
 
 
 def percentiles(steps: dict[int, int]) -> tuple[float | None, float | None, float | None]:
-    """The 50th, 95th and 99th percentile in seconds, each the middle of its latency step."""
+    """The 50th, 95th and 99th percentile in seconds, each the midpoint of its latency step."""
     total = sum(steps.values())
     if not total:
         return None, None, None
-    wanted = [math.ceil(total * share) for share in (0.5, 0.95, 0.99)]
+    ranks = [math.ceil(total * share) for share in (0.5, 0.95, 0.99)]
     found: list[float] = []
     seen = 0
     for step in sorted(steps):
         seen += steps[step]
-        while len(found) < len(wanted) and seen >= wanted[len(found)]:
+        while len(found) < len(ranks) and seen >= ranks[len(found)]:
             found.append(math.exp((step + 0.5) * STEP))
     return found[0], found[1], found[2]
 
 
-def moment(epoch: float) -> datetime:
-    """Seconds since the epoch as a time."""
+def utc_time(epoch: float) -> datetime:
+    """The UTC time of a number of seconds since the epoch."""
     return datetime.fromtimestamp(epoch, UTC)
 
 
