@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import asyncpg
 import nats
 from nats.errors import Error as NatsError
 
+from nomnom.connections.errors import Unavailable
+from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
 from nomnom.roles import Role, ensure_roles
@@ -21,13 +22,7 @@ from nomnom.telemetry import configure_logging, logger
 T = TypeVar("T")
 _log = logger(__name__)
 _PAUSE = 0.5
-_PASSING = (
-    OSError,
-    NatsError,
-    StreamsNotReadyError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-)
+_PASSING = (OSError, NatsError, StreamsNotReadyError, Unavailable)
 _WAIT = 30.0
 
 
@@ -85,10 +80,14 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
             await client.close()
 
     async def tables() -> None:
-        connection = await asyncpg.connect(settings.database_url, timeout=5)
+        # A migration takes as long as it takes.
+        database = Database(settings.database_url, application="nomnom-setup", seconds=None)
+        connection = await database.connect()
         try:
             done.extend(await migrate(connection, schema))
             done.extend(await ensure_roles(connection, schema, roles))
+        except ERRORS as error:
+            raise database.error(error) from error
         finally:
             await connection.close()
 
@@ -116,7 +115,7 @@ async def _retry(step: Callable[[], Awaitable[T]], wait: float, what: str, url: 
             return await step()
         except _PASSING as error:
             if asyncio.get_running_loop().time() >= deadline:
-                problem = str(error) or type(error).__name__
+                problem = error.reason if isinstance(error, Unavailable) else str(error) or type(error).__name__
                 raise SetupError(f"{what} at {without_secrets(url)} was not ready in {wait:g} s: {problem}") from error
             await asyncio.sleep(_PAUSE)
 

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import Unavailable
 
 if TYPE_CHECKING:
     import httpx
