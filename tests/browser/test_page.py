@@ -24,7 +24,7 @@ from nomnom.setup import set_up
 from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
-PLACES = ("/", "/messages", "/records", "/records/orders", "/dead-letters", "/system")
+PLACES = ("/", "/messages", "/entities", "/entities/orders", "/dead-letters", "/system")
 FIRST_LOAD = 200_000
 BROKEN = ORDER.replace("123.45", "12,50")
 
@@ -159,7 +159,9 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         await page.get_by_role("searchbox").press("Enter")
         await expect(page.get_by_role("heading", name=good)).to_be_visible()
 
-        await page.goto(f"{dashboard.client.base_url}/records/orders")
+        # A bookmark from before the page said "entities" still leads there.
+        await page.goto(f"{dashboard.client.base_url}/records/orders?sort=-o_orderkey")
+        await expect(page).to_have_url(f"{dashboard.client.base_url}/entities/orders?sort=-o_orderkey")
         await expect(page.get_by_role("cell", name="123.45", exact=True)).to_be_visible()
         await page.get_by_label("Column").select_option("o_totalprice")
         await page.get_by_label("Operator").select_option("gt")
@@ -240,7 +242,7 @@ async def test_everything_can_be_done_with_the_keyboard(
         await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(page.locator("main")).to_be_focused()
-        for key, heading in (("2", "Messages"), ("3", "Records"), ("4", "Dead letters"), ("5", "Health")):
+        for key, heading in (("2", "Messages"), ("3", "Entities"), ("4", "Dead letters"), ("5", "Health")):
             await page.keyboard.press(key)
             await expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
         await page.keyboard.press("2")
@@ -288,7 +290,7 @@ async def test_a_token_is_asked_for(
         running(deployment.environment, tmp_path, **settings) as dashboard,
         window(browser, **DESK) as page,
     ):
-        await page.goto(f"{dashboard.client.base_url}/records")
+        await page.goto(f"{dashboard.client.base_url}/entities")
         await page.get_by_label("Token").fill("wrong-token")
         await page.get_by_role("button", name="Open the dashboard").click()
         await expect(page.get_by_role("alert")).to_contain_text("not accepted")

@@ -32,7 +32,7 @@ from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.app.session import Session
 from nomnom_tui.screens import PLACES
-from nomnom_tui.screens.database import DatabaseView
+from nomnom_tui.screens.entities import EntitiesView
 from nomnom_tui.screens.entity_rows import EntityRowsView
 from nomnom_tui.screens.stream_messages import StreamMessagesView
 from nomnom_tui.screens.streams import StreamsView
@@ -42,7 +42,7 @@ from tui.test_shell import until
 
 PATIENCE = 40.0
 KEYS = {place.name: place.key for place in PLACES}
-NEEDS = {"nats": ("streams", "consumers"), "postgres": ("database",)}
+NEEDS = {"nats": ("streams", "consumers"), "postgres": ("entities",)}
 """Screens that show nothing new without this server."""
 SAYS = {"nats": "NATS at", "postgres": "PostgreSQL at"}
 
@@ -154,11 +154,11 @@ async def test_killed_servers_are_a_state_on_every_screen_and_come_back(
 async def test_details_are_states_too_and_show_what_came_afterwards(instance: LocalEnvironment) -> None:
     async with opened(instance) as (app, pilot):
         await healthy(app)
-        await pilot.press(KEYS["database"])
-        database = app.screen
-        assert isinstance(database, DatabaseView)
-        await until(lambda: database._entities.rows, PATIENCE)
-        assert database._entities.move_to("orders")
+        await pilot.press(KEYS["entities"])
+        entities = app.screen
+        assert isinstance(entities, EntitiesView)
+        await until(lambda: entities._entities.rows, PATIENCE)
+        assert entities._entities.move_to("orders")
         await pilot.press("enter")
         rows = app.screen
         assert isinstance(rows, EntityRowsView)
@@ -177,7 +177,7 @@ async def test_details_are_states_too_and_show_what_came_afterwards(instance: Lo
             await until(lambda: SAYS["nats"] in notices(app), PATIENCE)
             assert messages._table.rows, "what was known is still to be read"
             await pilot.press("right_square_bracket", "enter", "v", "n", "escape")
-            await pilot.press(KEYS["database"])
+            await pilot.press(KEYS["entities"])
             assert app.screen is rows
             await until(lambda: SAYS["postgres"] in notices(app), PATIENCE)
             await pilot.press("right_square_bracket", "l", "h")

@@ -242,7 +242,7 @@ async def test_screens(size: tuple[int, int]) -> None:
             ("streams", "3"),
             ("stream-messages", "3 enter"),
             ("consumers", "4"),
-            ("database", "9"),
+            ("entities", "9"),
             ("entity-rows", "9 g j j j j j j enter"),
         ):
             await pilot.press(keys.split()[0])

@@ -1,4 +1,4 @@
-"""``nomnom entities`` and ``rows``: what the messages became."""
+"""``nomnom entities`` and ``rows``: the tables that workers write."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nomnom_cli.options import Json, Where, open_pipeline
 
 
 async def entities(*, json: Json = False, where: Where | None = None) -> None:
-    """The entities' tables: rows and size.
+    """The entities with the rows and the size of their tables.
 
-    The count of a large table is PostgreSQL's estimate.
+    The count of a table with 100,000 rows or more is an estimate.
     """
     from nomnom_cli.output import Column, as_json, show_table
     from nomnom_control.rendering import size
@@ -63,9 +63,9 @@ async def rows(
     limit
         How many.
     after
-        The page behind this cursor.
+        The page after this cursor.
     before
-        The page in front of this cursor.
+        The page before this cursor.
     """
     from nomnom_cli.output import Column, as_json, say, show_table
 

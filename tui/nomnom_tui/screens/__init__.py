@@ -91,6 +91,6 @@ PLACES: tuple[Place, ...] = (
           "post one, send a file, follow one; those answered last", ("message", "msgs")),
     Place("8", "logs", "Logs", "Logs", "logs", "LogsView",
           "all components at once"),
-    Place("9", "database", "Database", "Data", "database", "DatabaseView",
-          "the rows that messages became; their status by hour", ("db", "entities", "rows")),
+    Place("9", "entities", "Entities", "Ents", "entities", "EntitiesView",
+          "tables, rows and sizes; messages by status and by hour", ("entity", "rows", "database", "db")),
 )  # fmt: skip

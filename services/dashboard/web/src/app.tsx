@@ -19,7 +19,7 @@ import { ThemeButton, turnTheme } from "./parts/theme";
 const PLACES = [
   { path: "/", name: "Overview", sign: "M3 12h4l3-8 4 16 3-8h4" },
   { path: "/messages", name: "Messages", sign: "M4 6h16v12H4zM4 7l8 6 8-6" },
-  { path: "/records", name: "Records", sign: "M4 5h16v14H4zM4 10h16M10 5v14" },
+  { path: "/entities", name: "Entities", sign: "M4 5h16v14H4zM4 10h16M10 5v14" },
   { path: "/dead-letters", name: "Dead letters", sign: "M12 3l9 17H3zM12 10v4M12 17v.5" },
   { path: "/system", name: "Health", sign: "M12 20s-8-5-8-11a4.5 4.5 0 0 1 8-2.5A4.5 4.5 0 0 1 20 9c0 6-8 11-8 11z" },
 ] as const;
@@ -102,13 +102,13 @@ export function App() {
           <Route path="/" component={Overview} />
           <Route path="/messages" component={Messages} />
           <Route path="/messages/:id">{({ id }) => <Message id={id} />}</Route>
-          <Route path="/records" component={Entities} />
-          <Route path="/records/:name">{({ name }) => <Rows key={name} name={name} />}</Route>
+          <Route path="/entities" component={Entities} />
+          <Route path="/entities/:name">{({ name }) => <Rows key={name} name={name} />}</Route>
           <Route path="/dead-letters" component={DeadLetters} />
           <Route path="/dead-letters/:sequence">{({ sequence }) => <Letter sequence={sequence} />}</Route>
           <Route path="/system" component={HealthPage} />
-          <Route path="/entities">
-            <Redirect to="/records" />
+          <Route path="/records/*?">
+            <Redirect to={path.replace("/records", "/entities") + location.search} replace />
           </Route>
           <Route>
             <section className="panel">

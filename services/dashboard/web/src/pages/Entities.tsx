@@ -1,10 +1,10 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import { body, client } from "../api/client";
-import { count } from "../format";
+import { bytes, count } from "../format";
 import { Failure, Loading } from "../parts/states";
 
-/** The kinds of record of this deployment. */
+/** The entities of this deployment, with the rows and the size of their tables. */
 export function Entities() {
   const query = useQuery({
     queryKey: ["entities"],
@@ -17,13 +17,13 @@ export function Entities() {
   return (
     <section className="panel">
       <header className="panel-head">
-        <h1>Records</h1>
+        <h1>Entities</h1>
         <span className="quiet">schema {query.data.title}</span>
       </header>
       <ul className="entities">
         {query.data.entities.map((each) => (
           <li key={each.name}>
-            <Link href={`/records/${each.name}`} className="entity">
+            <Link href={`/entities/${each.name}`} className="entity">
               <span className="entity-tag mono">{each.tag}</span>
               <span className="entity-name">
                 <b>{each.title}</b>
@@ -37,6 +37,7 @@ export function Entities() {
               </span>
               <span className="entity-rows">
                 {count(each.rows)} <small>rows</small>
+                <small className="entity-size">{bytes(each.bytes)}</small>
               </span>
             </Link>
           </li>

@@ -3,7 +3,7 @@ import { type ColumnDef, flexRender, getCoreRowModel, useReactTable } from "@tan
 import { type SyntheticEvent, useMemo, useState } from "react";
 import { Link } from "wouter";
 import { body, client, type Column, type Row } from "../api/client";
-import { count, number } from "../format";
+import { bytes, count, number } from "../format";
 import { Pager } from "../parts/Pager";
 import { Empty, Failure, Loading } from "../parts/states";
 import { useAddress } from "../parts/useAddress";
@@ -44,13 +44,13 @@ export function Rows({ name }: { name: string }) {
   return (
     <section className="panel">
       <p className="crumbs">
-        <Link href="/records">Records</Link> <span aria-hidden="true">/</span> {name}
+        <Link href="/entities">Entities</Link> <span aria-hidden="true">/</span> {name}
       </p>
       <header className="panel-head">
         <h1>{first?.entity.title ?? name}</h1>
         {first !== undefined && (
           <span className="quiet">
-            {count(first.entity.rows)} rows · {first.entity.table}
+            {count(first.entity.rows)} rows · {bytes(first.entity.bytes)} · {first.entity.table}
           </span>
         )}
       </header>

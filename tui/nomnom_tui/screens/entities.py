@@ -1,4 +1,4 @@
-"""Database: the entities' tables and their rows; the messages by status and by the hour of their receipt."""
+"""Entities: their tables and rows; the messages by status and by hour of receipt."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class Hour:
         return sum(self.counts.get(each, 0) for each in _BAD)
 
 
-class DatabaseView(View):
+class EntitiesView(View):
     """Entities with their rows; ``message_status`` by status and by hour, as a table and a small plot."""
 
-    CRUMB = "Database"
+    CRUMB = "Entities"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "span", "Hours", id="database.hours"),
+        Binding("t", "span", "Hours", id="entities.hours"),
     ]
     DEFAULT_CSS = """
-    DatabaseView #upper { height: 1fr; max-height: 16; }
-    DatabaseView #entities { width: 1fr; }
-    DatabaseView #statuses { width: 31; }
-    DatabaseView #lower { height: 1fr; }
-    DatabaseView #chart { height: auto; padding: 1 1 0 1; display: none; }
-    DatabaseView.-high #chart { display: block; }
+    EntitiesView #upper { height: 1fr; max-height: 16; }
+    EntitiesView #entities { width: 1fr; }
+    EntitiesView #statuses { width: 31; }
+    EntitiesView #lower { height: 1fr; }
+    EntitiesView #chart { height: auto; padding: 1 1 0 1; display: none; }
+    EntitiesView.-high #chart { display: block; }
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class DatabaseView(View):
         self.subscribe("hours", 15.0, self._load_hours, self._show_hours, self.query_one("#by-hour", Panel), timeout=15)
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment's database stays."""
+        """Clear what the other environment returned."""
         self._hours = []
         for table in (self._entities, self._statuses, self._table):
             table.show([])

@@ -1,4 +1,4 @@
-"""The database's screen on a real PostgreSQL: counts, pages of rows both ways, one row whole, hours and statuses."""
+"""The entities' screen on a real PostgreSQL: counts, pages of rows both ways, one row whole, hours and statuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from conftest import Deployment
 from nomnom.envelope import Status
 from nomnom_tui.app.application import NomnomApp
-from nomnom_tui.screens.database import DatabaseView, Hour
+from nomnom_tui.screens.entities import EntitiesView, Hour
 from nomnom_tui.screens.entity_rows import EntityRowsView, RowView
 from tui.test_shell import until
 from tui.test_streams import PATIENCE, opened, text_of
@@ -27,10 +27,10 @@ FROM generate_series(1, $3::int)
 """
 
 
-async def database_view(app: NomnomApp) -> DatabaseView:
-    """The database's screen with its first answers."""
+async def entities_view(app: NomnomApp) -> EntitiesView:
+    """The entities' screen with its first answers."""
     view = app.screen
-    assert isinstance(view, DatabaseView)
+    assert isinstance(view, EntitiesView)
     await until(lambda: view._entities.rows and view._statuses.rows and view._hours, PATIENCE)
     return view
 
@@ -43,7 +43,7 @@ async def test_counts_by_entity_status_and_hour_live(deployment: Deployment) -> 
     await deployment.database.execute(STATUSES, "failed", now - timedelta(hours=3), 2)
     await deployment.database.execute(STATUSES, "completed", now - timedelta(hours=30), 5)
     async with opened(deployment, "9", size=(200, 60)) as (app, pilot):
-        view = await database_view(app)
+        view = await entities_view(app)
         orders = next(each for each in view._entities.rows if each.entity.name == "orders")
         assert (orders.count.rows, orders.count.exact) == (35, True)
         assert {each.status: each.messages for each in view._statuses.rows} == {
@@ -71,7 +71,7 @@ async def test_counts_by_entity_status_and_hour_live(deployment: Deployment) -> 
 async def test_rows_are_paged_by_key_both_ways_and_one_is_shown_whole(deployment: Deployment) -> None:
     await deployment.database.execute(ORDERS, 250)
     async with opened(deployment, "9", size=(80, 24)) as (app, pilot):
-        view = await database_view(app)
+        view = await entities_view(app)
         assert view._entities.move_to("orders")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
@@ -126,7 +126,7 @@ async def test_rows_without_a_key_come_last_and_null_is_not_empty(deployment: De
         uuid.uuid4(),
     )
     async with opened(deployment, "9") as (app, pilot):
-        view = await database_view(app)
+        view = await entities_view(app)
         assert view._entities.move_to("lineitem")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
