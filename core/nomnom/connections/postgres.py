@@ -18,8 +18,6 @@ from nomnom.settings import without_secrets
 
 _CONNECT = 5
 _ACQUIRE = 4.0
-_MARGIN = 1.0
-"""Seconds by which the client waits longer for a statement than the server works on it."""
 _LONGEST = 60.0
 """Seconds after which a server that does not stop a statement itself is unavailable."""
 _IDLE = 60.0
@@ -118,20 +116,19 @@ class Database:
         except ERRORS as error:
             raise self.error(error, limit) from error
 
-    async def connect(self) -> asyncpg.Connection:
-        """A connection outside the pool, which the caller closes; raises as ``connection`` does."""
+    async def connect(self, patience: float | None = None) -> asyncpg.Connection:
+        """A connection outside the pool, which the caller closes; raises as ``connection`` does.
+
+        Its statements raise TimeoutError after ``patience`` seconds, whether or not the server responds at all.
+        """
         try:
             connection = await asyncpg.connect(
-                self.url, timeout=_CONNECT, command_timeout=self._patience, server_settings=self._settings
+                self.url, timeout=_CONNECT, command_timeout=patience, server_settings=self._settings
             )
         except ERRORS as error:
             raise self.error(error) from error
         self.problem = None
         return connection
-
-    @property
-    def _patience(self) -> float | None:
-        return None if self._seconds is None else self._seconds + _MARGIN
 
     async def close(self) -> None:
         """Close the pool and cut busy connections; the next call opens it again."""

@@ -32,7 +32,8 @@ class Session:
     """One connection, opened when it is needed and replaced when it fails."""
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
-        self._database = Database(settings.database_url, application="nomnom-worker", seconds=settings.database_timeout)
+        self._database = Database(settings.database_url, application="nomnom-worker", seconds=None)
+        self._patience = settings.database_timeout
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._outage = metrics.outage.labels("postgresql")
@@ -91,7 +92,7 @@ class Session:
         connection = self._connection
         if connection is None or connection.is_closed():
             try:
-                connection = self._connection = await self._database.connect()
+                connection = self._connection = await self._database.connect(self._patience)
             except RequestError as error:
                 raise self._lost(error) from error
         return connection
