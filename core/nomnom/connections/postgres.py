@@ -141,19 +141,17 @@ class Database:
         """What an error of asyncpg means; ``seconds`` is the time limit of the statement."""
         if isinstance(error, asyncpg.QueryCanceledError):
             after = f" after {seconds:g} s" if seconds and "statement timeout" in str(error) else ""
-            return StatementTimeout(
-                f"PostgreSQL: the statement was stopped{after} ({error}); ask for less, or try again later"
-            )
+            return StatementTimeout(f"PostgreSQL: query cancelled{after} ({error}); narrow it, or retry later")
         if isinstance(error, _NOT_SET_UP):
             first = "create it, then " if isinstance(error, asyncpg.InvalidCatalogNameError) else ""
             return NotSetUp(f"PostgreSQL at {self.address}: {error}; {first}run nomnom setup with this schema")
         if isinstance(error, _DENIED):
             return AccessDenied(f"PostgreSQL at {self.address} denies access: {error}; check the user of its URL")
         if isinstance(error, asyncpg.DataError):
-            return InvalidValue(f"PostgreSQL cannot use a value: {error}")
+            return InvalidValue(f"PostgreSQL rejected a value: {error}")
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, _UNAVAILABLE):
-            return DatabaseRefused(f"PostgreSQL refused: {error} ({type(error).__name__})")
-        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            return DatabaseRefused(f"PostgreSQL returned an error: {error} ({type(error).__name__})")
+        reason = "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         self.problem = reason
         return DatabaseUnavailable(
             f"PostgreSQL at {self.address} is unavailable: {reason}; check that it runs, then try again", reason
