@@ -7,6 +7,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments import WORKER, Scaling, ScalingRule
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
@@ -82,7 +83,7 @@ async def read_lag(nats: NatsConnection) -> int | None:
     """Messages that wait or are not acknowledged yet: what KEDA's nats-jetstream scaler takes as the lag."""
     try:
         answer = await nats.request("$JS.API.CONSUMER.INFO.MESSAGES.workers")
-    except ControlError:
+    except NomnomError:
         return None
     told = json.loads(answer.data)
     return None if "error" in told else int(told["num_pending"]) + int(told["num_ack_pending"])
