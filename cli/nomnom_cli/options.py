@@ -73,9 +73,9 @@ def _usual() -> str:
     path = Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
     if not path.is_file():
         return LOCAL
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
 
-    return read_settings().current or LOCAL
+    return read_configuration().current or LOCAL
 
 
 def open_environment(where: Where | None) -> Environment:

@@ -14,7 +14,7 @@ from nomnom.database import migrate
 from nomnom.errors import NomnomError
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
-from nomnom.settings import Seconds, Settings, without_secrets
+from nomnom.settings import Settings, SetupSettings, without_secrets
 from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
@@ -29,31 +29,6 @@ _PASSING = (
     asyncpg.CannotConnectNowError,
 )
 _WAIT = 30.0
-
-
-class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """What setup needs: servers and schema, and the URL of each component that has a role of its own.
-
-    The tables belong to who connects with ``DATABASE_URL``.
-    """
-
-    nomnom_setup_wait: Seconds = _WAIT
-    """How long to wait for each server, in seconds."""
-    database_worker_url: str = ""
-    database_api_url: str = ""
-    database_dashboard_url: str = ""
-    database_operator_url: str = ""
-
-    @property
-    def roles(self) -> list[Role]:
-        """The roles to make; raises RoleError where a URL names no user or no password."""
-        urls = {
-            "worker": self.database_worker_url,
-            "api": self.database_api_url,
-            "dashboard": self.database_dashboard_url,
-            "operator": self.database_operator_url,
-        }
-        return [Role.from_url(component, url) for component, url in urls.items() if url]
 
 
 class SetupError(NomnomError):
@@ -97,12 +72,17 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     return done
 
 
+def roles_of(settings: SetupSettings) -> list[Role]:
+    """The roles of the components that have a URL of their own."""
+    return [Role.from_url(component, url) for component, url in settings.role_urls.items()]
+
+
 def main() -> None:
     """``nomnom-setup``: what ``nomnom setup`` does, for an image that holds no terminal app."""
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
-        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, settings.roles))
+        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, roles_of(settings)))
     except NomnomError as error:
         raise SystemExit(f"nomnom-setup: {error}") from error
     for each in done:

@@ -26,7 +26,7 @@ import pytest_asyncio
 import yaml
 
 from nomnom_control.environments import Environment, Progress, Step
-from nomnom_control.environments.cluster.configuration import ClusterSettings
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration
 from nomnom_control.environments.cluster.images import missing_images
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.programs import run_text
@@ -84,7 +84,7 @@ def ingress_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterSettings:
+def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterConfiguration:
     """The lab's node image and add-ons, free host ports; all else as everywhere."""
     config: Any = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
     for node in config["nodes"]:
@@ -95,7 +95,7 @@ def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> Clu
     listed = ["docker", "image", "ls", "nats", "--format", "{{.Tag}}"]
     tags = subprocess.run(listed, check=True, capture_output=True, text=True, timeout=30).stdout.split()
     wanted = yaml.safe_load((ROOT / "helm" / "nomnom" / "values.yaml").read_text())["nats"]["image"]["tag"]
-    return ClusterSettings(
+    return ClusterConfiguration(
         node_image=os.environ["LAB_NODE_IMAGE"],
         addons=os.environ["LAB_ADDONS"],
         kind_config=str(place),
@@ -111,7 +111,7 @@ def start() -> Start:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def lab(
-    settings: ClusterSettings, start: Start, tmp_path_factory: pytest.TempPathFactory
+    settings: ClusterConfiguration, start: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[KindEnvironment]:
     """The cluster with a pipeline of values-dev in it, ready."""
     kept = os.environ.get("NOMNOM_E2E_CLUSTER")

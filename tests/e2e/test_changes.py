@@ -49,11 +49,11 @@ async def test_settings_make_a_revision_and_a_rollback_takes_them_back(lab: Kind
 
 
 async def test_a_release_rolls_back(lab: KindEnvironment) -> None:
-    before = (await lab.scaling()).rule
+    before = (await lab.scaling()).policy
     await finish(lab.installation.install((), [f"keda.maxReplicas={before.maximum + 1}"]))
-    assert (await lab.scaling()).rule.maximum == before.maximum + 1
+    assert (await lab.scaling()).policy.maximum == before.maximum + 1
     await finish(lab.rollback("release"))
-    assert (await lab.scaling()).rule.maximum == before.maximum
+    assert (await lab.scaling()).policy.maximum == before.maximum
     assert (await lab.history("release"))[0].current
 
 
@@ -63,12 +63,12 @@ async def test_the_charts_own_tests_pass(lab: KindEnvironment) -> None:
 
 
 async def test_a_rule_holds_over_an_upgrade(lab: KindEnvironment) -> None:
-    before = (await lab.scaling()).rule
-    await lab.set_scaling_rule(replace(before, maximum=before.maximum + 2, threshold=50))
+    before = (await lab.scaling()).policy
+    await lab.set_scaling_policy(replace(before, maximum=before.maximum + 2, threshold=50))
     await finish(lab.installation.install())
-    now = (await lab.scaling()).rule
+    now = (await lab.scaling()).policy
     assert (now.maximum, now.threshold) == (before.maximum + 2, 50)
-    await lab.set_scaling_rule(before)
+    await lab.set_scaling_policy(before)
 
 
 @pytest.mark.parametrize("component", ["nats", WORKER, "api"])

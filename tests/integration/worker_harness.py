@@ -25,7 +25,7 @@ from nomnom.settings import Settings
 from nomnom.streams import worker_consumer
 from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_worker.service import Worker
-from nomnom_worker.settings import WorkerSettings
+from nomnom.settings import WorkerSettings
 
 FAST = {"retry_backoff": 0.05, "retry_backoff_max": 0.2, "poll_interval_ms": 5}
 START = 1_700_000_000_000_000

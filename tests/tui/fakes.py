@@ -18,7 +18,7 @@ from nomnom_control.environments import (
     Progress,
     Revision,
     Scaling,
-    ScalingRule,
+    ScalingPolicy,
     Step,
 )
 from nomnom_control.errors import ControlError
@@ -43,7 +43,7 @@ class FakeEnvironment(Environment):
         self.stopped = stopped
         self.broken: str | None = None
         self.asked: list[str] = []
-        self.rule = ScalingRule(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
+        self.policy = ScalingPolicy(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
         self.paused = False
         self.wanted = 3
         self.lines = fake_lines()
@@ -81,12 +81,12 @@ class FakeEnvironment(Environment):
     async def scaling(self) -> Scaling:
         self._answer("scaling")
         return Scaling(
-            self.rule, 1234, self.wanted, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
+            self.policy, 1234, self.wanted, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
         )
 
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        self._answer("set_scaling_rule")
-        self.rule = rule
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        self._answer("set_scaling_policy")
+        self.policy = policy
 
     async def scale(self, component: str, replicas: int) -> None:
         self._answer(f"scale {component} {replicas}")

@@ -136,10 +136,10 @@ async def test_scaling_by_hand_pausing_and_the_rule(local: LocalEnvironment) -> 
         view_form.query_one("#field-minimum", Input).value = "1"
         view_form.query_one("#field-threshold", Input).value = "50"
         await pilot.press("enter")
-        await until(lambda: view._scaling and view._scaling.rule.threshold == 50, PATIENCE)
+        await until(lambda: view._scaling and view._scaling.policy.threshold == 50, PATIENCE)
         await pilot.press("p")
         await until(lambda: view._scaling and not view._scaling.paused, PATIENCE)
-        assert (await local.scaling()).rule.minimum == 1
+        assert (await local.scaling()).policy.minimum == 1
 
 
 async def test_each_workers_own_figures(local: LocalEnvironment) -> None:

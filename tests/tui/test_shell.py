@@ -11,7 +11,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from nomnom_control.environments import WORKER, Progress, ScalingRule, Step
+from nomnom_control.environments import WORKER, Progress, ScalingPolicy, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.changes import Change
@@ -215,7 +215,7 @@ async def test_the_rule_is_edited_and_checked() -> None:
         assert "it wants 12 workers" in preview
         assert "nomnom scale --min 0 --max 12 --threshold 50 --cooldown 30" in preview
         await pilot.press("enter")
-        await until(lambda: environment.rule == ScalingRule(0, 12, 50, 30.0, 1))
+        await until(lambda: environment.policy == ScalingPolicy(0, 12, 50, 30.0, 1))
 
 
 async def test_a_read_only_session_changes_nothing() -> None:
@@ -229,7 +229,7 @@ async def test_a_read_only_session_changes_nothing() -> None:
         app.perform(Change("Scale", "nomnom scale 1", act=lambda: environment.scale(WORKER, 1)))
         await until(lambda: "--readonly" in told(app))
         assert not {each.split()[0] for each in environment.asked} & {
-            "scale", "pause", "resume", "set_scaling_rule", "restart", "rollback", "start", "stop", "destroy",
+            "scale", "pause", "resume", "set_scaling_policy", "restart", "rollback", "start", "stop", "destroy",
         }  # fmt: skip
 
 

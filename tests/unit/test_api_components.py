@@ -30,7 +30,7 @@ from nomnom_api.errors import (
 from nomnom_api.identities import Clock, timestamp
 from nomnom_api.openapi import document
 from nomnom_api.publisher import HEADER_SIZE
-from nomnom_api.settings import ApiSettings
+from nomnom.settings import ApiSettings
 
 
 @pytest.fixture

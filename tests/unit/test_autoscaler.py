@@ -1,16 +1,16 @@
-"""KEDA's rule: what a lag wants, the cooldown before zero, the bounds."""
+"""KEDA's policy: what a lag wants, the cooldown before zero, the bounds."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_control.environments import ScalingRule
+from nomnom_control.environments import ScalingPolicy
 from nomnom_control.environments.local.autoscaler import Autoscaler
 
-RULE = ScalingRule(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
+POLICY = ScalingPolicy(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
 
 
 def test_a_lag_wants_its_share_of_workers_up_to_the_maximum() -> None:
-    scaler = Autoscaler(RULE)
+    scaler = Autoscaler(POLICY)
     assert scaler.decide(1, 0, 0).desired == 1
     assert scaler.decide(101, 1, 1).desired == 2
     decision = scaler.decide(1234, 2, 2)
@@ -19,7 +19,7 @@ def test_a_lag_wants_its_share_of_workers_up_to_the_maximum() -> None:
 
 
 def test_zero_is_reached_once_the_cooldown_is_over() -> None:
-    scaler = Autoscaler(RULE)
+    scaler = Autoscaler(POLICY)
     scaler.decide(500, 0, 0)
     assert scaler.decide(0, 4, 10).desired == 1
     assert scaler.decide(0, 1, 29.9).desired == 1
@@ -27,7 +27,7 @@ def test_zero_is_reached_once_the_cooldown_is_over() -> None:
 
 
 def test_an_unknown_lag_changes_nothing() -> None:
-    assert Autoscaler(RULE).decide(None, 3, 0).desired == 3
+    assert Autoscaler(POLICY).decide(None, 3, 0).desired == 3
 
 
 @given(
@@ -39,11 +39,11 @@ def test_an_unknown_lag_changes_nothing() -> None:
 def test_the_number_stays_within_its_bounds_and_a_lag_never_waits_for_nobody(
     steps: list[tuple[int | None, float]], minimum: int, more: int, threshold: int
 ) -> None:
-    rule = ScalingRule(minimum=minimum, maximum=minimum + more, threshold=threshold, cooldown=30)
-    scaler, current, now = Autoscaler(rule), minimum, 0.0
+    policy = ScalingPolicy(minimum=minimum, maximum=minimum + more, threshold=threshold, cooldown=30)
+    scaler, current, now = Autoscaler(policy), minimum, 0.0
     for lag, passed in steps:
         now += passed
         current = scaler.decide(lag, current, now).desired
-        assert rule.minimum <= current <= rule.maximum
+        assert policy.minimum <= current <= policy.maximum
         if lag:
             assert current >= 1

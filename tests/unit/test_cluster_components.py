@@ -18,7 +18,7 @@ from nomnom_cli.options import Where
 from nomnom_control.environments import Progress, Step
 from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
-    read_settings,
+    read_configuration,
     save_environment,
     use_environment,
     words,
@@ -52,28 +52,28 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_variables_come_before_the_file_and_the_file_before_the_defaults(own_settings: Path) -> None:
-    assert read_settings({}).node_image.startswith("kindest/node:")
+    assert read_configuration({}).node_image.startswith("kindest/node:")
     own_settings.parent.mkdir()
     own_settings.write_text("node_image: mirror/node:1\nhelm: /opt/helm\n")
-    assert read_settings({}).node_image == "mirror/node:1"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
+    assert read_configuration({}).node_image == "mirror/node:1"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
 
 
 def test_a_misspelt_setting_is_told(own_settings: Path) -> None:
     own_settings.parent.mkdir()
     own_settings.write_text("nodeimage: x\n")
     with pytest.raises(ControlError, match="nodeimage"):
-        read_settings({})
+        read_configuration({})
 
 
 def test_images_get_registry_and_tag() -> None:
-    settings = read_settings({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
+    settings = read_configuration({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
 
 def test_the_chart_its_values_and_the_add_ons_are_found_beside_the_program() -> None:
-    settings = read_settings({})
+    settings = read_configuration({})
     assert (settings.chart_folder / "Chart.yaml").is_file()
     assert settings.values_file("dev").name == "values-dev.yaml"
     assert settings.kind_file.is_file()
@@ -96,7 +96,7 @@ def test_values_are_taken_apart_as_people_write_them(tmp_path: Path) -> None:
         words("global.note='two")
     file = tmp_path / "of the shop.yaml"
     file.write_text("{}")
-    here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
+    here = KindEnvironment("any", read_configuration(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
     assert here.chosen_values() == ([file], ["a.b=x y"])
     assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 

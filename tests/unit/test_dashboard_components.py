@@ -16,7 +16,7 @@ from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
 from nomnom_dashboard.flow import STEP, Flow, percentiles
-from nomnom_dashboard.settings import DashboardSettings
+from nomnom.settings import DashboardSettings
 
 
 def step(seconds: float) -> int:

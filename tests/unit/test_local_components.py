@@ -1,4 +1,4 @@
-"""The local environment's parts that need no server: log files, ports, the scaling rule's limits."""
+"""The local environment's parts that need no server: log files, ports, the scaling policy's limits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nomnom_control.environments import ScalingRule
+from nomnom_control.environments import ScalingPolicy
 from nomnom_control.environments.local.instance import Instance, InstanceError, choose_ports
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.rotation import rotate_logs
-from nomnom_control.environments.local.scaling import change_rule
+from nomnom_control.environments.local.scaling import change_policy
 from nomnom_control.errors import ControlError
 
 
@@ -100,12 +100,12 @@ def test_every_server_has_a_port_of_its_own() -> None:
 )
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ControlError, match=r"expected|Expected"):
-        change_rule(ScalingRule(), wrong)
+        change_policy(ScalingPolicy(), wrong)
 
 
 def test_whole_numbers_of_a_rule_stay_whole() -> None:
-    changed = change_rule(ScalingRule(), {"maximum": 3.0, "cooldown": 1.5})
-    assert changed == ScalingRule(maximum=3, cooldown=1.5)
+    changed = change_policy(ScalingPolicy(), {"maximum": 3.0, "cooldown": 1.5})
+    assert changed == ScalingPolicy(maximum=3, cooldown=1.5)
     assert isinstance(changed.maximum, int)
 
 

@@ -17,7 +17,7 @@ from nomnom.settings import SettingsError
 from nomnom_worker.batches import Batch, Writes, distinct, writes_of
 from nomnom_worker.deliveries import Delivery, Reader
 from nomnom_worker.link import nak
-from nomnom_worker.settings import WorkerSettings
+from nomnom.settings import WorkerSettings
 
 ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 TPCH = load_schema("tpch")

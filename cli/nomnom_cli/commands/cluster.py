@@ -43,7 +43,7 @@ async def create(
     /,
     *,
     values: _Values = None,
-    settings: _Set = None,
+    single: _Set = None,
     bare: Flag = False,
 ) -> None:
     """Make a kind cluster with everything in it, until the pipeline is ready.
@@ -58,7 +58,7 @@ async def create(
         The cluster's name.
     values
         Values files: dev, prod, tpch, ecommerce or paths; dev by default.
-    settings
+    single
         Single values: name=value.
     bare
         The cluster, its add-ons and images, without the pipeline.
@@ -66,7 +66,7 @@ async def create(
     from nomnom_cli.output import show_progress, tell
 
     here = _kind(name)
-    here.with_options(_options(values, settings))
+    here.with_options(_options(values, single))
     await show_progress(here.prepare() if bare else here.start())
     tell(f"the cluster is ready: nomnom --env kind:{name} is the app on it; nomnom env use kind:{name} keeps to it")
     await here.close()
@@ -102,9 +102,7 @@ async def load(name: Annotated[str, Parameter(show_default=False)] = "nomnom", /
     await here.close()
 
 
-async def install(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, where: Where | None = None
-) -> None:
+async def install(*, values: _Values = None, single: _Set = None, yes: Yes = False, where: Where | None = None) -> None:
     """Install the pipeline on the cluster of --env, or bring what is there to these values.
 
     Without values those of before are kept.
@@ -113,30 +111,28 @@ async def install(
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
-    settings
+    single
         Single values: name=value.
     """
     from nomnom_cli.output import show_progress
 
     here = _cluster(where)
-    here.with_options(_options(values, settings))
+    here.with_options(_options(values, single))
     confirm(f"Install on {here.location}?", here.plan("start"), yes=yes)
     await show_progress(here.start())
     await here.close()
 
 
-async def upgrade(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, where: Where | None = None
-) -> None:
+async def upgrade(*, values: _Values = None, single: _Set = None, yes: Yes = False, where: Where | None = None) -> None:
     """Upgrade the release to this chart and these values, pod by pod.
 
-    Without values those of before are kept, and so is a scaling rule that was changed by nomnom scale.
+    Without values those of before are kept, and so is a scaling policy that was changed by nomnom scale.
 
     Parameters
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
-    settings
+    single
         Single values: name=value.
     """
     from nomnom_cli.output import show_progress
@@ -144,7 +140,7 @@ async def upgrade(
     here = _cluster(where)
     if not await here.helm.history():
         raise UsageError(f"nothing is installed on {here.location}: nomnom install does that")
-    action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, settings)
+    action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, single)
     confirm(f"{action.title} on {here.location}?", action.plan(options), yes=yes)
     await show_progress(action.begin(options))
     await here.close()
@@ -170,11 +166,11 @@ async def uninstall(*, keep_data: Flag = False, yes: Yes = False, where: Where |
 async def list_environments(*, json: Json = False) -> None:
     """The environments that can be named by --env. No cluster is asked."""
     from nomnom_cli.output import Column, as_json, show_table
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
 
     names = [LOCAL, *(each for source in SOURCES for each in source.names())]
     chosen = Where().name
-    saved = read_settings().environments
+    saved = read_configuration().environments
     found = [{"name": each, "used": each == chosen, "saved": each in saved, **_place(each)} for each in names]
     if json:
         as_json(found)
@@ -231,7 +227,7 @@ async def add(
         The values files that it is installed with.
     """
     from nomnom_cli.output import tell
-    from nomnom_control.environments.cluster.configuration import SavedEnvironment, save_environment, settings_path
+    from nomnom_control.environments.cluster.configuration import SavedEnvironment, configuration_path, save_environment
 
     if (context is None) == (kind is None):
         raise UsageError("name a --context or a --kind cluster")
@@ -239,7 +235,7 @@ async def add(
         raise UsageError(f"{name!r} is no name for an environment: local and names with a colon are taken")
     entry = SavedEnvironment(kind or "", context or "", namespace, release, kubeconfig or "", tuple(values or ()))
     save_environment(name, entry)
-    tell(f"{name} is kept in {settings_path()}")
+    tell(f"{name} is kept in {configuration_path()}")
 
 
 async def forget(name: str, /) -> None:
@@ -250,9 +246,9 @@ async def forget(name: str, /) -> None:
     name
         Its name.
     """
-    from nomnom_control.environments.cluster.configuration import read_settings, save_environment
+    from nomnom_control.environments.cluster.configuration import read_configuration, save_environment
 
-    if name not in read_settings().environments:
+    if name not in read_configuration().environments:
         raise UsageError(f"no saved environment {name!r} (nomnom env ls)")
     save_environment(name, None)
 
@@ -269,21 +265,21 @@ async def build(*names: str) -> None:
         Images; all by default.
     """
     from nomnom_cli.output import Column, show_progress, show_table
-    from nomnom_control.environments.cluster.configuration import IMAGES, read_settings
+    from nomnom_control.environments.cluster.configuration import IMAGES, read_configuration
     from nomnom_control.environments.cluster.images import build_images, image_sizes
 
-    settings = read_settings()
-    await show_progress(build_images(settings, names or IMAGES))
-    sizes = await image_sizes(settings)
-    rows = [(settings.image(name), size) for name, size in sizes.items()]
+    configuration = read_configuration()
+    await show_progress(build_images(configuration, names or IMAGES))
+    sizes = await image_sizes(configuration)
+    rows = [(configuration.image(name), size) for name, size in sizes.items()]
     show_table((Column("IMAGE", grows=True), Column("SIZE", right=True)), rows, "no images")
 
 
 def _kind(name: str) -> KindEnvironment:
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
     from nomnom_control.environments.kind.environment import KindEnvironment
 
-    return KindEnvironment(name, read_settings())
+    return KindEnvironment(name, read_configuration())
 
 
 def _cluster(where: Where | None) -> KubeEnvironment:
@@ -296,8 +292,8 @@ def _cluster(where: Where | None) -> KubeEnvironment:
     return here
 
 
-def _options(values: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, str]:
-    given = {"values": shlex.join(values or ()), "set": shlex.join(settings or ())}
+def _options(values: Sequence[str] | None, single: Sequence[str] | None) -> dict[str, str]:
+    given = {"values": shlex.join(values or ()), "set": shlex.join(single or ())}
     return {name: text for name, text in given.items() if text}
 
 

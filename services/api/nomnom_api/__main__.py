@@ -10,11 +10,10 @@ from types import FrameType
 import uvicorn
 
 from nomnom.errors import NomnomError
-from nomnom.settings import SettingsError
+from nomnom.settings import ApiSettings, SettingsError
 from nomnom.telemetry import configure_logging, logger
 from nomnom_api.application import Api
 from nomnom_api.connections import Connection
-from nomnom_api.settings import ApiSettings
 
 _BACKLOG = 2048
 _log = logger("nomnom_api")

@@ -10,6 +10,7 @@ from blacksheep.server.routing import Router
 
 from nomnom.problems import MEDIA_TYPE
 from nomnom.schema import load_schema
+from nomnom.settings import ApiSettings
 from nomnom.telemetry import logger
 from nomnom_api.access import Access
 from nomnom_api.batches import Batches
@@ -22,7 +23,6 @@ from nomnom_api.intake import Intake
 from nomnom_api.messages import Messages
 from nomnom_api.publisher import Publisher
 from nomnom_api.readiness import Probe
-from nomnom_api.settings import ApiSettings
 from nomnom_api.statuses import Statuses
 from nomnom_api.telemetry import CONTENT_TYPE, Metrics
 

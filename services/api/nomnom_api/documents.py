@@ -9,9 +9,9 @@ from blacksheep import Content, Request, Response
 from openapi_ui_bundles import swagger_ui
 
 from nomnom.schema import Schema
+from nomnom.settings import ApiSettings
 from nomnom_api.errors import NotFoundError
 from nomnom_api.openapi import document
-from nomnom_api.settings import ApiSettings
 
 _PAGE = b"""<!doctype html>
 <html lang="en">

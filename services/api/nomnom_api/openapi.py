@@ -10,6 +10,7 @@ import msgspec
 from nomnom import __version__
 from nomnom.problems import MEDIA_TYPE, ProblemDetails
 from nomnom.schema import Schema
+from nomnom.settings import ApiSettings
 from nomnom_api.answers import (
     Alive,
     BatchIds,
@@ -37,7 +38,6 @@ from nomnom_api.errors import (
     UnavailableError,
     UnconfirmedError,
 )
-from nomnom_api.settings import ApiSettings
 
 _REF = "#/components/schemas/{name}"
 _JSON, _PLAIN, _PROBLEM = "application/json", "text/plain", MEDIA_TYPE.decode()

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from nomnom.envelope import headers, new_message_id
+from nomnom.settings import ApiSettings
 from nomnom.tasks import end
 from nomnom_api.errors import (
     ApiError,
@@ -28,7 +29,6 @@ from nomnom_api.errors import (
     UnconfirmedError,
 )
 from nomnom_api.link import Link
-from nomnom_api.settings import ApiSettings
 
 _SWEEP = 0.1
 _REPEAT = "repeat it with the same Idempotency-Key"

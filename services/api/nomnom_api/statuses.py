@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError as JetStreamNotFoundError
 
 from nomnom.envelope import INGEST, EnvelopeError, Status, parse_message_id, read_envelope
 from nomnom.message_status import FIND
-from nomnom.streams import StreamSettings
+from nomnom.settings.streams import StreamSettings
 from nomnom_api.answers import MessageState
 from nomnom_api.database import Database
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError

@@ -11,12 +11,11 @@ import msgspec
 import uvicorn
 
 from nomnom import NomnomError
-from nomnom.settings import SettingsError
+from nomnom.settings import DashboardSettings, SettingsError
 from nomnom.telemetry import configure_logging, logger
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS
-from nomnom_dashboard.settings import DashboardSettings
 
 _BACKLOG = 2048
 _log = logger("nomnom_dashboard")

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 import asyncpg
 
-from nomnom.settings import without_secrets
+from nomnom.settings import WorkerSettings, without_secrets
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError, RefusedError
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 T = TypeVar("T")
 _log = logger(__name__)

@@ -11,11 +11,10 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from nomnom.settings import without_secrets
+from nomnom.settings import WorkerSettings, without_secrets
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _CONNECT = 5

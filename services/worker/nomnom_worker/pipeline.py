@@ -10,6 +10,7 @@ import asyncpg
 
 from nomnom.grammar import Grammar
 from nomnom.schema import Schema
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
 from nomnom_worker.database import Database
@@ -19,7 +20,6 @@ from nomnom_worker.failures import Settler
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 from nomnom_worker.writer import Outcome, Writer
 
 _log = logger(__name__)

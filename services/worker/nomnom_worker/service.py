@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from nomnom.schema import load_schema
+from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_worker.database import Database
@@ -18,7 +19,6 @@ from nomnom_worker.intake import Intake
 from nomnom_worker.link import Link, nak
 from nomnom_worker.metrics import Metrics
 from nomnom_worker.pipeline import Pipeline
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _CHECK, _CHECK_AWAY = 5.0, 0.5

@@ -86,7 +86,7 @@ PLACES: tuple[Place, ...] = (
     Place("5", "dead-letters", "Dead letters", "Dead", "dead_letters", "DeadLettersView",
           "what could not be written: see, edit, try out, replay", ("dlq", "letters")),
     Place("6", "workers", "Workers", "Work", "workers", "WorkersView",
-          "scaling: lag, rule, decisions; scale, restart, roll back", ("scaling",)),
+          "scaling: lag, policy, decisions; scale, restart, roll back", ("scaling",)),
     Place("7", "messages", "Messages", "Msgs", "messages", "MessagesView",
           "post one, send a file, follow one; those answered last", ("message", "msgs")),
     Place("8", "logs", "Logs", "Logs", "logs", "LogsView",

@@ -83,12 +83,12 @@ class HistoryView(View):
         present = next((each for each in self._table.rows if each.current), None)
         if chosen is None:
             return
-        against = {} if present is None else present.settings
+        against = {} if present is None else present.variables
         self.query_one("#settings", Panel).retitle(
             f"Settings of revision {chosen.number}",
             "the present one" if chosen.current else "compared with the present",
         )
-        lines = _differences(against, chosen.settings)
+        lines = _differences(against, chosen.variables)
         self.query_one("#told", Static).update(content(*(lines or [("the defaults", Style.MUTED)])))
 
     @on(LiveTable.Chosen)

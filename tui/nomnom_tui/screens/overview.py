@@ -266,7 +266,7 @@ def _current(heartbeat: Heartbeat, overview: Overview, rates: Rates | None) -> C
         (
             Node("api", components.get("api"), (_short(components.get("api")),)),
             Node(
-                stream.name if stream else "MESSAGES",
+                stream.name if stream else "stream",
                 find(components, "nats"),
                 (
                     (f"{figures.count(stream.state.messages)} waiting" if stream else figures.NONE, Style.PLAIN),

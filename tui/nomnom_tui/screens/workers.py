@@ -13,7 +13,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
-from nomnom_control.environments import WORKER, Component, Health, Instance, Revision, Scaling, ScalingRule
+from nomnom.scaling import ScalingError, ScalingPolicy
+from nomnom_control.environments import WORKER, Component, Health, Instance, Revision, Scaling
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.heartbeat import Heartbeat, Sample
@@ -30,21 +31,19 @@ if TYPE_CHECKING:
     from nomnom_tui.widgets.plot import TimePlot
 
 _SPAN = 600.0
-_MOST = 1000
-"""More workers than this is a slip of the finger."""
 
 
 class WorkersView(View):
-    """Lag, desired, actual and ready in one plot; the rule, its last decision; each worker's figures."""
+    """Lag, desired, actual and ready in one plot; the policy, its last decision; each worker's figures."""
 
     CRUMB = "Workers"
-    CHANGES = frozenset({"scale", "step", "rule", "pause", "restart", "rollback"})
+    CHANGES = frozenset({"scale", "step", "policy", "pause", "restart", "rollback"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "scale", "Scale", id="workers.scale"),
         Binding("plus,equals_sign", "step(1)", "One more", key_display="+", show=False, id="workers.more"),
         Binding("minus", "step(-1)", "One less", key_display="-", show=False, id="workers.less"),
         Binding("p", "pause", "Pause/resume", id="workers.pause"),
-        Binding("e", "rule", "Edit rule", id="workers.rule"),
+        Binding("e", "policy", "Edit policy", id="workers.policy"),
         Binding("R", "restart", "Restart", id="workers.restart"),
         Binding("H", "history", "History", id="workers.history"),
         Binding("u", "rollback", "Roll back", show=False, id="workers.rollback"),
@@ -164,7 +163,7 @@ class WorkersView(View):
 
     def _show(self, scaling: Scaling) -> None:
         self._scaling = scaling
-        rule = scaling.rule
+        policy = scaling.policy
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
@@ -185,14 +184,14 @@ class WorkersView(View):
                     ("by hand" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
                 ],
                 [
-                    ("rule     ", Style.MUTED),
-                    (f"⌈lag / {figures.count(rule.threshold)}⌉", Style.PLAIN),
+                    ("policy   ", Style.MUTED),
+                    (f"⌈lag / {figures.count(policy.threshold)}⌉", Style.PLAIN),
                     (" between ", Style.MUTED),
-                    (f"{rule.minimum} and {rule.maximum}", Style.PLAIN),
+                    (f"{policy.minimum} and {policy.maximum}", Style.PLAIN),
                     (", cooldown ", Style.MUTED),
-                    (figures.duration(rule.cooldown), Style.PLAIN),
+                    (figures.duration(policy.cooldown), Style.PLAIN),
                     (", asked every ", Style.MUTED),
-                    (figures.duration(rule.polling), Style.PLAIN),
+                    (figures.duration(policy.polling), Style.PLAIN),
                 ],
                 [
                     ("decided  ", Style.MUTED),
@@ -254,7 +253,7 @@ class WorkersView(View):
     def action_step(self, by: int) -> None:
         """One worker more or less, by hand."""
         if (scaling := self._now()) is not None:
-            self._scale_to(max(0, min(_MOST, scaling.desired + by)))
+            self._scale_to(max(0, min(self.environment.worker_limit, scaling.desired + by)))
 
     def action_scale(self) -> None:
         """Ask for a number and scale to it."""
@@ -262,7 +261,15 @@ class WorkersView(View):
             return
         form = FormDialog(
             "Scale by hand",
-            [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, _MOST))],
+            [
+                Field(
+                    "workers",
+                    "Workers",
+                    str(scaling.desired),
+                    f"now {scaling.desired}",
+                    _whole(0, self.environment.worker_limit),
+                )
+            ],
             lambda values: (
                 [
                     ("Autoscaling is paused at ", Style.MUTED),
@@ -284,7 +291,7 @@ class WorkersView(View):
                 "Resume autoscaling",
                 self.session.command("scale --auto"),
                 act=self.environment.resume_autoscaling,
-                told="The rule decides again",
+                told="The policy decides again",
             )
         else:
             change = Change(
@@ -294,11 +301,11 @@ class WorkersView(View):
             )
         self.nomnom.perform(change)
 
-    def action_rule(self) -> None:
-        """Edit the rule."""
+    def action_policy(self) -> None:
+        """Edit the policy."""
         if (scaling := self._now()) is None:
             return
-        rule = scaling.rule
+        policy = scaling.policy
 
         def command(values: Mapping[str, str]) -> str:
             return self.session.command(
@@ -307,9 +314,9 @@ class WorkersView(View):
             )
 
         def preview(values: Mapping[str, str]) -> tuple[Line, ...]:
-            changed = _rule(values, rule)
+            changed = _policy(values, policy)
             lag = scaling.lag
-            wanted = None if lag is None else _bounded(lag, changed)
+            wanted = None if lag is None else changed.desired(lag)
             return (
                 [
                     ("With the lag of now, ", Style.MUTED),
@@ -322,12 +329,20 @@ class WorkersView(View):
             )
 
         form = FormDialog(
-            "Scaling rule",
+            "Scaling policy",
             [
-                Field("minimum", "Minimum", str(rule.minimum), "0 lets it scale to zero", _whole(0, _MOST)),
-                Field("maximum", "Maximum", str(rule.maximum), "at least 1", _whole(1, _MOST)),
-                Field("threshold", "Threshold", str(rule.threshold), "messages a worker", _whole(1, 10**9)),
-                Field("cooldown", "Cooldown", f"{rule.cooldown:g}", "seconds idle before zero", _whole(0, 10**6)),
+                Field(
+                    "minimum",
+                    "Minimum",
+                    str(policy.minimum),
+                    "0 lets it scale to zero",
+                    _whole(0, self.environment.worker_limit),
+                ),
+                Field(
+                    "maximum", "Maximum", str(policy.maximum), "at least 1", _whole(1, self.environment.worker_limit)
+                ),
+                Field("threshold", "Threshold", str(policy.threshold), "messages a worker", _whole(1, 10**9)),
+                Field("cooldown", "Cooldown", f"{policy.cooldown:g}", "seconds idle before zero", _whole(0, 10**6)),
             ],
             preview,
             "Change",
@@ -336,16 +351,18 @@ class WorkersView(View):
         def submit(values: dict[str, str] | None) -> None:
             if values is None:
                 return
-            changed = _rule(values, rule)
-            if changed.minimum > changed.maximum:
-                self.nomnom.tell_problem("Scaling rule", "the minimum is above the maximum; nothing was changed")
+            changed = _policy(values, policy)
+            try:
+                changed.check(self.environment.worker_limit)
+            except ScalingError as error:
+                self.nomnom.tell_problem("Scaling policy", f"{error}; nothing was changed")
                 return
             self.nomnom.perform(
                 Change(
-                    "Change the scaling rule",
+                    "Change the scaling policy",
                     command(values),
-                    act=lambda: self.environment.set_scaling_rule(changed),
-                    told="The rule is changed",
+                    act=lambda: self.environment.set_scaling_policy(changed),
+                    told="The policy is changed",
                 )
             )
 
@@ -390,7 +407,7 @@ class WorkersView(View):
             if self._scaling is not None and self._scaling.paused:
                 self.action_pause()
             return
-        if (problem := _whole(0, _MOST)(text)) is not None:
+        if (problem := _whole(0, self.environment.worker_limit)(text)) is not None:
             self.nomnom.notify(problem, severity="warning")
         else:
             self._scale_to(int(text))
@@ -407,13 +424,9 @@ def _points(samples: Iterable[Sample], now: datetime, what: str) -> list[tuple[f
     return [(ago, float(value)) for ago, value in pairs if value is not None and 0 <= ago <= _SPAN]
 
 
-def _bounded(lag: int, rule: ScalingRule) -> int:
-    return max(rule.minimum, min(rule.maximum, -(-lag // rule.threshold)))
-
-
-def _rule(values: Mapping[str, str], rule: ScalingRule) -> ScalingRule:
+def _policy(values: Mapping[str, str], policy: ScalingPolicy) -> ScalingPolicy:
     return replace(
-        rule,
+        policy,
         minimum=int(values["minimum"]),
         maximum=int(values["maximum"]),
         threshold=int(values["threshold"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nomnom_control.environments import EnvironmentTemplate
 from nomnom_control.environments.cluster.api import contexts
-from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment, read_settings
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, SavedEnvironment, read_configuration
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.errors import ControlError
 
@@ -25,11 +25,11 @@ class ClusterEnvironments:
     """
 
     def __init__(self) -> None:
-        self._familiar: dict[str, tuple[SavedEnvironment, ClusterSettings, KubeEnvironment]] = {}
+        self._familiar: dict[str, tuple[SavedEnvironment, ClusterConfiguration, KubeEnvironment]] = {}
 
     def names(self) -> Sequence[str]:
         """The saved ones, the kind clusters of the user's kubeconfig, and its other contexts."""
-        saved = read_settings().environments
+        saved = read_configuration().environments
         # A release of another name is one more pipeline on the cluster, not the one that its context stands for.
         usual = [each for each in saved.values() if each.namespace == each.release == "nomnom"]
         taken = {each.context for each in usual} | {f"{_KIND_CONTEXT}{each.kind}" for each in usual}
@@ -39,12 +39,12 @@ class ClusterEnvironments:
 
     def find(self, name: str) -> KubeEnvironment | None:
         """The environment of that name; None where it is neither saved nor of such a form."""
-        settings = read_settings()
-        if (saved := settings.environments.get(name)) is not None:
-            return open_saved(name, saved, settings)
+        configuration = read_configuration()
+        if (saved := configuration.environments.get(name)) is not None:
+            return open_saved(name, saved, configuration)
         for prefix in (_KIND, _KUBE):
             if name.startswith(prefix):
-                return open_saved(name, spelled(name), settings)
+                return open_saved(name, spelled(name), configuration)
         return None
 
     def templates(self) -> Sequence[EnvironmentTemplate]:
@@ -55,17 +55,17 @@ class ClusterEnvironments:
 
     def familiar(self) -> list[KubeEnvironment]:
         """The saved environments and the kind clusters: those that may be looked at without being chosen."""
-        settings = read_settings()
-        saved = settings.environments
-        kept: dict[str, tuple[SavedEnvironment, ClusterSettings, KubeEnvironment]] = {}
+        configuration = read_configuration()
+        saved = configuration.environments
+        kept: dict[str, tuple[SavedEnvironment, ClusterConfiguration, KubeEnvironment]] = {}
         for name in self.names():
             if name not in saved and not name.startswith(_KIND):
                 continue
             entry = saved.get(name) or spelled(name)
             known = self._familiar.get(name)
             # One that did not change stays the same object: it holds connections.
-            if known is None or known[:2] != (entry, settings):
-                known = (entry, settings, open_saved(name, entry, settings))
+            if known is None or known[:2] != (entry, configuration):
+                known = (entry, configuration, open_saved(name, entry, configuration))
             kept[name] = known
         self._familiar = kept
         return [each[2] for each in kept.values()]
@@ -87,7 +87,7 @@ def spelled(name: str) -> SavedEnvironment:
     return SavedEnvironment(context=where, namespace=namespace, release=release)
 
 
-def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) -> KubeEnvironment:
+def open_saved(name: str, saved: SavedEnvironment, configuration: ClusterConfiguration) -> KubeEnvironment:
     """The environment of a saved entry."""
     from nomnom_control.environments.kind.environment import KindEnvironment
 
@@ -96,7 +96,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     if saved.kind:
         return KindEnvironment(
             saved.kind,
-            settings,
+            configuration,
             name=name,
             namespace=saved.namespace,
             release=saved.release,
@@ -106,7 +106,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     return KubeEnvironment(
         name,
         saved.context or None,
-        settings,
+        configuration,
         namespace=saved.namespace,
         release=saved.release,
         kubeconfig=kubeconfig,
