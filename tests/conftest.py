@@ -18,8 +18,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from nomnom.settings import Settings
-from nomnom.setup import set_up
 from nomnom.settings.streams import StreamSettings
+from nomnom.setup import set_up
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
 # A shell starts what runs in its background with SIGINT ignored, and so would be what the tests start and interrupt.

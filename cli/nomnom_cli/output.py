@@ -205,7 +205,8 @@ def show_step(each: Progress) -> None:
     seconds = f" ({each.seconds:.1f} s)" if each.seconds is not None else ""
     text = f"{each.step}{seconds}" if each.state is not Step.OUTPUT else f"  {each.text}"
     if each.text and each.state is not Step.OUTPUT:
-        text += f": {each.text}"
+        # The whole of an error follows when the command ends.
+        text += f": {each.text.partition(chr(10))[0]}"
     errors().print(Text.assemble((f"{mark} ", style), (text, "dim" if each.state is Step.OUTPUT else "")))
 
 

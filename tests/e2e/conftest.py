@@ -167,7 +167,7 @@ async def kill(here: KindEnvironment, pod: Mapping[str, Any]) -> None:
     volume, which is no test of a server.
     """
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    on_node = [here.settings.docker, "exec", pod["spec"]["nodeName"]]
+    on_node = [here.configuration.docker, "exec", pod["spec"]["nodeName"]]
     await run_text([*on_node, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nomnom.envelope import Status
+from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments import (
     Component,
     Endpoints,
@@ -18,9 +19,9 @@ from nomnom_control.environments import (
     Progress,
     Revision,
     Scaling,
-    ScalingPolicy,
     Step,
 )
+from nomnom_control.environments.variables import Variables
 from nomnom_control.errors import ControlError
 from nomnom_control.session.jetstream.consumers import ConsumerReport
 from nomnom_control.session.jetstream.streams import StreamReport, StreamState
@@ -110,7 +111,10 @@ class FakeEnvironment(Environment):
     def restart(self, component: str) -> AsyncIterator[Progress]:
         return self._steps(f"restart {component}", f"{component}-1", f"{component}-2")
 
-    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+    async def variables(self, component: str) -> Variables:
+        return Variables({"BATCH_SIZE": "500", "POLL_INTERVAL_MS": "50"})
+
+    def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         return self._steps(f"configure {component}", f"{component}-1")
 
     async def history(self, component: str) -> list[Revision]:

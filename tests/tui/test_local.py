@@ -186,7 +186,7 @@ async def test_history_and_rolling_back(local: LocalEnvironment) -> None:
         await until(lambda: app.operations, PATIENCE)
         await finished(app)
     current = next(each for each in await local.history(WORKER) if each.current)
-    assert "BATCH_SIZE" not in current.settings
+    assert "BATCH_SIZE" not in current.variables
     assert "rollback" in current.cause
 
 

@@ -11,7 +11,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from nomnom_control.environments import WORKER, Progress, ScalingPolicy, Step
+from nomnom.scaling import ScalingPolicy
+from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.changes import Change

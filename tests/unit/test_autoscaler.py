@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_control.environments import ScalingPolicy
+from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments.local.autoscaler import Autoscaler
 
 POLICY = ScalingPolicy(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom.settings import SettingsError
+from nomnom.settings import DashboardSettings, SettingsError
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
 from nomnom_dashboard.flow import STEP, Flow, percentiles
-from nomnom.settings import DashboardSettings
 
 
 def step(seconds: float) -> int:

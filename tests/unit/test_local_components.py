@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nomnom_control.environments import ScalingPolicy
+from nomnom.scaling import LOCAL_LIMIT, ScalingError, ScalingPolicy
 from nomnom_control.environments.local.instance import Instance, InstanceError, choose_ports
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.rotation import rotate_logs
-from nomnom_control.environments.local.scaling import change_policy
-from nomnom_control.errors import ControlError
 
 
 async def _texts(path: Path, tail: int | None) -> list[str]:
@@ -99,12 +97,12 @@ def test_every_server_has_a_port_of_its_own() -> None:
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ControlError, match=r"expected|Expected"):
-        change_policy(ScalingPolicy(), wrong)
+    with pytest.raises(ScalingError, match=r"expected|Expected"):
+        ScalingPolicy().changed(wrong, LOCAL_LIMIT)
 
 
 def test_whole_numbers_of_a_rule_stay_whole() -> None:
-    changed = change_policy(ScalingPolicy(), {"maximum": 3.0, "cooldown": 1.5})
+    changed = ScalingPolicy().changed({"maximum": 3.0, "cooldown": 1.5}, LOCAL_LIMIT)
     assert changed == ScalingPolicy(maximum=3, cooldown=1.5)
     assert isinstance(changed.maximum, int)
 

@@ -160,7 +160,7 @@ def _show_settings(title: str, settings: Sequence[SettingValue]) -> None:
         (
             "*" if each.changed else "",
             each.name,
-            "(one each)" if each.value is None else each.value,
+            "(managed)" if each.value is None else each.value,
             each.default,
             each.unit,
             each.meaning,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nomnom.settings import SERVICES, Declaration, check_variables
+from nomnom.settings import SERVICES, Declaration, SettingsError, check_variables
 from nomnom_control.errors import ControlError
 
 
@@ -77,11 +77,11 @@ def describe_settings(component: str, variables: Variables) -> list[SettingValue
 
 
 def check_changes(component: str, variables: Variables, changes: Mapping[str, str]) -> None:
-    """Raise SettingsError or ControlError if a component cannot get these changes. Nothing is changed by this."""
+    """Raise SettingsError if a component cannot be started with these changes. Nothing is changed by this."""
     declaration = declaration_of(component)
     for name in changes:
         declaration.find(name)
         if name in variables.managed:
-            raise ControlError(f"{name} cannot be set for one component: {variables.managed[name].how}")
+            raise SettingsError(f"{name} cannot be set for one component: {variables.managed[name].how}")
     wanted = {name: value for name, value in {**variables.given, **changes}.items() if value}
     check_variables(component, wanted, hidden=variables.managed.keys())

@@ -259,17 +259,10 @@ class WorkersView(View):
         """Ask for a number and scale to it."""
         if (scaling := self._now()) is None:
             return
+        most = self.environment.worker_limit
         form = FormDialog(
             "Scale by hand",
-            [
-                Field(
-                    "workers",
-                    "Workers",
-                    str(scaling.desired),
-                    f"now {scaling.desired}",
-                    _whole(0, self.environment.worker_limit),
-                )
-            ],
+            [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, most))],
             lambda values: (
                 [
                     ("Autoscaling is paused at ", Style.MUTED),
@@ -305,7 +298,7 @@ class WorkersView(View):
         """Edit the policy."""
         if (scaling := self._now()) is None:
             return
-        policy = scaling.policy
+        policy, most = scaling.policy, self.environment.worker_limit
 
         def command(values: Mapping[str, str]) -> str:
             return self.session.command(
@@ -331,16 +324,8 @@ class WorkersView(View):
         form = FormDialog(
             "Scaling policy",
             [
-                Field(
-                    "minimum",
-                    "Minimum",
-                    str(policy.minimum),
-                    "0 lets it scale to zero",
-                    _whole(0, self.environment.worker_limit),
-                ),
-                Field(
-                    "maximum", "Maximum", str(policy.maximum), "at least 1", _whole(1, self.environment.worker_limit)
-                ),
+                Field("minimum", "Minimum", str(policy.minimum), "0 lets it scale to zero", _whole(0, most)),
+                Field("maximum", "Maximum", str(policy.maximum), "at least 1", _whole(1, most)),
                 Field("threshold", "Threshold", str(policy.threshold), "messages a worker", _whole(1, 10**9)),
                 Field("cooldown", "Cooldown", f"{policy.cooldown:g}", "seconds idle before zero", _whole(0, 10**6)),
             ],
@@ -353,7 +338,7 @@ class WorkersView(View):
                 return
             changed = _policy(values, policy)
             try:
-                changed.check(self.environment.worker_limit)
+                changed.check(most)
             except ScalingError as error:
                 self.nomnom.tell_problem("Scaling policy", f"{error}; nothing was changed")
                 return

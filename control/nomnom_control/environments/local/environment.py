@@ -20,7 +20,7 @@ import msgspec
 from nomnom.errors import NomnomError
 from nomnom.scaling import LOCAL_LIMIT, ScalingPolicy
 from nomnom.schema import Schema, load_schema
-from nomnom.settings import SERVICES, show_variables
+from nomnom.settings import HIDDEN, SERVICES, show_variables
 from nomnom.settings.streams import StreamSettings
 from nomnom.settings.tokens import first_token
 from nomnom_control.environments import (
@@ -187,7 +187,13 @@ class LocalEnvironment(Environment):
 
     async def variables(self, component: str) -> Variables:
         declaration_of(component)
-        return component_variables(component, self.instance.load())
+        state = self.instance.load()
+        nats, postgres = (state.ports.get(name, PORTS[name]) for name in ("nats", "postgres"))
+        servers = {
+            "NATS_URL": f"nats://127.0.0.1:{nats}",
+            "DATABASE_URL": f"postgresql://postgres:{HIDDEN}@127.0.0.1:{postgres}/nomnom",
+        }
+        return component_variables(component, state, servers)
 
     async def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         merged = {**self.instance.load().revision(component), **changes}

@@ -39,9 +39,9 @@ def managed_variables(component: str, state: State, servers: Mapping[str, str]) 
     return found
 
 
-def component_variables(component: str, state: State, servers: Mapping[str, str] | None = None) -> Variables:
+def component_variables(component: str, state: State, servers: Mapping[str, str]) -> Variables:
     """What a component is started with: the shell's settings, those of its revision, and what the supervisor sets."""
-    managed = managed_variables(component, state, servers or {})
+    managed = managed_variables(component, state, servers)
     known = COMPONENTS[component].declared()
     shell = {name: value for name, value in state.variables.items() if name in known}
     given = {"LOG_FORMAT": "json", **shell, **state.revision(component)}
