@@ -120,7 +120,7 @@ async def test_records_are_seen_on_their_way(local: LocalEnvironment) -> None:
         assert any((each.processed or 0) > 0 for each in view._moments)
 
 
-async def test_scaling_by_hand_pausing_and_the_rule(local: LocalEnvironment) -> None:
+async def test_scaling_by_hand_pausing_and_the_policy(local: LocalEnvironment) -> None:
     async with opened(local) as (app, pilot):
         view = await workers(app, pilot)
         await pilot.press("colon", *"scale", "space", "2", "enter")

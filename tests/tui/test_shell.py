@@ -205,7 +205,7 @@ async def test_scaling_by_hand() -> None:
         await until(lambda: "resume" in environment.asked)
 
 
-async def test_the_rule_is_edited_and_checked() -> None:
+async def test_the_policy_is_edited_and_checked() -> None:
     async with opened() as (app, pilot, environment):
         await go(app, pilot, "6")
         await pilot.press("e")

@@ -79,7 +79,7 @@ async def drawn(pilot: Pilot[int]) -> None:
 
 
 def _complete(app: NomnomApp) -> bool:
-    """Whether nothing on the screen waits for its data any more: panels, plots (imported late), the workers' rule."""
+    """Whether nothing on the screen waits for its data any more: panels, plots (imported late), the scaling policy."""
     views = [each for each in app.screen_stack if isinstance(each, View)]
     waiting = any(each.display for view in views for each in view.query(Notice))
     plots = [each for view in views for panel in PLOTS for each in view.query(panel) if each.display and each.size]
@@ -109,7 +109,7 @@ async def test_dialogs_and_details() -> None:
             ("light", "2 ctrl+t"),
             ("help", "ctrl+t 6 question_mark"),
             ("command-line", "escape colon s c"),
-            ("scaling-rule", "escape e"),
+            ("scaling-policy", "escape e"),
             ("history", "escape H j"),
             ("log-line", "escape 8 k k enter"),
             ("destroy", "escape 1 D"),

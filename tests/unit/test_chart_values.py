@@ -144,10 +144,8 @@ OTHER_DEFAULTS = {
 def variables_of(text: str) -> dict[str, str]:
     """The variables that a template sets, with the expression of each value."""
     found = dict(re.findall(r"^ *- name: ([A-Z][A-Z0-9_]+)\n *(?:value|valueFrom): *(.*)$", text, re.MULTILINE))
-    found |= dict.fromkeys(re.findall(r'\(printf "(DATABASE_%s_URL)"', text), "")
-    found.pop("DATABASE_%s_URL", None)
-    for each in re.findall(r"range list (.*?) }}\n *- name: NOMNOM_DASHBOARD_{{ upper", text):
-        found |= {f"NOMNOM_DASHBOARD_{name.upper()}": "" for name in re.findall(r"\w+", each)}
+    for words, form in re.findall(r"range list (.*?) }}(?s:.*?)(DATABASE_%s_URL|NOMNOM_DASHBOARD_{{ upper . }})", text):
+        found |= {re.sub("%s|{{.*}}", each.upper(), form): "" for each in re.findall(r"\w+", words)}
     return found
 
 
@@ -158,6 +156,8 @@ def test_the_chart_sets_declared_variables_with_the_declared_defaults(component:
     found = {**variables_of(helpers), **variables_of(text)}
     declared = COMPONENTS[component].declared()
     assert found.keys() - PARTS <= declared.keys()
+    assert ("DATABASE_OPERATOR_URL" in found) == (component == "setup")
+    assert ("NOMNOM_DASHBOARD_TOKENS" in found) == (component == "dashboard")
     assert {"NATS_STREAM", "NATS_CONSUMER", "NATS_URL", "NOMNOM_SCHEMA"} <= found.keys()
     aliases = dict(re.findall(r"\{\{-? \$(\w+) := \.Values\.([\w.]+) -?\}\}", text))
     compared = 0

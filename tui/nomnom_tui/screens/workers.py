@@ -167,7 +167,7 @@ class WorkersView(View):
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
-            banner.update(f"‖ AUTOSCALING IS PAUSED at {scaling.desired}: the backlog changes nothing. p resumes it.")
+            banner.update(f"‖ AUTOSCALING IS PAUSED: the workers are pinned at {scaling.desired}. p resumes it.")
         ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
@@ -181,7 +181,10 @@ class WorkersView(View):
                     ("    ready ", Style.MUTED),
                     (figures.count(scaling.ready), ready),
                     ("    ", Style.PLAIN),
-                    ("by hand" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
+                    (
+                        "manual override" if scaling.paused else "automatic",
+                        Style.WARNING if scaling.paused else Style.ACCENT,
+                    ),
                 ],
                 [
                     ("policy   ", Style.MUTED),
@@ -246,7 +249,7 @@ class WorkersView(View):
                 f"Scale the workers to {number}",
                 self.session.command(f"scale {number}"),
                 act=lambda: self.environment.scale(WORKER, number),
-                told=f"Workers scaled to {number}; autoscaling is paused",
+                told=f"Workers pinned at {number}; autoscaling is paused",
             )
         )
 
@@ -265,9 +268,9 @@ class WorkersView(View):
             [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, most))],
             lambda values: (
                 [
-                    ("Autoscaling is paused at ", Style.MUTED),
+                    ("The workers are pinned at ", Style.MUTED),
                     (values["workers"], Style.STRONG),
-                    (" until p", Style.MUTED),
+                    (" until p resumes autoscaling", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
