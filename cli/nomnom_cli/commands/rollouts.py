@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Flag, Json, Where, open_environment
+from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
@@ -31,35 +31,35 @@ async def scale(
     threshold: _Whole = None,
     cooldown: Annotated[float | None, Parameter(validator=Number(gte=0), show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
     """Show or change how the workers scale.
 
-    A number pins the workers by hand; the other options change the scaling policy.
+    A number pins the workers to that number; the other options change the autoscaling policy.
 
     Parameters
     ----------
     replicas
-        Pin the workers at this number: autoscaling is paused until --auto.
+        Pin that many workers; autoscaling is paused until --auto.
     auto
-        Let the policy decide again.
+        Resume autoscaling.
     pause
-        Pin the workers at their present number.
+        Pause autoscaling at the current number of workers.
     minimum
-        Fewest workers of the policy; 0 lets all of them end without lag.
+        Minimum workers; 0 allows scale to zero.
     maximum
-        Most workers of the policy: up to 64 on this machine, 1,000 on a cluster.
+        Maximum workers: up to 64 on this machine, 1,000 on a cluster.
     threshold
-        Messages of lag for each worker.
+        Target lag (pending messages) per worker.
     cooldown
-        Seconds without lag until the last worker ends.
+        Seconds without lag before scaling to zero.
     """
     from nomnom_cli.output import as_json
     from nomnom_control.environments import WORKER
 
     if sum((replicas is not None, auto, pause)) > 1:
         raise UsageError("a number, --auto and --pause exclude each other")
-    here = open_environment(where)
+    here = open_environment(target)
     given = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
@@ -78,7 +78,7 @@ async def scale(
 
 
 def _describe(now: object) -> None:
-    from nomnom_cli.output import styled, tell, when
+    from nomnom_cli.output import print_result, styled, when
     from nomnom_control.environments import Scaling
     from nomnom_control.rendering import count, duration
 
@@ -87,20 +87,20 @@ def _describe(now: object) -> None:
     lines = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
         "lag": count(now.lag),
-        "policy": f"a worker for each {policy.threshold:,} messages of lag, {policy.minimum} to {policy.maximum}, "
-        f"cooldown {duration(policy.cooldown)}, lag read every {duration(policy.polling)}",
+        "policy": f"1 worker per {policy.threshold:,} pending, {policy.minimum}–{policy.maximum} workers, "
+        f"cooldown {duration(policy.cooldown)}, polled every {duration(policy.polling)}",
         "decision": f"{now.decision}; {when(now.decided_at)}",
     }
     if now.paused:
-        tell("PAUSED: the policy does not decide (nomnom scale --auto resumes it)", "bold yellow")
+        print_result("Autoscaling is PAUSED; resume it with `nomnom scale --auto`", "bold yellow")
     for label, text in lines.items():
-        tell(styled(label.ljust(10), "dim").append(text, ""))
+        print_result(styled(label.ljust(10), "dim").append(text, ""))
 
 
-async def restart(component: str, /, *, where: Where | None = None) -> None:
+async def restart(component: str, /, *, target: Target | None = None) -> None:
     """Restart a component without losing a message.
 
-    Workers one after another, each replaced before it leaves.
+    Replicas are replaced one at a time; a new one is ready before the old one stops.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ async def restart(component: str, /, *, where: Where | None = None) -> None:
     """
     from nomnom_cli.output import show_progress
 
-    await show_progress(open_environment(where).restart(component))
+    await show_progress(open_environment(target).restart(component))
 
 
 async def config(
@@ -117,7 +117,7 @@ async def config(
     /,
     *changes: str,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
     """Show the settings, or change those of a component.
 
@@ -135,7 +135,7 @@ async def config(
     from nomnom_cli.output import as_json, show_progress
     from nomnom_control.environments.variables import declaration_of, describe_settings
 
-    here = open_environment(where)
+    here = open_environment(target)
     if component is not None and changes:
         changed = read_changes(declaration_of(component), changes)
         await show_progress(here.configure(component, changed, f"set {', '.join(changed)}"))
@@ -150,10 +150,10 @@ async def config(
 
 
 def _show_settings(title: str, settings: Sequence[SettingValue]) -> None:
-    from nomnom_cli.output import Column, show_table, tell
+    from nomnom_cli.output import Column, print_result, show_table
 
     if title:
-        tell(title, "bold")
+        print_result(title, "bold")
     columns = (Column(""), Column("SETTING"), Column("VALUE", grows=True), Column("DEFAULT", grows=True))
     columns = (*columns, Column("UNIT"), Column("MEANING", grows=True, wraps=True))
     rows = [
@@ -169,11 +169,11 @@ def _show_settings(title: str, settings: Sequence[SettingValue]) -> None:
     ]
     show_table(columns, rows, "no settings", unfolds=True)
     if title:
-        tell("")
+        print_result("")
 
 
-async def history(component: str, /, *, json: Json = False, where: Where | None = None) -> None:
-    """The revisions of a component's settings, without secrets.
+async def history(component: str, /, *, json: Json = False, target: Target | None = None) -> None:
+    """List the revisions of a component's settings, without secrets.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ async def history(component: str, /, *, json: Json = False, where: Where | None 
     from nomnom_cli.output import Column, as_json, show_table
     from nomnom_control.rendering import moment
 
-    found = await open_environment(where).history(component)
+    found = await open_environment(target).history(component)
     if json:
         as_json(found)
         return
@@ -207,7 +207,7 @@ async def rollback(
     revision: Annotated[int | None, Parameter(show_default=False)] = None,
     /,
     *,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
     """Roll out an earlier revision's settings again.
 
@@ -216,15 +216,15 @@ async def rollback(
     component
         api, worker or dashboard.
     revision
-        Its number (nomnom history); the one before by default.
+        Revision number (`nomnom history`). Default: the previous revision.
     """
     from nomnom_cli.output import show_progress
 
-    await show_progress(open_environment(where).rollback(component, revision))
+    await show_progress(open_environment(target).rollback(component, revision))
 
 
 def read_pairs(settings: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping; raises UsageProblem where one is not of that form."""
+    """NAME=VALUE texts as a mapping; raises UsageError if one is not of that form."""
     found: dict[str, str] = {}
     for each in settings:
         name, equals, value = each.partition("=")
