@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from nomnom.scaling import CLUSTER_LIMIT, LOCAL_LIMIT, ScalingPolicy, local_policy
 from nomnom.settings import COMPONENTS, Settings
 from nomnom.settings.declaration import Declaration, Setting
 
@@ -39,7 +40,7 @@ def document() -> str:
     for component, declaration in COMPONENTS.items():
         own = [each for name, each in declaration.declared().items() if name not in common]
         parts.append(_section(_TITLES[component], declaration, own))
-    return "\n".join(parts)
+    return "\n".join([*parts, _scaling()])
 
 
 def _section(title: str, declaration: type[Declaration], settings: Iterable[Setting]) -> str:
@@ -50,6 +51,33 @@ def _section(title: str, declaration: type[Declaration], settings: Iterable[Sett
     ]
     head = ["| variable | default | unit | value | meaning |", "|---|---|---|---|---|"]
     return "\n".join([f"## {title}", "", str(declaration.__doc__), "", *head, *rows, ""])
+
+
+def _scaling() -> str:
+    cluster, local = ScalingPolicy(), local_policy()
+    rows = {
+        "minimum": (cluster.minimum, local.minimum, "", "Fewest workers; 0 allows scale to zero"),
+        "maximum": (cluster.maximum, "CPUs, at least 2", "", "Most workers"),
+        "threshold": (cluster.threshold, local.threshold, "messages", "Lag for each worker"),
+        "cooldown": (
+            f"{cluster.cooldown:g}",
+            f"{local.cooldown:g}",
+            "s",
+            "Time without lag until the last worker ends",
+        ),
+        "polling": (f"{cluster.polling:g}", f"{local.polling:g}", "s", "Time between two readings of the lag"),
+    }
+    lines = [f"| {name} | {' | '.join(str(each) for each in cells)} |" for name, cells in rows.items()]
+    return "\n".join(
+        [
+            "## Scaling policy\n",
+            f"`nomnom scale` changes it; {LOCAL_LIMIT:,} workers at most locally, {CLUSTER_LIMIT:,} on a cluster.\n",
+            "| value | default of the chart | default locally | unit | meaning |",
+            "|---|---|---|---|---|",
+            *lines,
+            "",
+        ]
+    )
 
 
 def _code(text: str) -> str:

@@ -115,8 +115,8 @@ class ChildProcess:
         if not self.log.exists():
             return f"; it wrote nothing to {self.log}"
         with self.log.open("rb") as log:
-            # A rotated log is shorter than it was.
-            log.seek(min(self._begin, log.seek(0, os.SEEK_END)))
+            # A rotated log is shorter than it was: all of it is newer.
+            log.seek(self._begin if self._begin <= log.seek(0, os.SEEK_END) else 0)
             lines = log.read().decode(errors="replace").splitlines()
         chosen = [each for each in lines if not _ROUTINE.search(each)] or lines
         if not chosen:
