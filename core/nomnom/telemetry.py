@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for programs, coloured text where a person watches."""
+"""Logging: JSON lines by default, coloured text on a terminal."""
 
 from __future__ import annotations
 

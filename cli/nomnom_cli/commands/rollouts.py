@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
 
@@ -78,18 +80,17 @@ async def scale(
 
 
 def _describe(now: object) -> None:
-    from nomnom_cli.output import print_result, styled, when
+    from nomnom_cli.output import print_result, styled
     from nomnom_control.environments import Scaling
-    from nomnom_control.rendering import count, duration
 
     assert isinstance(now, Scaling)
     policy = now.policy
     lines = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
-        "lag": count(now.lag),
+        Term.LAG: figures.count(now.lag),
         "policy": f"1 worker per {policy.threshold:,} pending, {policy.minimum}–{policy.maximum} workers, "
-        f"cooldown {duration(policy.cooldown)}, polled every {duration(policy.polling)}",
-        "decision": f"{now.decision}; {when(now.decided_at)}",
+        f"cooldown {figures.duration(policy.cooldown)}, polled every {figures.duration(policy.polling)}",
+        "decision": f"{now.decision}; {figures.when(now.decided_at)}",
     }
     if now.paused:
         print_result("Autoscaling is PAUSED; resume it with `nomnom scale --auto`", "bold yellow")
@@ -181,7 +182,6 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
         api, worker or dashboard.
     """
     from nomnom_cli.output import Column, as_json, show_table
-    from nomnom_control.rendering import moment
 
     found = await open_environment(target).history(component)
     if json:
@@ -192,7 +192,7 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
     rows = [
         (
             str(each.number),
-            moment(each.at),
+            figures.moment(each.at, zone=True),
             "now" if each.current else "",
             each.cause,
             " ".join(f"{name}={value}" for name, value in each.variables.items()),

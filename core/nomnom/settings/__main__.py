@@ -70,7 +70,7 @@ def _scaling() -> str:
     lines = [f"| {name} | {' | '.join(str(each) for each in cells)} |" for name, cells in rows.items()]
     return "\n".join(
         [
-            "## Scaling policy\n",
+            "## Autoscaling policy\n",
             f"`nomnom scale` changes it; {LOCAL_LIMIT:,} workers at most locally, {CLUSTER_LIMIT:,} on a cluster.\n",
             "| value | default of the chart | default locally | unit | meaning |",
             "|---|---|---|---|---|",

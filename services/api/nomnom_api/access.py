@@ -1,4 +1,4 @@
-"""Who may post: bearer tokens, where any are set. Compared in constant time."""
+"""Authentication by bearer token, if any are set. Compared in constant time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ ANONYMOUS = "anonymous"
 
 
 class Access:
-    """The check of an Authorization header."""
+    """Checks Authorization headers."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tuple(tokens)
         self.required = bool(tokens)
-        """Whether a token is needed at all."""
+        """Whether a token is required."""
 
     def caller(self, header: bytes | None) -> str:
-        """Who presents this header; raises UnauthorizedError where nobody known does."""
+        """The caller with this header; raises UnauthorizedError unless the token is valid."""
         if not self._tokens:
             return ANONYMOUS
         if header is None:
-            raise UnauthorizedError("a token is needed: Authorization: Bearer <token>", b'Bearer realm="nomnom"')
+            raise UnauthorizedError("missing token: send Authorization: Bearer <token>", b'Bearer realm="nomnom"')
         scheme, _, presented = header.partition(b" ")
         digest = digest_of(presented.strip() if scheme.lower() == b"bearer" else b"")
         matching = [each.caller for each in self._tokens if hmac.compare_digest(digest, each.digest)]
         if not matching:
-            raise UnauthorizedError(
-                "the token is not one of those that are set", b'Bearer realm="nomnom", error="invalid_token"'
-            )
+            raise UnauthorizedError("invalid token", b'Bearer realm="nomnom", error="invalid_token"')
         return matching[0]
