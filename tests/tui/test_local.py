@@ -127,7 +127,7 @@ async def test_scaling_by_hand_pausing_and_the_rule(local: LocalEnvironment) -> 
         await until(lambda: view._scaling and view._scaling.paused and view._scaling.ready == 2, PATIENCE)
         assert view.query_one("#banner").display
         assert "nomnom scale 2 --dir" in told(app)
-        await until(lambda: len(view._instances.rows) == 2, PATIENCE)
+        await until(lambda: len(view._replicas.rows) == 2, PATIENCE)
         await pilot.press("minus")
         await until(lambda: view._scaling and view._scaling.desired == 1, PATIENCE)
         await pilot.press("e")

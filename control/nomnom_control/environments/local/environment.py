@@ -1,4 +1,4 @@
-"""The local environment as control's callers see it: a client of the instance's supervisor, which it can start."""
+"""The local environment: a client of the instance's supervisor, which it can start."""
 
 from __future__ import annotations
 
@@ -27,15 +27,13 @@ from nomnom_control.environments import (
     Health,
     LogLine,
     Progress,
+    Replica,
     Revision,
     Scaling,
     ScalingRule,
     ScalingSample,
     StartOption,
     Step,
-)
-from nomnom_control.environments import (
-    Instance as Running,
 )
 from nomnom_control.environments.local.channel import NotRunning, ask, request
 from nomnom_control.environments.local.instance import PORTS, SERVICES, Instance
@@ -46,18 +44,18 @@ from nomnom_control.errors import ControlError
 COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
 _START = 120.0
 _PORT_LABELS = {
-    "api": "the api",
-    "dashboard": "the dashboard's API",
-    "page": "the dashboard's page",
-    "nats": "nats-server",
-    "nats_monitor": "nats-server's monitoring",
+    "api": "API",
+    "dashboard": "dashboard API",
+    "page": "dashboard page",
+    "nats": "NATS",
+    "nats_monitor": "NATS monitoring",
     "postgres": "PostgreSQL",
 }
 _RULE_LABELS = {
-    "minimum": "Fewest workers",
-    "maximum": "Most workers",
-    "threshold": "Lag for each worker",
-    "cooldown": "Seconds of cooldown",
+    "minimum": "Minimum workers",
+    "maximum": "Maximum workers",
+    "threshold": "Target lag per worker",
+    "cooldown": "Cooldown in seconds",
 }
 
 
@@ -88,10 +86,10 @@ class LocalEnvironment(Environment):
             _server_component("postgres", status["servers"]["postgres"]),
         ]
         for name in SERVICES:
-            running = [
-                Running(
+            replicas = [
+                Replica(
                     each["name"],
-                    "running" if each["pid"] else "ended",
+                    "running" if each["pid"] else "exited",
                     detail is None,
                     datetime.fromisoformat(each["started_at"]),
                     each["restarts"],
@@ -100,7 +98,7 @@ class LocalEnvironment(Environment):
                 for each, detail in zip(status["services"], details, strict=True)
                 if each["component"] == name
             ]
-            found.append(_service_component(name, status["desired"][name], tuple(running)))
+            found.append(_service_component(name, status["desired"][name], tuple(replicas)))
         return sorted(found, key=lambda each: COMPONENTS.index(each.name))
 
     async def endpoints(self) -> Endpoints:
@@ -133,7 +131,7 @@ class LocalEnvironment(Environment):
         self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
     ) -> AsyncIterator[LogLine]:
         if unknown := [name for name in components if name not in COMPONENTS]:
-            raise ControlError(f"no component {unknown[0]!r}; there are {', '.join(COMPONENTS)}")
+            raise ControlError(f"unknown component {unknown[0]!r}; available: {', '.join(COMPONENTS)}")
         paths = {name: self.instance.log(name) for name in components or COMPONENTS}
         return follow_logs(paths, follow=follow, tail=tail)
 
@@ -160,7 +158,7 @@ class LocalEnvironment(Environment):
 
     async def scale(self, component: str, replicas: int) -> None:
         if component != WORKER:
-            raise ControlError(f"{component} cannot be scaled here: only {WORKER}s can")
+            raise ControlError(f"{component} cannot be scaled in the local environment; only {WORKER} can")
         await self._ask("scale", replicas=replicas)
 
     async def pause_autoscaling(self) -> None:
@@ -187,7 +185,9 @@ class LocalEnvironment(Environment):
         earlier = [each for each in revisions if not each.current and revision in (None, each.number)]
         if not earlier:
             numbers = ", ".join(str(each.number) for each in revisions) or "none"
-            raise ControlError(f"{component} has no revision {revision or 'before this one'}; there are: {numbers}")
+            raise ControlError(
+                f"{component} has no revision {revision or 'before the current one'}; available: {numbers}"
+            )
         chosen = earlier[0]
         cause = f"rollback to revision {chosen.number}"
         async for each in self._progress("configure", component=component, settings=dict(chosen.settings), cause=cause):
@@ -204,9 +204,9 @@ class LocalEnvironment(Environment):
         ports = [
             StartOption(
                 name,
-                f"Port of {_PORT_LABELS[name]}",
+                f"{_PORT_LABELS[name]} port",
                 self._options.get(name, ""),
-                f"empty: {state.ports.get(name, usual)} where it is free",
+                f"default: {state.ports.get(name, usual)} if free, otherwise any free port",
                 _check_port,
             )
             for name, usual in PORTS.items()
@@ -216,13 +216,13 @@ class LocalEnvironment(Environment):
                 name,
                 label,
                 self._options.get(name) or f"{getattr(state.rule, name):g}",
-                "of the workers' scaling",
+                "autoscaling policy of the workers",
                 _check_number,
             )
             for name, label in _RULE_LABELS.items()
         ]
         return (
-            StartOption("schema", "Schema", chosen, "tpch, ecommerce or a file", _check_schema),
+            StartOption("schema", "Schema", chosen, "tpch, ecommerce or path to a file", _check_schema),
             *ports,
             *rules,
         )
@@ -232,21 +232,21 @@ class LocalEnvironment(Environment):
         return LocalEnvironment(folder, {**self._options, **values})
 
     def plan(self, operation: str) -> Sequence[str]:
-        place = self.instance.folder
+        folder = self.instance.folder
         steps = {
             "start": (
-                f"start nats-server and PostgreSQL in {place}",
+                f"start nats-server and PostgreSQL in {folder}",
                 "set up streams and tables",
-                "start the api and the dashboard",
-                "let the autoscaler start workers",
+                "start the API and the dashboard",
+                "start the autoscaler, which starts workers as needed",
             ),
             "stop": (
-                "stop the api and the dashboard",
+                "stop the API and the dashboard",
                 "stop the workers",
                 "stop PostgreSQL and nats-server",
-                f"data stay in {place}",
+                f"keep the data in {folder}",
             ),
-            "destroy": ("stop everything", f"remove {place}"),
+            "destroy": ("stop everything", f"remove {folder}"),
         }
         return steps.get(operation, ())
 
@@ -259,14 +259,14 @@ class LocalEnvironment(Environment):
         except NotRunning:
             pass
         else:
-            yield Progress("start", Step.SKIPPED, "it runs already")
+            yield Progress("start", Step.SKIPPED, "already running")
             return
         command = [sys.executable, "-m", "nomnom_control.environments.local", "--dir", str(self.instance.folder)]
         if schema := self._options.get("schema"):
             command += ["--schema", schema]
         for flag, known in (("--port", PORTS), ("--rule", _RULE_LABELS)):
             command += [f"{flag}={name}={value}" for name in known if (value := self._options.get(name))]
-        # It outlives this process on purpose: 'nomnom down' ends it.
+        # The supervisor keeps running after this process has ended; 'nomnom down' stops it.
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -300,35 +300,37 @@ class LocalEnvironment(Environment):
 
 
 async def _readiness(client: httpx.AsyncClient, port: int) -> str | None:
-    """Why a service is not ready; None where it is."""
+    """Why a service is not ready; None if it is."""
     try:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     except httpx.HTTPError as error:
-        return f"no answer: {type(error).__name__}"
+        return f"no response: {type(error).__name__}"
     return None if answer.status_code == 200 else answer.text[:300]
 
 
 def _server_component(name: str, server: Mapping[str, Any]) -> Component:
     running = server["pid"] is not None
     health = Health.HEALTHY if running else Health.FAILED
-    detail = "" if running else "ended by itself; it is being started again"
+    detail = "" if running else "exited unexpectedly; restarting"
     return Component(name, 1, int(running), health, server["version"], detail)
 
 
-def _service_component(name: str, desired: int, running: tuple[Running, ...]) -> Component:
-    ready = sum(each.ready for each in running)
-    detail = next((each.detail for each in running if each.detail), "")
-    if desired == 0 and not running:
-        health, detail = Health.STOPPED, "no lag, no worker" if name == WORKER else ""
+def _service_component(name: str, desired: int, replicas: tuple[Replica, ...]) -> Component:
+    ready = sum(each.ready for each in replicas)
+    detail = next((each.detail for each in replicas if each.detail), "")
+    if desired == 0 and not replicas:
+        health, detail = Health.STOPPED, "scaled to zero (no lag)" if name == WORKER else ""
     elif ready >= desired:
         health = Health.HEALTHY
     else:
         health = Health.DEGRADED if ready else Health.STARTING
-    return Component(name, desired, ready, health, nomnom.__version__, detail, running)
+    return Component(name, desired, ready, health, nomnom.__version__, detail, replicas)
 
 
 def _check_port(text: str) -> str | None:
-    return None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port, 1 to 65535"
+    return (
+        None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port number from 1 to 65535"
+    )
 
 
 def _check_number(text: str) -> str | None:
@@ -336,7 +338,7 @@ def _check_number(text: str) -> str | None:
         number = float(text)
     except ValueError:
         return "expected a number"
-    return None if 0 <= number < inf else "expected a number from 0"
+    return None if 0 <= number < inf else "expected a number of at least 0"
 
 
 def _check_schema(text: str) -> str | None:

@@ -36,11 +36,11 @@ class WorkerScaling:
         self.desired = 0
         self.lag: int | None = None
         self.changing = asyncio.Lock()
-        """Held while workers are started or ended."""
+        """Locked while workers are started or stopped."""
         self._services, self._nats_url = services, nats_url
         self._autoscaler = Autoscaler(rule)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
-        self._decision = "not decided yet"
+        self._decision = "no decision yet"
         self._decided_at: datetime | None = None
         self._client: Client | None = None
         self._look = asyncio.Event()
@@ -63,7 +63,7 @@ class WorkerScaling:
         self._look.set()
 
     def describe(self) -> dict[str, Any]:
-        """The numbers now, and the last decision with its reason."""
+        """The current numbers, and the last decision with its reason."""
         return {
             "rule": asdict(self.rule),
             "lag": self.lag,
@@ -75,11 +75,11 @@ class WorkerScaling:
         }
 
     def history(self) -> list[ScalingSample]:
-        """One sample a poll, oldest first, of the last while."""
+        """The latest samples, one per poll, oldest first."""
         return list(self._samples)
 
     async def run(self) -> None:
-        """Decide and act, once every polling interval and at once when something was set, until cancelled."""
+        """Decide and act at every polling interval, and immediately after a change, until cancelled."""
         try:
             while True:
                 self._look.clear()
@@ -89,7 +89,7 @@ class WorkerScaling:
                     await self._apply()
                 except ControlError as error:
                     self._decision += f"; {error}"
-                    _log.error("workers not changed", error=str(error))
+                    _log.error("scaling failed", error=str(error))
                 actual = len(self._services.of(WORKER))
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
                 with contextlib.suppress(TimeoutError):
@@ -115,16 +115,16 @@ class WorkerScaling:
             if self.desired > len(workers):
                 missing = self.desired - len(workers)
                 started = [self._services.add_worker() for _ in range(missing)]
-                # Each is waited for, so that none is still starting when an error of another is told.
-                outcomes = await asyncio.gather(*started, return_exceptions=True)
-                for each in outcomes:
+                # Wait for all of them, so that none is still starting when the error of another is raised.
+                results = await asyncio.gather(*started, return_exceptions=True)
+                for each in results:
                     if isinstance(each, BaseException):
                         raise each
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
 
     async def _read_lag(self) -> int | None:
-        """As KEDA's nats-jetstream scaler counts it; None where NATS does not tell."""
+        """The lag as KEDA's nats-jetstream scaler counts it; None if NATS is unavailable."""
         try:
             async with asyncio.timeout(2 * _TIMEOUT):
                 if self._client is None or self._client.is_closed:
@@ -152,4 +152,4 @@ def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
 
 
 async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""
+    """Ignore nats-py's callback: it also raises every failed attempt, and that error is handled."""

@@ -1,4 +1,4 @@
-"""The supervisor: owns every process of one instance, starts and stops them in order, restarts what ends by itself."""
+"""The supervisor: starts and stops every process of one instance in order, and restarts those that exit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Supervisor:
     """Runs one instance until it is stopped.
 
     ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``rule`` (fields of the scaling rule)
-    replace what an earlier run kept.
+    replace the saved values of an earlier run.
     """
 
     state: State
@@ -60,11 +60,11 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self, tell: Tell, ready: Callable[[], Awaitable[None]]) -> None:
-        """Bring everything up, call ``ready``, and stop in order once :meth:`interrupt` was called.
+        """Start everything, call ``ready``, and stop gracefully after :meth:`interrupt`.
 
-        Raises ControlError or another NomnomError where it does not come up, or AlreadyRunning; then nothing is left.
+        Raises AlreadyRunning, or ControlError or another NomnomError if the start fails; then everything is stopped.
         """
-        self.instance.hold()
+        self.instance.acquire()
         hurry = asyncio.create_task(self._hurry())
         try:
             if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
@@ -74,13 +74,13 @@ class Supervisor:
             await end(hurry)
 
     def interrupt(self) -> None:
-        """Stop in order; asked a second time, at once: what workers held is redelivered to the next run's."""
+        """Stop gracefully; on the second call, kill: unacknowledged messages are redelivered in the next run."""
         if self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
 
     async def _until_stopping(self, work: Awaitable[None]) -> bool:
-        """Whether the work came to its end before someone asked for the stop, which cancels it."""
+        """Run ``work`` unless it is interrupted, which cancels it; returns whether it finished."""
         doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,14 +94,14 @@ class Supervisor:
     async def _start(self, tell: Tell) -> None:
         names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
         if names:
-            tell(Progress("clear leftovers", Step.OUTPUT, f"ended {', '.join(names)} of a run that was killed"))
+            tell(Progress("clear leftovers", Step.OUTPUT, f"stopped {', '.join(names)}, left over from a killed run"))
         async with starting():
             await self._start_servers(tell)
         self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
         self._tasks = [
-            asyncio.create_task(_keep_on(self._watch)),
-            asyncio.create_task(_keep_on(self.scaling.run)),
-            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
+            asyncio.create_task(_run_forever(self._watch)),
+            asyncio.create_task(_run_forever(self.scaling.run)),
+            asyncio.create_task(_run_forever(lambda: rotate_logs(self.instance.logs, _ROTATE))),
         ]
         self._server = await serve(self.instance.socket, self._handlers())
 
@@ -140,12 +140,12 @@ class Supervisor:
         return state
 
     async def _stop(self, tell: Tell) -> None:
-        """Bring everything down in order: api and dashboard, workers, PostgreSQL, NATS. Data stay."""
+        """Stop everything in order: API and dashboard, workers, PostgreSQL, NATS. Data is kept."""
         await end(*self._tasks)
         self._tasks = []
-        entrances = [each for each in self._services.all() if each.component != WORKER]
+        frontends = [each for each in self._services.all() if each.component != WORKER]
         workers = [each for each in self._services.all() if each.component == WORKER]
-        for title, group in (("stop the api and the dashboard", entrances), ("stop the workers", workers)):
+        for title, group in (("stop the API and the dashboard", frontends), ("stop the workers", workers)):
             if group:
                 await _step(tell, title, asyncio.gather(*(self._services.end(each) for each in group)))
         for server in reversed(self._servers):
@@ -159,7 +159,7 @@ class Supervisor:
         await self._hurrying.wait()
         self._services.kill()
         for server in self._servers:
-            # PostgreSQL's immediate shutdown: the next start recovers from its log.
+            # SIGQUIT is PostgreSQL's immediate shutdown: the next start recovers from the WAL.
             server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
 
     def _environment(self, component: str, port: int) -> dict[str, str]:
@@ -183,35 +183,35 @@ class Supervisor:
         }
 
     async def _watch(self) -> None:
-        """Start again what ended by itself."""
+        """Restart what exited unexpectedly."""
         while True:
             await asyncio.sleep(_WATCH)
-            await self._services.start_again()
+            await self._services.restart_exited()
             for server in self._servers:
                 if server.process.exit_code is None:
                     continue
-                _log.warning("ended", process=server.process.name, code=server.process.exit_code)
+                _log.warning("process exited", process=server.process.name, exit_code=server.process.exit_code)
                 try:
                     await server.start()
                 except ControlError as error:
-                    _log.error("not started again", process=server.process.name, error=str(error))
+                    _log.error("restart failed", process=server.process.name, error=str(error))
                     await asyncio.sleep(_AGAIN)
 
-    # What other processes may ask for.
+    # Requests on the control channel
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]]:
         return {
-            "status": self._tell_status,
-            "scaling": self._tell_scaling,
-            "history": self._tell_history,
+            "status": self._status,
+            "scaling": self._scaling,
+            "history": self._history,
             "rule": self._set_rule,
             "scale": self._scale,
             "restart": self._restart,
             "configure": self._configure,
-            "stop": self._ask_stop,
+            "stop": self._request_stop,
         }
 
-    async def _tell_status(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _status(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
         servers = [("nats", self.nats), ("postgres", self.postgres)]
         return {
             "schema": self.state.schema,
@@ -231,10 +231,10 @@ class Supervisor:
             ],
         }
 
-    async def _tell_scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
         return self.scaling.describe()
 
-    async def _tell_history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
+    async def _history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
         return [asdict(each) for each in self.scaling.history()]
 
     async def _set_rule(self, given: dict[str, Any], _: Tell) -> None:
@@ -251,39 +251,39 @@ class Supervisor:
     async def _restart(self, given: dict[str, Any], tell: Tell) -> None:
         component = str(given["component"])
         if component not in SERVICES:
-            raise ControlError(f"{component} cannot be restarted here: {', '.join(SERVICES)} can")
+            raise ControlError(f"{component} cannot be restarted in the local environment; {', '.join(SERVICES)} can")
         async with self.scaling.changing:
             for each in self._services.of(component):
                 await _step(tell, f"replace {each.name}", self._services.replace(each))
 
     async def _configure(self, given: dict[str, Any], tell: Tell) -> None:
-        """A rollout that does not become ready is taken back: the revision before it is current again."""
+        """Roll out new variables; if the component does not become ready, roll back to the previous revision."""
         component = str(given["component"])
         if component not in SERVICES:
-            raise ControlError(f"{component} has no settings to roll out: {', '.join(SERVICES)} have")
+            raise ControlError(f"{component} has no settings; {', '.join(SERVICES)} have")
         before = self.state.settings(component)
         revision = self.state.revise(component, dict(given["settings"]), given["cause"])
         self.instance.save(self.state)
         try:
             await self._restart({"component": component}, tell)
         except ControlError as error:
-            self.state.revise(component, before, f"revision {revision.number} was not ready and was taken back")
+            self.state.revise(component, before, f"rollback: revision {revision.number} did not become ready")
             self.instance.save(self.state)
             await self._restart({"component": component}, tell)
-            raise ControlError(f"revision {revision.number} was taken back: {error}") from error
+            raise ControlError(f"revision {revision.number} was rolled back: {error}") from error
 
-    async def _ask_stop(self, _: dict[str, Any], __: Tell) -> int:
+    async def _request_stop(self, _: dict[str, Any], __: Tell) -> int:
         self.interrupt()
         return os.getpid()
 
 
-async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
-    """Run what never ends by itself. A defect in it is logged and it begins anew: the pipeline goes on meanwhile."""
+async def _run_forever(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that never ends by itself. After an unexpected error, log it and start the task again."""
     while True:
         try:
             await work()
-        except Exception:  # noqa: BLE001  (logged whole; what it watches over must not stand alone)
-            _log.exception("a defect: begun anew")
+        except Exception:  # noqa: BLE001  (logged with its traceback; the pipeline must not lose its supervision)
+            _log.exception("unexpected error; restarting the task")
         await asyncio.sleep(_AGAIN)
 
 
