@@ -1,4 +1,4 @@
-"""What browser tests need: the page, built, and Chromium. Where one is missing a test is skipped, and says why."""
+"""Fixtures of browser tests: the built page and Chromium. If one of them is missing, the test is skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 WEB = Path(__file__).parents[1] / "services" / "dashboard" / "web"
 sys.path.insert(0, str(WEB))
-import page_build  # noqa: E402  (it stands beside the page, which is no package)
+import page_build  # noqa: E402  (a module beside the page, outside any package)
 
 FLAGS = (
     "--headless",
@@ -38,7 +38,7 @@ PHONE: dict[str, Any] = {
 
 
 def npm() -> tuple[str, Mapping[str, str]]:
-    """The program that builds the page, and its environment; the test is skipped where it is missing."""
+    """The program that builds the page, and its environment; skips the test if it is missing."""
     try:
         return page_build.npm()
     except page_build.PageError as error:
@@ -46,23 +46,25 @@ def npm() -> tuple[str, Mapping[str, str]]:
 
 
 def install() -> None:
-    """What the page is built with, as its lock file says."""
+    """Install the build dependencies of the page from its lock file."""
     npm()
     page_build.install()
 
 
 def build() -> Path:
-    """The folder of the page, built anew where it is older than its sources."""
+    """The folder of the page, rebuilt if it is older than its sources."""
     npm()
     return page_build.build()
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The machine's Chromium; the test is skipped where there is none."""
+    """The installed Chromium; skips the test if there is none."""
     program = os.environ.get("NOMNOM_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("Chromium is not installed (Debian's package is chromium; NOMNOM_CHROMIUM names another program)")
+        pytest.skip(
+            "Chromium is not installed (Debian package: chromium; NOMNOM_CHROMIUM sets the path of another program)"
+        )
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield started
@@ -71,7 +73,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def window(browser: Browser, **options: Any) -> AsyncIterator[Page]:
-    """A window; an error that nothing caught fails the test at its end."""
+    """A browser window; an uncaught error on the page fails the test at the end."""
     context = await browser.new_context(**options)
     page = await context.new_page()
     page.set_default_timeout(15_000)

@@ -1,4 +1,4 @@
-"""A dashboard process for the tests, and a client of it."""
+"""A dashboard process for tests, with a client."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Dashboard:
         return problem
 
     async def until(self, path: str, check: Callable[[Any], bool], wait: float = 15) -> Any:
-        """Ask until the answer passes the check."""
+        """Repeat the request until the response passes the check."""
         deadline = time.monotonic() + wait
         while True:
             answer = await self.client.get(path)
             body = answer.json()
             if answer.status_code == 200 and check(body):
                 return body
-            assert time.monotonic() < deadline, f"{path} came to rest at {answer.status_code}: {body}"
+            assert time.monotonic() < deadline, f"timed out; last response of {path}: {answer.status_code} {body}"
             await asyncio.sleep(0.05)
 
     async def events(self, count: int, wait: float = 10) -> list[dict[str, Any]]:
