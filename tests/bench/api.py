@@ -1,4 +1,4 @@
-"""Compares the ingest API with bare BlackSheep at full speed and at fixed rates, and its batches with bare publishing."""
+"""Compares the ingest API with bare BlackSheep at full and fixed rates, and its batches with bare publishing."""
 
 from __future__ import annotations
 

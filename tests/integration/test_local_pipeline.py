@@ -241,7 +241,7 @@ def test_down_keeps_the_data(nomnom: Program) -> None:
 
 
 def test_concurrent_starts_use_different_ports() -> None:
-    """Both prefer the default ports; a port chosen by one, even if it does not listen yet, is not free for the other."""
+    """Both prefer the default ports; a port chosen by one is not free for the other, even before it listens."""
     folders = [Path(tempfile.mkdtemp(prefix="nomnom-pair-")) for _ in range(2)]
     programs = [Program(folder / "instance") for folder in folders]
     for folder in folders:
