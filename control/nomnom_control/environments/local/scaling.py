@@ -152,4 +152,4 @@ def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
 
 
 async def _ignore(_: Exception) -> None:
-    """Ignore nats-py's callback: it also raises every failed attempt, and that error is handled."""
+    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""

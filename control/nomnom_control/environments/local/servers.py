@@ -286,7 +286,7 @@ async def _until_ready(process: ChildProcess, is_ready: Callable[[], Awaitable[b
 
 
 async def _ignore(_: Exception) -> None:
-    """Ignore nats-py's callback: it also raises every failed attempt, and that error is handled."""
+    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""
 
 
 def _program(name: str) -> str:

@@ -120,7 +120,7 @@ class Replay:
             raise ControlError(f"invalid concurrency {self.concurrency}: expected at least 1")
         if self.edit.payload is not None and len(self.sequences) > 1:
             raise ControlError(
-                f"one edited payload for {len(self.sequences):,} dead letters: use --set or --replace instead"
+                f"one edited payload for {len(self.sequences):,} dead letters: set or replace fields instead"
             )
 
     @property
