@@ -1,4 +1,4 @@
-"""Fixtures of browser tests: the built page and Chromium. If one of them is missing, the test is skipped."""
+"""The harness of browser tests: the built page and Chromium. Tests are skipped, with the reason, if one is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 WEB = Path(__file__).parents[1] / "services" / "dashboard" / "web"
 sys.path.insert(0, str(WEB))
-import page_build  # noqa: E402  (a module beside the page, outside any package)
+import page_build  # noqa: E402  (next to the page, outside of any package)
 
 FLAGS = (
     "--headless",
@@ -38,7 +38,7 @@ PHONE: dict[str, Any] = {
 
 
 def npm() -> tuple[str, Mapping[str, str]]:
-    """The program that builds the page, and its environment; skips the test if it is missing."""
+    """The path and the environment of npm; skips the test if npm is missing."""
     try:
         return page_build.npm()
     except page_build.PageError as error:
@@ -46,25 +46,23 @@ def npm() -> tuple[str, Mapping[str, str]]:
 
 
 def install() -> None:
-    """Install the build dependencies of the page from its lock file."""
+    """Install the page's dependencies; skips the test if npm is missing."""
     npm()
     page_build.install()
 
 
 def build() -> Path:
-    """The folder of the page, rebuilt if it is older than its sources."""
+    """Build the page unless it is up to date; returns its folder."""
     npm()
     return page_build.build()
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The installed Chromium; skips the test if there is none."""
+    """Start the installed Chromium; skips the test if there is none."""
     program = os.environ.get("NOMNOM_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip(
-            "Chromium is not installed (Debian package: chromium; NOMNOM_CHROMIUM sets the path of another program)"
-        )
+        pytest.skip("Chromium is not installed (apt install chromium, or set NOMNOM_CHROMIUM)")
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield started
@@ -73,7 +71,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def window(browser: Browser, **options: Any) -> AsyncIterator[Page]:
-    """A browser window; an uncaught error on the page fails the test at the end."""
+    """Open a window; an uncaught script error fails the test when it closes."""
     context = await browser.new_context(**options)
     page = await context.new_page()
     page.set_default_timeout(15_000)

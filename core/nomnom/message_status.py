@@ -1,8 +1,8 @@
 """The SQL of ``message_status``: one row a message, written by the workers, read by everything that asks.
 
-A row speaks of one life of its message: ``replays`` 0 as it came in, n after its n-th replay from the dead letters. A
-delivery may change the row while its own life is unanswered (``processing`` or ``failed``), or where it is a later life
-than the row's; a completed row never changes again. What a statement may not change it does not return.
+A row describes one replay generation of its message: ``replays`` is 0 as accepted and n after the n-th replay. A
+delivery may change the row of its own generation until that is final (while it is ``processing`` or ``failed``), and
+the row of an earlier generation; a completed row never changes again. A statement returns only what it has changed.
 
 The writing statements take arrays of one length, with distinct ids in ascending order: several workers then lock rows
 in one order.
@@ -70,7 +70,7 @@ WHERE message_id = ANY ($1::uuid[])
 """
 """What is known of messages that come again. A mark from before PostgreSQL's own start is explained by its outage."""
 
-BURY = """
+DEAD_LETTER = """
 UPDATE message_status AS kept
 SET status = 'dlq', processed_at = statement_timestamp(), error_message = given.error_message
 FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS given (message_id, replays, error_message)

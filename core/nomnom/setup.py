@@ -1,29 +1,30 @@
-"""``nomnom setup``: streams, consumer and tables, made or brought forward. Safe to run again, and twice at once."""
+"""``nomnom setup``: creates or migrates streams, consumer, tables and roles. Idempotent, also when run concurrently."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
 
 import asyncpg
-import nats
 from nats.errors import Error as NatsError
 
+from nomnom.connections.errors import NatsUnavailable
+from nomnom.connections.nats import NatsConnection
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
+from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
 from nomnom.settings import Seconds, Settings, without_secrets
 from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
-T = TypeVar("T")
 _log = logger(__name__)
-_PAUSE = 0.5
-_PASSING = (
+_RETRY = RetryPolicy(first=0.25, longest=1.0)
+_TRANSIENT = (
     OSError,
     NatsError,
+    NatsUnavailable,
     StreamsNotReadyError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -32,13 +33,13 @@ _WAIT = 30.0
 
 
 class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """What setup needs: servers and schema, and the URL of each component that has a role of its own.
+    """The settings of setup: servers, schema, and the URL of each component that has its own role.
 
-    The tables belong to who connects with ``DATABASE_URL``.
+    The user of ``DATABASE_URL`` becomes the owner of the tables.
     """
 
     nomnom_setup_wait: Seconds = _WAIT
-    """How long to wait for each server, in seconds."""
+    """Maximum time to wait for each server, in seconds."""
     database_worker_url: str = ""
     database_api_url: str = ""
     database_dashboard_url: str = ""
@@ -46,7 +47,7 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
 
     @property
     def roles(self) -> list[Role]:
-        """The roles to make; raises RoleError where a URL names no user or no password."""
+        """The roles to create; raises RoleError if a URL lacks user or password."""
         urls = {
             "worker": self.database_worker_url,
             "api": self.database_api_url,
@@ -57,32 +58,24 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
 
 
 class SetupError(NomnomError):
-    """NATS or PostgreSQL could not be reached in time."""
+    """NATS or PostgreSQL was not ready in time."""
 
 
 async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] = ()) -> list[str]:
-    """Make streams, tables and roles, waiting up to ``wait`` seconds for each server; returns what was done.
+    """Create or migrate streams, tables and roles, waiting up to ``wait`` seconds for each server.
 
-    Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
+    Returns what was done. Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
     """
     schema = load_schema(settings.nomnom_schema)
     done: list[str] = []
 
     async def streams() -> None:
-        client = await nats.connect(
-            settings.nats_url,
-            allow_reconnect=False,
-            # nats-py goes through the servers this often, two seconds apart, even where it may not reconnect.
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=5,
-            error_cb=_ignore,
-            inbox_prefix=settings.nats_inbox_prefix,
-        )
+        nats = NatsConnection(settings.nats_url, "nomnom-setup", inbox_prefix=settings.nats_inbox_prefix)
         try:
+            client = await nats.connect()
             done.extend(await ensure_streams(client.jetstream(timeout=10), settings.streams))
         finally:
-            await client.close()
+            await nats.close()
 
     async def tables() -> None:
         connection = await asyncpg.connect(settings.database_url, timeout=5)
@@ -92,13 +85,13 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
         finally:
             await connection.close()
 
-    await _retry(streams, wait, "NATS", settings.nats_url)
-    await _retry(tables, wait, "PostgreSQL", settings.database_url)
+    await _ready(streams, wait, "NATS", settings.nats_url)
+    await _ready(tables, wait, "PostgreSQL", settings.database_url)
     return done
 
 
 def main() -> None:
-    """``nomnom-setup``: what ``nomnom setup`` does, for an image that holds no terminal app."""
+    """``nomnom-setup``: the same as ``nomnom setup``, for images without the command line."""
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
@@ -109,17 +102,10 @@ def main() -> None:
         _log.info(each)
 
 
-async def _retry(step: Callable[[], Awaitable[T]], wait: float, what: str, url: str) -> T:
-    deadline = asyncio.get_running_loop().time() + wait
-    while True:
-        try:
-            return await step()
-        except _PASSING as error:
-            if asyncio.get_running_loop().time() >= deadline:
-                problem = str(error) or type(error).__name__
-                raise SetupError(f"{what} at {without_secrets(url)} was not ready in {wait:g} s: {problem}") from error
-            await asyncio.sleep(_PAUSE)
-
-
-async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""
+async def _ready(step: Callable[[], Awaitable[None]], wait: float, what: str, url: str) -> None:
+    """Do a step once its server is ready; raises SetupError if that takes longer than ``wait`` seconds."""
+    try:
+        await retry(step, _RETRY, _TRANSIENT, within=wait)
+    except _TRANSIENT as error:
+        problem = error.reason if isinstance(error, NatsUnavailable) else str(error) or type(error).__name__
+        raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error

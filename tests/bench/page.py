@@ -11,7 +11,7 @@ from statistics import median, quantiles
 from nomnom.envelope import headers, ingest_subject, new_message_id
 from tests.bench.figures import Report
 from tests.bench.harness import Harness, free_port, orders
-from tests.browser_stage import DESK, build, chromium, window
+from tests.browser_harness import DESK, build, chromium, window
 
 _RATE = 500
 _SECONDS = 20

@@ -1,4 +1,4 @@
-"""Cluster environments without a cluster: configuration, names, reasons, manifests, programs."""
+"""Components of cluster environments that need no cluster: settings, names, reasons, manifests, programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Isolate each test with its own settings and kubeconfig."""
+    """Separate settings and a separate kubeconfig for each test."""
     kubeconfig = tmp_path / "config"
     names = ["kind-one", "prod", "arn:aws:eks:eu-west-1:1:cluster/big"]
     kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": each, "context": {}} for each in names]}))
@@ -60,7 +60,7 @@ def test_variables_override_the_file_and_the_file_overrides_defaults(own_setting
     assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
 
 
-def test_unknown_setting_is_rejected(own_settings: Path) -> None:
+def test_misspelt_setting_is_rejected(own_settings: Path) -> None:
     own_settings.parent.mkdir()
     own_settings.write_text("nodeimage: x\n")
     with pytest.raises(ControlError, match="nodeimage"):
@@ -72,7 +72,7 @@ def test_image_name_has_registry_and_tag() -> None:
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
 
-def test_chart_values_and_sources_are_found_in_the_source_tree() -> None:
+def test_chart_values_and_addons_are_found() -> None:
     settings = read_settings({})
     assert (settings.chart_folder / "Chart.yaml").is_file()
     assert settings.values_file("dev").name == "values-dev.yaml"
@@ -83,7 +83,7 @@ def test_chart_values_and_sources_are_found_in_the_source_tree() -> None:
 
 
 @given(st.lists(st.text()))
-def test_split_reverses_shlex_join(given: list[str]) -> None:
+def test_quoted_arguments_are_split_back(given: list[str]) -> None:
     assert words(shlex.join(given)) == given
 
 
@@ -101,7 +101,7 @@ def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
     assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 
 
-def test_save_use_and_remove_environment() -> None:
+def test_saved_environments() -> None:
     save_environment("shop", SavedEnvironment(context="prod", namespace="shop"))
     found = ClusterEnvironments().find("shop")
     assert found is not None
@@ -114,7 +114,7 @@ def test_save_use_and_remove_environment() -> None:
     assert ClusterEnvironments().find("shop") is None
 
 
-def test_name_with_cluster_namespace_and_release() -> None:
+def test_names_contain_cluster_namespace_and_release() -> None:
     assert spelled("kind:one") == SavedEnvironment(kind="one")
     assert spelled("kube:prod/shop/second") == SavedEnvironment(context="prod", namespace="shop", release="second")
     cloud = "arn:aws:eks:eu-west-1:1:cluster/big"
@@ -124,13 +124,13 @@ def test_name_with_cluster_namespace_and_release() -> None:
         spelled("kind:one/a/b/c")
 
 
-def test_only_saved_environments_and_kind_clusters_are_listed() -> None:
+def test_only_kind_clusters_and_saved_environments_are_listed() -> None:
     clusters = ClusterEnvironments()
     assert list(clusters.names()) == ["kind:one", "kube:prod", "kube:arn:aws:eks:eu-west-1:1:cluster/big"]
     before = clusters.listed()
     assert [each.name for each in before] == ["kind:one"]
     assert isinstance(before[0], KindEnvironment)
-    # The object must be the same, because it holds connections.
+    # It holds connections, so it must stay the same object.
     assert clusters.listed()[0] is before[0]
     save_environment("shop", SavedEnvironment(context="prod"))
     assert [each.name for each in clusters.listed()] == ["shop", "kind:one"]
@@ -147,20 +147,20 @@ def _container(**state: object) -> dict[str, object]:
     return {"name": "c", "ready": False, "restartCount": 0, "state": {}, **state}
 
 
-def test_problem_of_pod_whose_image_cannot_be_pulled() -> None:
+def test_pod_problem_image_pull_failure() -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'}}
     assert pod_problem(_pod(containerStatuses=[_container(state=waiting)])) == (
         'ImagePullBackOff: Back-off pulling image "x:1"'
     )
 
 
-def test_problem_of_crashed_pod_includes_exit_code() -> None:
+def test_pod_problem_crash() -> None:
     ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
     crash = _container(restartCount=3, lastState=ended, state={"waiting": {"reason": "CrashLoopBackOff"}})
     assert pod_problem(_pod(containerStatuses=[crash])) == "CrashLoopBackOff (OOMKilled, exit code 137)"
 
 
-def test_problem_of_unschedulable_pod() -> None:
+def test_pod_problem_unschedulable() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
     assert pod_problem(_pod(conditions=[condition])) == "not scheduled: 0/3 nodes are available"
 
@@ -182,7 +182,7 @@ def test_terminating_pod_is_not_ready() -> None:
 # Manifests and add-ons
 
 
-def test_manifest_lists_are_flattened() -> None:
+def test_manifest_is_split_into_objects() -> None:
     text = """
 apiVersion: v1
 kind: Namespace
@@ -205,7 +205,7 @@ def test_invalid_manifest_is_rejected(text: str) -> None:
         read_manifest(text, "here")
 
 
-def test_add_ons_are_pinned_and_public() -> None:
+def test_addons_are_pinned_and_public() -> None:
     found = {each.name: each for each in read_addons(_ROOT / "kind" / "addons.yaml")}
     assert set(found) == {"keda", "metrics-server", "ingress"}
     for each in found.values():
@@ -213,7 +213,7 @@ def test_add_ons_are_pinned_and_public() -> None:
         assert each.manifest.startswith("https://")
 
 
-def test_add_on_gets_arguments_and_node_selector() -> None:
+def test_addon_is_adapted_to_the_cluster() -> None:
     pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
     objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
     customize(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
@@ -221,10 +221,10 @@ def test_add_on_gets_arguments_and_node_selector() -> None:
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
     ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
     labels = yaml.safe_load((_ROOT / "kind" / "cluster.yaml").read_text())["nodes"][0]["labels"]
-    assert all(wanted.items() <= labels.items() for wanted in ingress.nodes.values())
+    assert all(required.items() <= labels.items() for required in ingress.nodes.values())
 
 
-def test_folder_of_manifests_replaces_the_add_ons(tmp_path: Path) -> None:
+def test_folder_of_manifests_replaces_the_addons(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no manifest"):
         read_addons(tmp_path)
     (tmp_path / "keda.yaml").write_text("")
@@ -234,7 +234,7 @@ def test_folder_of_manifests_replaces_the_add_ons(tmp_path: Path) -> None:
 # Programs and concurrent operations
 
 
-async def test_program_failure_includes_its_output() -> None:
+async def test_program_output_is_yielded_and_part_of_the_error() -> None:
     command = [sys.executable, "-c", "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"]
     lines: list[str] = []
 
@@ -252,25 +252,25 @@ async def test_missing_program_is_reported() -> None:
         await run_text(["no-such-program"])
 
 
-async def test_program_times_out() -> None:
+async def test_program_time_limit() -> None:
     with pytest.raises(ProgramError, match=r"timed out after 0\.2s"):
         await run_text([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
 
 
-async def test_closing_the_iterator_terminates_the_program(tmp_path: Path) -> None:
-    cleanup = tmp_path / "cleanup"
+async def test_closing_the_output_terminates_the_program(tmp_path: Path) -> None:
+    written = tmp_path / "written"
     program = (
         "import pathlib, signal, sys, time\n"
-        f"def end(*_): pathlib.Path({str(cleanup)!r}).write_text('done'); sys.exit()\n"
+        f"def end(*_): pathlib.Path({str(written)!r}).write_text('cleaned up'); sys.exit()\n"
         "signal.signal(signal.SIGTERM, end)\nprint('started', flush=True)\ntime.sleep(60)"
     )
     lines = run_lines([sys.executable, "-c", program], limit=30)
     assert await anext(lines) == "started"
     await lines.aclose()  # type: ignore[attr-defined]
-    assert cleanup.read_text() == "done"
+    assert written.read_text() == "cleaned up"
 
 
-async def test_first_error_cancels_concurrent_operations() -> None:
+async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
     cancelled = asyncio.Event()
 
     async def waits() -> AsyncIterator[Progress]:
@@ -299,7 +299,7 @@ async def test_first_error_cancels_concurrent_operations() -> None:
 # Templates and actions
 
 
-def test_templates_create_kind_cluster_and_release_on_a_context() -> None:
+def test_templates_for_kind_clusters_and_contexts() -> None:
     found = {each.name: each for each in ClusterEnvironments().templates()}
     assert set(found) == {"kind", "kube"}
     made = found["kind"].make({"cluster": "one", "namespace": "nomnom", "values": "dev tpch", "set": ""})
@@ -317,7 +317,7 @@ def test_templates_create_kind_cluster_and_release_on_a_context() -> None:
     assert again.location == made.location
 
 
-def test_second_release_on_kind_cluster_does_not_delete_the_cluster() -> None:
+def test_additional_release_on_a_kind_cluster_does_not_delete_the_cluster() -> None:
     (kind, _) = ClusterEnvironments().templates()
     second = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
     assert second.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
@@ -336,14 +336,14 @@ def test_second_release_on_kind_cluster_does_not_delete_the_cluster() -> None:
         ("kind", "set", "alone", "expected name=value, found alone"),
     ],
 )
-def test_invalid_option_is_rejected(name: str, option: str, text: str, problem: str) -> None:
+def test_invalid_options_are_rejected(name: str, option: str, text: str, problem: str) -> None:
     template = next(each for each in ClusterEnvironments().templates() if each.name == name)
     (found,) = (each for each in template.options if each.name == option)
     assert problem in (found.check(text) or "")
     assert found.check(found.value) is None or not found.value
 
 
-def test_actions_of_a_release_have_equivalent_commands() -> None:
+def test_release_actions_have_commands() -> None:
     here = ClusterEnvironments().find("kube:prod")
     assert here is not None
     found = {each.name: each for each in here.actions()}
@@ -357,6 +357,6 @@ def test_actions_of_a_release_have_equivalent_commands() -> None:
     assert [each.name for each in kind.actions()][-1] == "load"
 
 
-def test_second_release_does_not_hide_the_cluster() -> None:
+def test_additional_pipeline_does_not_hide_the_first() -> None:
     save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
     assert "kind:one" in ClusterEnvironments().names()

@@ -1,4 +1,4 @@
-"""Parse, edit and compare payloads of dead letters."""
+"""Payloads: validation, editing and diffs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRAMMAR = Grammar(SCHEMA)
 TEXTS = st.text(alphabet="OLIC|\\\n\r 0123456789.-aé\0", max_size=60)
 
 
-def test_problem_is_assigned_to_its_field() -> None:
+def test_problems_are_assigned_to_fields() -> None:
     text = ORDER.replace("2024-01-01", "2024-13-01").replace("|456|", "|x|") + "\n" + LINE
     found = validate(text, GRAMMAR)
     assert not found.valid
@@ -42,7 +42,7 @@ def test_valid_payload_has_records_and_field_names() -> None:
         ("", 1, "a record"),
     ],
 )
-def test_problem_of_a_line_is_assigned_to_its_row(text: str, number: int, expected: str | None) -> None:
+def test_problems_of_whole_lines_are_assigned_to_rows(text: str, number: int, expected: str | None) -> None:
     found = validate(text, GRAMMAR)
     assert not found.valid
     assert found.problems[0].line == number
@@ -53,20 +53,20 @@ def test_problem_of_a_line_is_assigned_to_its_row(text: str, number: int, expect
         assert assigned == [each for each in found.problems if each.line == row.number]
 
 
-def test_child_that_contradicts_its_parent_has_the_problem() -> None:
+def test_key_mismatch_is_assigned_to_the_child() -> None:
     full = "OLI|999|1|2|1|1|1|1|1|N|O|2024-01-01|2024-01-01|2024-01-01|a|b|c"
     found = validate(f"{ORDER}\n{full}", GRAMMAR)
     invalid = [(row.number, cell.field) for row in found.rows for cell in row.cells if cell.problem]
     assert invalid == [(2, "l_orderkey")]
 
 
-def test_payload_that_is_not_utf_8() -> None:
+def test_invalid_utf8_is_a_problem() -> None:
     found = validate(b"O|1\nC|\xff", GRAMMAR)
     assert [str(each) for each in found.problems] == ["line 2: expected UTF-8 text, found byte 0xff"]
 
 
 @given(TEXTS)
-def test_layout_covers_the_whole_text(text: str) -> None:
+def test_arbitrary_text_is_laid_out_completely(text: str) -> None:
     found = validate(text, GRAMMAR)
     for row in found.rows:
         assert "|".join(row.text[cell.start : cell.end] for cell in row.cells) in (row.text, row.text[:-1])
@@ -77,13 +77,13 @@ def test_layout_covers_the_whole_text(text: str) -> None:
 
 
 @given(TEXTS, TEXTS)
-def test_diff_is_empty_only_for_equal_texts(before: str, after: str) -> None:
+def test_diff_is_empty_for_equal_texts_only(before: str, after: str) -> None:
     found = diff(before, after, SCHEMA)
     assert found.empty == (before == after)
     assert diff(before, before, SCHEMA).empty
 
 
-def test_diff_by_fields() -> None:
+def test_diff_of_the_same_lines_is_by_field() -> None:
     found = diff(ORDER, ORDER.replace("2024-01-01", "2024-02-01").replace("comment", r"a\|b"), SCHEMA)
     assert found.changes is not None
     assert [(each.line, each.field, each.before, each.after) for each in found.changes] == [
@@ -93,14 +93,14 @@ def test_diff_by_fields() -> None:
     assert "o_orderdate: '2024-01-01' → '2024-02-01'" in found.summary()
 
 
-def test_diff_of_different_fields_is_by_lines() -> None:
+def test_diff_of_different_lines_is_by_line() -> None:
     found = diff(ORDER, ORDER + "\n" + LINE, SCHEMA)
     assert found.changes is None
     assert [each for each in found.lines if each[0] == "+"] == [f"+{LINE}"]
     assert found.summary() == "0 lines replaced by 1"
 
 
-def test_diff_shows_invisible_characters() -> None:
+def test_diff_escapes_invisible_characters() -> None:
     found = diff("O|1\n", "O|1\r\n", SCHEMA)
     assert not found.empty
     assert found.lines == (r"-O|1\n", r"+O|1\r\n")
@@ -131,13 +131,13 @@ def test_replace_by_regular_expressions() -> None:
         Edit(replacements=(("(", ""),))
 
 
-def test_empty_edit_keeps_the_payload() -> None:
+def test_empty_edit_changes_nothing() -> None:
     assert Edit().apply(b"\xff", SCHEMA) == b"\xff"
     assert Edit(payload=b"new").apply(b"old", SCHEMA) == b"new"
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), max_size=30))
-def test_set_field_is_read_back(value: str) -> None:
+def test_set_field_is_parsed_back(value: str) -> None:
     edited = Edit(fields={"o_comment": value}).apply(ORDER.encode(), SCHEMA).decode()
     if not value:
         assert edited.endswith("|")

@@ -1,4 +1,4 @@
-"""Filters, groups and windows of dead letters; formats of numbers."""
+"""Filters, groups and windows over dead letters; number formats."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def dead_letter(sequence: int, error: str) -> DeadLetter:
         ('error:"open', "No closing quotation"),
     ],
 )
-def test_invalid_filter_is_rejected(text: str, problem: str) -> None:
+def test_invalid_filters_are_rejected(text: str, problem: str) -> None:
     with pytest.raises(FilterError, match=problem):
         Filter.parse(text)
 
 
-def test_time_without_zone_is_rejected() -> None:
+def test_time_without_a_zone_is_rejected() -> None:
     with pytest.raises(FilterError, match="has no zone"):
         Filter(since=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-def test_terms_without_a_name_match_the_error() -> None:
+def test_words_without_a_name_filter_by_error() -> None:
     assert Filter.parse("expected a 'whole number' http://x") == Filter(error="expected a whole number http://x")
     assert Filter.parse("").empty
 
 
-def test_durations_are_relative_to_now() -> None:
+def test_durations_are_subtracted_from_now() -> None:
     assert parse_moment("90s", NOW) == NOW - timedelta(seconds=90)
     assert parse_moment("2h", NOW) == NOW - timedelta(hours=2)
     assert parse_moment("2026-01-02T12:00:00Z") == NOW
@@ -71,7 +71,7 @@ def test_filter_of_an_error_group_matches_its_members(errors: list[str]) -> None
     st.integers(1, 20),
     st.booleans(),
 )
-def test_window_has_the_nearest_sequences(
+def test_window_is_nearest_to_its_bound(
     existing: set[int],
     after: int | None,
     before: int | None,

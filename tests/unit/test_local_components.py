@@ -1,4 +1,4 @@
-"""The local environment without servers: log files, ports, limits of the autoscaling policy, state."""
+"""Components of the local environment that need no server: log files, ports, limits of the autoscaling policy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_tail_of_a_long_log(tmp_path: Path, tail: int) -> None:
     assert await _texts(path, tail) == lines[-tail:]
 
 
-async def test_follow_continues_after_rotation(tmp_path: Path) -> None:
+async def test_follow_continues_after_a_rotation(tmp_path: Path) -> None:
     path = tmp_path / "api.log"
     path.write_text("before " + "x" * 100 + "\n")
     lines = follow_logs({"api": path}, follow=True, tail=0)
@@ -65,22 +65,22 @@ async def test_follow_continues_after_rotation(tmp_path: Path) -> None:
     assert (await asyncio.wait_for(reading, 10)).text == "after"
 
 
-def test_given_port_in_use_is_rejected() -> None:
-    with socket.socket() as used:
-        used.bind(("127.0.0.1", 0))
-        used.listen()
-        port = used.getsockname()[1]
+def test_requested_port_in_use_is_rejected() -> None:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         with pytest.raises(InstanceError, match=f"port {port} for api is already in use"):
             choose_ports({}, {"api": port})
         assert choose_ports({"api": port}, {})["api"] != port
 
 
-def test_port_of_unknown_server_is_rejected() -> None:
+def test_port_of_an_unknown_server_is_rejected() -> None:
     with pytest.raises(InstanceError, match="unknown server 'kafka'"):
         choose_ports({}, {"kafka": 9092})
 
 
-def test_ports_are_unique() -> None:
+def test_every_server_gets_its_own_port() -> None:
     kept = dict.fromkeys(("api", "dashboard", "page", "nats", "nats_monitor", "postgres"), 40_123)
     assert len(set(choose_ports(kept, {}).values())) == len(kept)
     given = choose_ports({}, {"page": 40_124})
@@ -88,7 +88,7 @@ def test_ports_are_unique() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"minimum": 3, "maximum": 2},
         {"maximum": 0},
@@ -98,12 +98,12 @@ def test_ports_are_unique() -> None:
         {"maximum": 2.5},
     ],
 )
-def test_invalid_scaling_policy_is_rejected(wrong: dict[str, float]) -> None:
+def test_invalid_policy_is_rejected(invalid: dict[str, float]) -> None:
     with pytest.raises(ControlError, match=r"expected|Expected"):
-        change_rule(ScalingRule(), wrong)
+        change_rule(ScalingRule(), invalid)
 
 
-def test_whole_numbers_of_a_scaling_policy_are_integers() -> None:
+def test_integers_of_a_policy_stay_integers() -> None:
     changed = change_rule(ScalingRule(), {"maximum": 3.0, "cooldown": 1.5})
     assert changed == ScalingRule(maximum=3, cooldown=1.5)
     assert isinstance(changed.maximum, int)

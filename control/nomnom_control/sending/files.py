@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-import httpx
 import msgspec
 
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import Answer, HttpClient, HttpError
 
 _CHUNK = 2 * 1024 * 1024
 _RETRY_LIMIT = 300.0
@@ -106,7 +106,7 @@ class Sending:
     """
 
     def __init__(self, api: str, token: str | None, checkpoints: Path, rejects: Path | None = None) -> None:
-        self._url = f"{api}/api/ingest/batch"
+        self._url = f"{api}/api/ingest/batch?ids=none"
         self._headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._checkpoints, self._rejects = checkpoints, rejects
 
@@ -151,7 +151,7 @@ class Sending:
     ) -> AsyncIterator[Ingested]:
         prefix = f"{tag}|".encode() if tag else b""
         began = time.monotonic()
-        async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5)) as client:
+        async with HttpClient(60, connect=5, headers=self._headers) as client:
             lines: list[bytes] = []
             while lines := lines or await _read_lines(source, state.name):
                 sent = [prefix + line if line.strip() else line for line in lines]
@@ -185,23 +185,21 @@ class Sending:
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
 
-    async def _post(
-        self, client: httpx.AsyncClient, lines: list[bytes], key: str
-    ) -> AsyncIterator[_Acknowledged | str]:
+    async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Acknowledged | str]:
         """Post a chunk until its lines, or the first of them, are accepted or rejected for good.
 
         Yields the reason of each retry, then the result.
         """
-        headers = {**self._headers, "Idempotency-Key": key}
         wait, deadline = 0.25, time.monotonic() + _RETRY_LIMIT
         while True:
             wait = min(wait * 2, _LONGEST_WAIT)
             try:
-                answer = await client.post(self._url, content=b"".join(lines), headers=headers, params={"ids": "none"})
-            except httpx.HTTPError as error:
-                problem = f"no response from the API ({type(error).__name__})"
+                content = b"".join(lines)
+                answer = await client.request("POST", self._url, content=content, headers={"Idempotency-Key": key})
+            except HttpError as error:
+                problem = f"no response from the API: {error}"
             else:
-                if answer.status_code in (202, 207):
+                if answer.status in (202, 207):
                     read = _read_response(answer)
                     later = next((each for each in read.problems if each.status in _LATER), None)
                     if later is None:
@@ -211,14 +209,14 @@ class Sending:
                     problem = later.detail
                 else:
                     problem = _detail(answer)
-                    if answer.status_code == 413 and len(lines) > 1:
+                    if answer.status == 413 and len(lines) > 1:
                         # The chunk or a single line is too large. The ids depend only on the lines: a half keeps them.
                         lines = lines[: len(lines) // 2]
                         continue
-                    if answer.status_code in (400, 413):
+                    if answer.status in (400, 413):
                         yield _Acknowledged(0, 0, [(1, len(lines), problem)], len(lines))
                         return
-                    if answer.status_code not in _LATER:
+                    if answer.status not in _LATER:
                         raise SendingError(f"the API rejected the request: {problem}")
                     wait = _retry_after(answer, wait)
             if time.monotonic() + wait > deadline:
@@ -227,7 +225,7 @@ class Sending:
             await asyncio.sleep(wait)
 
 
-def _read_response(answer: httpx.Response) -> _Response:
+def _read_response(answer: Answer) -> _Response:
     try:
         return msgspec.json.decode(answer.content, type=_Response)
     except msgspec.DecodeError as error:
@@ -245,7 +243,7 @@ def _acknowledged(answer: _Response, lines: int) -> _Acknowledged:
     return _Acknowledged(answer.count, answer.duplicates, refused, unread.line - 1)
 
 
-def _retry_after(answer: httpx.Response, wait: float) -> float:
+def _retry_after(answer: Answer, wait: float) -> float:
     """Seconds to wait; a Retry-After with a date, which RFC 9110 also allows, is ignored."""
     given = answer.headers.get("Retry-After", "")
     return min(float(given), _LONGEST_WAIT) if given.isdecimal() else wait
@@ -262,11 +260,11 @@ async def _read_lines(source: IO[bytes], name: str) -> list[bytes]:
         raise SendingError(f"cannot read {name}: {error}") from error
 
 
-def _detail(answer: httpx.Response) -> str:
+def _detail(answer: Answer) -> str:
     try:
         return str(msgspec.json.decode(answer.content, type=dict[str, Any])["detail"])
     except (msgspec.DecodeError, KeyError):
-        return f"status {answer.status_code} {answer.text[:200]}"
+        return f"status {answer.status} {answer.text[:200]}"
 
 
 def _read_checkpoint(file: Path) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""``nomnom-api``: serve the ingest API."""
+"""``nomnom-api``: serves the ingest API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logger("nomnom_api")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says that it is stopping before it takes no more connections."""
+    """A uvicorn server that reports unreadiness for a while before it stops accepting connections."""
 
     def __init__(self, config: uvicorn.Config, api: Api, drain: float) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own would raise the signal again after an orderly stop, and make it look like a violent one.
+        # The inherited method raises the signal again after shutdown: a graceful exit would look like a crash.
         if self._loop is None or self._api.stopping:
             self.force_exit = self.should_exit
             self.should_exit = True
@@ -63,11 +63,11 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        # Nothing here depends on a client's address or scheme.
+        # The client's address and scheme are not used.
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.nomnom_api_grace)),
     )
-    # What start-up made stays, and requests leave no cycles: to look for them every 700 objects cost some percent.
+    # Requests create no reference cycles, and collecting every 700 objects costs a few percent of the processor time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -83,8 +83,8 @@ def _listen(settings: ApiSettings) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
         )
     except OSError as error:
-        problem = f"NOMNOM_API_PORT: cannot listen on {host} port {port}: {error.strerror or error}"
-        raise SettingsError(f"{problem}; choose another port, or end what uses it") from error
+        problem = f"NOMNOM_API_PORT: cannot listen on {host}:{port}: {error.strerror or error}"
+        raise SettingsError(f"{problem}; choose another port, or stop the program that uses it") from error
 
 
 if __name__ == "__main__":

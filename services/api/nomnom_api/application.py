@@ -1,6 +1,6 @@
-"""The BlackSheep application: routes, and around each of them access, problems and counting.
+"""The BlackSheep application: routes, authentication, error responses and request metrics.
 
-Its annotations are evaluated: BlackSheep wraps a handler of which it does not see that it returns a Response.
+No postponed annotations: BlackSheep wraps every handler whose return annotation is not the class Response.
 """
 
 from collections.abc import Awaitable, Callable
@@ -29,12 +29,12 @@ from nomnom_api.telemetry import CONTENT_TYPE, Metrics
 Handler = Callable[[Request], Awaitable[Response]]
 _METHODS = ("GET", "HEAD", "POST")
 _OTHER = "other"
-"""The route of requests that have none: what clients make up is no label."""
+"""The metric label of requests without a route; arbitrary paths must not become labels."""
 _log = logger(__name__)
 
 
 class Api:
-    """One process's api."""
+    """The API of one process."""
 
     def __init__(self, settings: ApiSettings) -> None:
         schema = load_schema(settings.nomnom_schema)
@@ -50,19 +50,19 @@ class Api:
             settings, schema, self._access, self._bodies, self.publisher, Clock(), self.metrics, self._is_stopping
         )
         self._messages, self._batches = Messages(intake), Batches(intake)
-        self._statuses = Statuses(settings.streams, self.publisher.link, self.database)
-        self._probe = Probe(settings.nats_stream, self.publisher.link, self.database, self._is_stopping)
+        self._statuses = Statuses(settings.streams, self.publisher.client, self.database)
+        self._probe = Probe(settings.nats_stream, self.publisher.client, self.database, self._is_stopping)
         self._documents = Documents(settings, schema)
-        self.metrics.watch(lambda: self.publisher.in_flight, lambda: self.publisher.link.connected)
+        self.metrics.watch(lambda: self.publisher.in_flight, lambda: self.publisher.nats.connected)
         self.application = self._application()
 
     async def start(self, _: Application) -> None:
-        """Begin to connect; requests are answered meanwhile."""
+        """Start to connect in the background; requests are handled meanwhile."""
         self._bodies.start()
         self.publisher.start()
 
     async def stop(self, _: Application) -> None:
-        """Await what is in flight, and close."""
+        """Wait for messages in flight and close the connections."""
         await self.publisher.close()
         await self._bodies.close()
         await self.database.close()
@@ -71,7 +71,7 @@ class Api:
         return self.stopping
 
     def _application(self) -> Application:
-        # Without a router of its own an application shares one with all others of the process.
+        # Without its own router, an application shares one with all others of the process.
         application = Application(router=Router())
         application.on_start += self.start
         application.on_stop += self.stop
@@ -98,17 +98,17 @@ class Api:
         return application
 
     def _guarded(self, route: str, handler: Handler) -> Handler:
-        """Every failure a problem, every answer counted."""
+        """Wrap a handler: turn errors into problem responses and count the request."""
         count = self.metrics.requests.count
 
         async def handle(request: Request) -> Response:
             try:
                 response = await handler(request)
             except ApiError as error:
-                response = self._refuse(request, error)
-            except Exception:  # noqa: BLE001  a defect, which is logged and answered as one
+                response = self._error_response(request, error)
+            except Exception:  # noqa: BLE001  an unexpected error is logged and becomes a 500
                 _log.exception("request failed", route=route)
-                response = self._refuse(request, ApiError("a defect: the api's log says more; try again"))
+                response = self._error_response(request, ApiError("internal error; see the API's log"))
             count(route, response.status)
             return response
 
@@ -121,7 +121,7 @@ class Api:
 
         return handle
 
-    def _refuse(self, request: Request, error: ApiError) -> Response:
+    def _error_response(self, request: Request, error: ApiError) -> Response:
         self.metrics.reject(error.code)
         problem = error.problem(request.url.path.decode("ascii", "replace"))
         return Response(error.status, list(error.headers), Content(MEDIA_TYPE, problem))
@@ -131,8 +131,8 @@ class Api:
         router = self.application.router
         shown = path[:200].decode("ascii", "replace")
         if allowed := [each for each in _METHODS if router.get_matching_route(each, path)]:
-            raise MethodNotAllowedError(f"{request.method} is not for {shown}", allowed)
-        raise NotFoundError(f"there is no {shown} here; /docs shows what there is")
+            raise MethodNotAllowedError(f"{request.method} is not allowed for {shown}", allowed)
+        raise NotFoundError(f"{shown} does not exist; see /docs")
 
     async def _show_metrics(self, _: Request) -> Response:
         return Response(200, None, Content(CONTENT_TYPE, self.metrics.text()))

@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a page that shows it without any other server."""
+"""The OpenAPI document, and a self-contained page that shows it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _POLICY = b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-i
 
 
 class Documents:
-    """Serves the document and the page."""
+    """Serves the OpenAPI document and its page."""
 
     def __init__(self, settings: ApiSettings, schema: Schema) -> None:
         self._document = msgspec.json.encode(document(settings, schema))
@@ -55,8 +55,8 @@ class Documents:
         return Response(200, [(b"content-security-policy", _POLICY)], Content(_HTML, _PAGE))
 
     async def asset(self, request: Request) -> Response:
-        """GET /docs/{name}: what the page is made of."""
+        """GET /docs/{name}: scripts and styles of the page."""
         found = self._assets.get((request.route_values or {}).get("name") or "")
         if found is None:
-            raise NotFoundError("the page has no such part")
+            raise NotFoundError("no such file; see /docs")
         return Response(200, [(b"cache-control", b"public, max-age=86400")], Content(*found))

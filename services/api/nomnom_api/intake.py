@@ -1,4 +1,4 @@
-"""What the two ways in share."""
+"""The components shared by single messages and batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nomnom_api.telemetry import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """The parts that take messages, one each a process."""
+    """The components that accept messages; one instance per process."""
 
     settings: ApiSettings
     schema: Schema
@@ -26,4 +26,4 @@ class Intake:
     clock: Clock
     metrics: Metrics
     stopping: Callable[[], bool]
-    """Whether the process is on its way down."""
+    """Returns whether the process is shutting down."""

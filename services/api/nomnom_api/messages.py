@@ -1,4 +1,4 @@
-"""One message a request: taken, or looked at without being taken."""
+"""Single messages: accepted, or only validated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nomnom_api.intake import Intake
 
 JSON = b"application/json"
 _LARGE = 32 * 1024
-"""Parsing more than this takes long enough to be done beside the loop."""
+"""Payloads of at least this many bytes are parsed in a thread, to keep the event loop responsive."""
 _PLACEHOLDER = "{message_id}"
 
 
 class Messages:
-    """Takes and validates single messages."""
+    """Accepts and validates single messages."""
 
     def __init__(self, intake: Intake) -> None:
         self._schema, self._grammar = intake.schema, Grammar(intake.schema)
@@ -30,7 +30,7 @@ class Messages:
         self._clock, self._metrics = intake.clock, intake.metrics.requests
 
     async def accept(self, request: Request) -> Response:
-        """POST /api/ingest/message. What the message says is not judged here: a worker dead-letters a faulty one."""
+        """POST /api/ingest/message. Records are not validated here: invalid ones become dead letters."""
         given = dict(request.scope["headers"])
         caller = self._access.caller(given.get(b"authorization"))
         key = given.get(b"idempotency-key")
@@ -45,7 +45,7 @@ class Messages:
         if ack.duplicate:
             self._metrics.duplicates += 1
             repeated = ',"duplicate":true'
-        # Its parts need no escapes: by hand it takes half the time of an encoder.
+        # No part needs escaping; formatting takes half the time of an encoder.
         answer = f'{{"message_id":"{message_id}","status":"accepted","timestamp":"{timestamp(received_at)}"{repeated}}}'
         return Response(202, None, Content(JSON, answer.encode()))
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the types that the api answers with, its errors and its settings."""
+"""The OpenAPI 3.1 document, generated from the API's response types, errors and settings."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ _REF = "#/components/schemas/{name}"
 _JSON, _PLAIN, _PROBLEM = "application/json", "text/plain", MEDIA_TYPE.decode()
 _ID = "018f3a5c-7b1e-7c40-9d52-5a3f0c9e8b11"
 _OTHER_ID = "018f3a5c-7b1f-7a02-8c11-0e4b6f7d2a90"
-_MOMENT = "2024-05-02T09:14:33.120457Z"
+_TIMESTAMP = "2024-05-02T09:14:33.120457Z"
 _ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
-_INTRODUCTION = """Posts pipe-delimited records into a nomnom pipeline.
+_INTRODUCTION = """Posts pipe-delimited records to a nomnom pipeline.
 
-A message is one record, or a parent and its children, a line each: `TAG|field|…`, UTF-8. It is accepted (202) once
-JetStream has acknowledged it; a faulty one is accepted too, and becomes a dead letter. Every error is a problem
-(RFC 9457) whose `type` ends in a code and whose `detail` says what to do; with 503, `Retry-After` says when to try
-again.
+A message is one record, or a parent and its children, one per line: `TAG|field|…`, UTF-8. It is accepted (202) once
+JetStream has acknowledged it. Records are not validated on acceptance: invalid ones become dead letters. Every error is
+a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do; responses with
+status 503 have a `Retry-After` header.
 
-An `Idempotency-Key` makes a request safe to repeat: a key names one message (or batch) of a caller, and what was posted
-first under it stays. Without a `Content-Type`, a body is taken as `text/plain; charset=utf-8`."""
+An `Idempotency-Key` makes a request safe to retry: a key identifies one message (or batch) of a caller, and the content
+posted first is kept. Without a `Content-Type`, the body is treated as `text/plain; charset=utf-8`."""
 
 
 def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
-    """The document of an api with these settings and this schema."""
+    """The OpenAPI document of an API with these settings and this schema."""
     types = [Receipt, BatchIds, BatchSummary, PartialBatch, Validation, MessageState, Alive, Readiness, ProblemDetails]
     (_, components) = msgspec.json.schema_components(types, ref_template=_REF)
     schemas = {name: _described(name, each) for name, each in components.items()}
@@ -68,11 +68,11 @@ def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
         "info": {
             "title": "nomnom ingest API",
             "version": __version__,
-            "description": f"{_INTRODUCTION}\n\nTags here: {tags}.",
+            "description": f"{_INTRODUCTION}\n\nRecord tags of this deployment: {tags}.",
         },
         "tags": [
-            {"name": "ingest", "description": "Messages in, and what became of them."},
-            {"name": "operation", "description": "For probes, scrapers and people. No token is needed."},
+            {"name": "ingest", "description": "Post messages and query their status."},
+            {"name": "operation", "description": "Health checks, metrics and documentation. No token required."},
         ],
         "security": security,
         "paths": {
@@ -88,7 +88,7 @@ def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "One of NOMNOM_API_TOKENS. Where none are set, none is needed.",
+                    "description": "One of NOMNOM_API_TOKENS. Not required if none are set.",
                 }
             },
         },
@@ -97,14 +97,14 @@ def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
 
 def _message(settings: ApiSettings) -> dict[str, Any]:
     accepted = _answer(
-        "JetStream has the message.", Receipt, {"accepted": _receipt(), "repeated": _receipt(again=True)}
+        "JetStream has stored the message.", Receipt, {"accepted": _receipt(), "repeated": _receipt(again=True)}
     )
     return {
         "operationId": "postMessage",
         "summary": "Post one message",
-        "description": "Its first line's tag says what it is. What it says is judged by a worker, not here.",
+        "description": "The tag of the first line determines the entity. Records are validated later, by workers.",
         "tags": ["ingest"],
-        "parameters": [_key("The message's id follows from it and from who posts: a repeat is the same message.")],
+        "parameters": [_key("The message ID is derived from the key and the caller, so a retry is the same message.")],
         "requestBody": _body(
             f"A message of at most {settings.nomnom_api_max_body:,} bytes.",
             {"record": _ORDER, "parent and child": f"{_ORDER}\n{_child()}"},
@@ -121,46 +121,52 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
         "ids": {"count": 2, "ids": [_ID, _OTHER_ID]},
         "summary (ids=none)": {"count": 2, "first_id": _ID, "last_id": _OTHER_ID},
     }
-    faulty = {"line": 2, "last_line": 2, "status": 400, "code": "invalid_body", "detail": "the line is not UTF-8"}
+    invalid = {
+        "line": 2,
+        "last_line": 2,
+        "status": 400,
+        "code": "invalid_body",
+        "detail": "the line is not valid UTF-8",
+    }
     rest = {
         "line": 4,
         "last_line": None,
         "status": 503,
         "code": "stream_full",
-        "detail": "stream MESSAGES is full (maximum bytes exceeded): try again when there is room",
+        "detail": "stream MESSAGES is full (maximum bytes exceeded); retry later",
     }
     return {
         "operationId": "postBatch",
-        "summary": "Post many messages, one a line",
+        "summary": "Post many messages, one per line",
         "description": (
-            "The body is read as it is published: its size is limited, memory is not a limit. Blank lines are "
-            "skipped, CRLF and LF end lines, the last needs no end. When something keeps all further lines from being "
-            "accepted the batch ends there. Where no line was accepted, and all for one reason, the answer is that "
-            "problem."
+            "Lines are published while the body is read, so large batches need little memory. Blank lines are "
+            "skipped; lines end with LF or CRLF, which is optional for the last one. If an error prevents all further "
+            "lines from being accepted, the batch ends there. If no line was accepted, all for the same reason, the "
+            "response is that problem."
         ),
         "tags": ["ingest"],
         "parameters": [
-            _key("Each line's id follows from it, from its number and from who posts."),
+            _key("The message ID of each line is derived from the key, the line number and the caller."),
             {
                 "name": "ids",
                 "in": "query",
-                "description": "Whether the answer lists the id of each line.",
+                "description": "Whether the response lists the message ID of each line.",
                 "schema": {"type": "string", "enum": ["all", "none"], "default": "all"},
             },
         ],
         "requestBody": _body(
-            f"At most {settings.nomnom_api_batch_max_body:,} bytes, at most {settings.nomnom_api_max_body:,} a line.",
+            f"At most {settings.nomnom_api_batch_max_body:,} bytes; {settings.nomnom_api_max_body:,} bytes per line.",
             {"two orders": f"{_ORDER}\nO|124|456|O|10.00|2024-01-02|5-LOW|clerk2|0|another\n"},
         ),
         "responses": {
-            "202": _answer("JetStream has all lines.", [BatchIds, BatchSummary], examples),
+            "202": _answer("JetStream has stored all lines.", [BatchIds, BatchSummary], examples),
             "207": _answer(
-                "JetStream has some lines; each other is in a problem.",
+                "JetStream has stored some lines; the others are listed as problems.",
                 PartialBatch,
                 {
                     "partial": {
                         "count": 2,
-                        "problems": [faulty, rest],
+                        "problems": [invalid, rest],
                         "accepted": [{"line": 1, "id": _ID}, {"line": 3, "id": _OTHER_ID}],
                     }
                 },
@@ -178,16 +184,16 @@ def _validate(settings: ApiSettings) -> dict[str, Any]:
     subject = "messages.ingest.orders.{message_id}"
     return {
         "operationId": "validateMessage",
-        "summary": "See what would happen to a message",
-        "description": "Nothing is published.",
+        "summary": "Validate a message",
+        "description": "Parses the message without publishing it.",
         "tags": ["ingest"],
         "requestBody": _body(f"A message of at most {settings.nomnom_api_max_body:,} bytes.", {"record": _ORDER}),
         "responses": {
             "200": _answer(
-                "What its records are, or what is wrong with it.",
+                "The parsed records, or the problems found.",
                 Validation,
                 {
-                    "faulty": {
+                    "invalid": {
                         "valid": False,
                         "entity": "orders",
                         "subject": subject,
@@ -208,7 +214,7 @@ def _status() -> dict[str, Any]:
         "message_id": _ID,
         "status": "completed",
         "entity": "orders",
-        "received_at": _MOMENT,
+        "received_at": _TIMESTAMP,
         "processed_at": "2024-05-02T09:14:33.168002Z",
         "retry_count": 0,
         "error": None,
@@ -217,10 +223,11 @@ def _status() -> dict[str, Any]:
     }
     return {
         "operationId": "getStatus",
-        "summary": "Where a message is",
+        "summary": "Get the status of a message",
         "description": (
-            "`accepted`: in the stream; `processing`: with a worker; `completed`: in its table (`superseded`: "
-            "something received later had been there); `failed`: will be tried again; `dlq`: waits for a person."
+            "`accepted`: pending in the stream; `processing`: delivered to a worker; `completed`: written to its table "
+            "(`superseded`: a later message had already written its rows); `failed`: will be retried; `dlq`: a dead "
+            "letter, awaiting review."
         ),
         "tags": ["ingest"],
         "parameters": [
@@ -233,7 +240,7 @@ def _status() -> dict[str, Any]:
             }
         ],
         "responses": {
-            "200": _answer("The message's state.", MessageState, {"completed": state}),
+            "200": _answer("The status of the message.", MessageState, {"completed": state}),
             **_problems(InvalidParameterError, UnauthorizedError, NotFoundError, UnavailableError),
         },
     }
@@ -242,28 +249,35 @@ def _status() -> dict[str, Any]:
 def _operation() -> dict[str, Any]:
     ready = {
         "status": "degraded",
-        "jetstream": {"ok": True, "detail": "stream MESSAGES answers"},
-        "database": {"ok": False, "detail": "PostgreSQL at postgresql://postgres@db:5432/nomnom is away: no answer"},
+        "jetstream": {"ok": True, "detail": "stream MESSAGES is available"},
+        "database": {
+            "ok": False,
+            "detail": "PostgreSQL at postgresql://postgres@db:5432/nomnom is unavailable",
+        },
     }
     text = {"schema": {"type": "string"}}
     plain: dict[str, tuple[str, str, dict[str, Any]]] = {
         "/health": (
             "getHealth",
-            "Whether the process runs",
-            {"200": _answer("It does.", Alive, {"alive": {"status": "alive"}})},
+            "Liveness",
+            {"200": _answer("The process is running.", Alive, {"alive": {"status": "alive"}})},
         ),
         "/ready": (
             "getReady",
-            "Whether messages can be taken",
+            "Readiness: whether messages can be accepted",
             {
-                "200": _answer("They can; `degraded`: but statuses cannot be told.", Readiness, {"degraded": ready}),
-                "503": _answer("They cannot; the body says why.", Readiness, {}),
+                "200": _answer(
+                    "Messages are accepted; if `degraded`, without statuses.",
+                    Readiness,
+                    {"degraded": ready},
+                ),
+                "503": _answer("Messages cannot be accepted; the body says why.", Readiness, {}),
             },
         ),
         "/metrics": (
             "getMetrics",
             "Prometheus metrics",
-            {"200": {"description": "The metrics, in Prometheus' text format.", "content": {_PLAIN: text}}},
+            {"200": {"description": "Metrics in the Prometheus text format.", "content": {_PLAIN: text}}},
         ),
         "/openapi.json": (
             "getDocument",
@@ -272,8 +286,8 @@ def _operation() -> dict[str, Any]:
         ),
         "/docs": (
             "getPage",
-            "This document as a page",
-            {"200": {"description": "The page; it needs no other server.", "content": {"text/html": text}}},
+            "This document as a web page",
+            {"200": {"description": "A self-contained page.", "content": {"text/html": text}}},
         ),
     }
     return {
@@ -308,7 +322,7 @@ _HEADERS: dict[int, dict[str, Any]] = {
 
 
 def _receipt(*, again: bool = False) -> dict[str, Any]:
-    receipt: dict[str, Any] = {"message_id": _ID, "status": "accepted", "timestamp": _MOMENT}
+    receipt: dict[str, Any] = {"message_id": _ID, "status": "accepted", "timestamp": _TIMESTAMP}
     return receipt | {"duplicate": True} if again else receipt
 
 
@@ -347,7 +361,7 @@ def _answer(
 
 
 def _problems(*errors: type[ApiError]) -> dict[str, Any]:
-    """The answers for these errors and for a defect, by status, with an example each."""
+    """The responses for these errors and for an internal error, by status, each with an example."""
     answers: dict[str, Any] = {}
     every = (*errors, ApiError)
     for status in sorted({each.status for each in every}):
@@ -371,14 +385,14 @@ def _sentence(error: type[ApiError]) -> str:
 
 
 def _example(error: type[ApiError]) -> dict[str, Any]:
-    detail = f"{error.title[0].lower()}{error.title[1:]}: what to do about it"
+    detail = f"{error.title[0].lower()}{error.title[1:]}: what failed and what to do"
     sample = UnauthorizedError(detail, b"") if issubclass(error, UnauthorizedError) else error(detail)
     decoded: dict[str, Any] = msgspec.json.decode(sample.problem("/api/ingest/message"))
     return decoded
 
 
 def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """What the encoder always writes is always there; omitted is only what says that it may be."""
+    """Mark the properties that the encoder always writes as required."""
     optional = {"Receipt": {"duplicate"}, "PartialBatch": {"accepted", "duplicates"}}.get(name, {"duplicates"})
     if name == "ProblemDetails" or "properties" not in schema:
         return schema

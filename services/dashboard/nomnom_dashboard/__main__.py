@@ -1,4 +1,4 @@
-"""``nomnom-dashboard``: serve the query API, and the page where it is built."""
+"""``nomnom-dashboard``: serves the query API, and the page if it is built."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logger("nomnom_dashboard")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which ends the event streams first: it waits for open requests before it stops the application."""
+    """A uvicorn server that closes the event streams on shutdown; uvicorn alone would wait for them to end."""
 
     def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
         super().__init__(config)
@@ -37,13 +37,13 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._dashboard.stop_streams)
-        # uvicorn's own would raise the signal again after an orderly stop, and make it look like a violent one.
+        # The inherited method raises the signal again after shutdown: a graceful exit would look like a crash.
         self.force_exit = self.should_exit
         self.should_exit = True
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT. ``--openapi`` prints the document of what every deployment has, and ends."""
+    """Run until SIGTERM or SIGINT. ``--openapi`` prints the OpenAPI document without a schema's entities and exits."""
     if sys.argv[1:] == ["--openapi"]:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(OPERATIONS))).decode() + "\n")
         return
@@ -80,7 +80,7 @@ def _listen(settings: DashboardSettings) -> list[socket.socket]:
         try:
             sockets.append(socket.create_server((host, port), family=family, backlog=_BACKLOG))
         except OSError as error:
-            raise SettingsError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+            raise SettingsError(f"{name}: cannot listen on {host}:{port}: {error.strerror or error}") from error
     return sockets
 
 

@@ -193,17 +193,17 @@ class Broker:
         except (NatsError, OSError, TimeoutError) as error:
             raise self._away(error) from error
         if error := msgspec.json.decode(answer.data, type=_ApiAnswer).error:
-            hint = ": run nomnom setup" if error.code == _NOT_FOUND else ""
+            hint = "; run nomnom setup" if error.code == _NOT_FOUND else ""
             raise UnavailableError(SOURCE, f"{what}: {error.description}{hint}")
         return msgspec.json.decode(answer.data, type=kind)
 
     def _connected(self) -> Client:
         if not self._client.is_connected:
-            raise UnavailableError(SOURCE, f"{self.address} is away: {self._problem}")
+            raise UnavailableError(SOURCE, f"{self.address} is unavailable: {self._problem}")
         return self._client
 
     def _away(self, error: BaseException) -> UnavailableError:
-        problem = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        problem = "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         return UnavailableError(SOURCE, f"{self.address}: {problem}")
 
     async def _connect(self) -> None:

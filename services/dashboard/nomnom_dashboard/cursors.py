@@ -25,4 +25,4 @@ def read_cursor(text: str, kind: type[T]) -> T:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         return msgspec.json.decode(data, type=kind)
     except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise InvalidQueryError("cursor: expected the next of an earlier answer with the same sort order") from error
+        raise InvalidQueryError("cursor: expected `next` of an earlier page with the same sort order") from error

@@ -1,4 +1,4 @@
-"""PostgreSQL as the dashboard uses it: read only, every query limited in time, every failure told in words."""
+"""The dashboard's read-only access to PostgreSQL, with a time limit for every query."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIMIT = "SELECT set_config('statement_timeout', $1, true)"
 
 
 class Database:
-    """A pool that is opened when it is first needed, and again whenever PostgreSQL comes back."""
+    """A connection pool, opened on first use; it reconnects when PostgreSQL is available again."""
 
     def __init__(self, url: str, connections: int, query_seconds: float) -> None:
         self._url, self._connections, self.query_seconds = url, connections, query_seconds
@@ -30,11 +30,11 @@ class Database:
 
     @property
     def address(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without its password."""
         return without_secrets(self._url)
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         if self._pool is not None:
             self._pool.terminate()
             self._pool = None
@@ -63,15 +63,15 @@ class Database:
                         await connection.execute(_LIMIT, str(int(limit * 1000)))
                         yield connection
         except asyncpg.DataError as error:
-            raise InvalidQueryError(f"PostgreSQL cannot use a value: {error}") from error
+            raise InvalidQueryError(f"PostgreSQL rejected a value: {error}") from error
         except asyncpg.QueryCanceledError as error:
-            raise QueryTimeoutError(SOURCE, f"the query was stopped after {limit:g} s; narrow it") from error
+            raise QueryTimeoutError(SOURCE, f"query cancelled after {limit:g} s; narrow it with filters") from error
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError) as error:
-            raise UnavailableError(SOURCE, f"not set up for this release ({error}): run nomnom setup") from error
+            raise UnavailableError(SOURCE, f"not set up for this version ({error}); run nomnom setup") from error
         except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-            raise UnavailableError(SOURCE, f"{self.address} refuses the dashboard: {error}") from error
+            raise UnavailableError(SOURCE, f"access to {self.address} denied: {error}") from error
         except TimeoutError as error:
-            raise UnavailableError(SOURCE, f"{self.address} does not answer") from error
+            raise UnavailableError(SOURCE, f"no response from {self.address}") from error
         except (
             OSError,
             asyncpg.PostgresConnectionError,
@@ -79,7 +79,9 @@ class Database:
             asyncpg.InsufficientResourcesError,
             asyncpg.InterfaceError,
         ) as error:
-            raise UnavailableError(SOURCE, f"{self.address} is away: {str(error) or type(error).__name__}") from error
+            raise UnavailableError(
+                SOURCE, f"{self.address} is unavailable: {str(error) or type(error).__name__}"
+            ) from error
 
     async def _open(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -87,7 +89,7 @@ class Database:
                 if self._pool is None:
                     self._pool = await asyncpg.create_pool(
                         self._url,
-                        # None is opened ahead: the dashboard starts, and says so, while PostgreSQL is away.
+                        # Open no connection in advance: the dashboard must start while PostgreSQL is unavailable.
                         min_size=0,
                         max_size=self._connections,
                         timeout=_CONNECT_SECONDS,

@@ -42,7 +42,7 @@ class Entities:
         """The table of an entity; raises NotFoundError, naming those there are."""
         if found := self._tables.get(name):
             return found
-        raise NotFoundError(f"no entity {name!r}; there are {', '.join(self._tables)}")
+        raise NotFoundError(f"unknown entity {name!r}; expected one of {', '.join(self._tables)}")
 
     async def rows(
         self, name: str, *, limit: int, cursor: str | None, sort: str | None, filters: Sequence[str]
@@ -75,7 +75,7 @@ class Entities:
         at = read_cursor(cursor, _Position) if cursor else _Position(sort, 0, None)
         regions = start.table.regions(start.order)
         if at.sort != sort or at.region not in range(len(regions)):
-            raise InvalidQueryError("cursor: expected the next of an earlier answer with the same sort order")
+            raise InvalidQueryError("cursor: expected `next` of an earlier page with the same sort order")
         rows: list[Row] = []
         place = at.place
         for region in range(at.region, len(regions)):

@@ -89,9 +89,13 @@ class EntityTable:
             return self._by_key(descending=False)
         descending, name = text.startswith("-"), text.removeprefix("-")
         if name not in allowed:
-            what = "is no column" if name not in self.entity.index else "has no index, and the table is too large"
+            what = (
+                "is not a column"
+                if name not in self.entity.index
+                else "has no index, and the table is too large to sort"
+            )
             raise InvalidQueryError(
-                f"sort: {name!r} {what}; {', '.join(allowed)} (or one of them with - before it) can be used",
+                f"sort: {name!r} {what}; expected one of {', '.join(allowed)}, optionally prefixed with -",
                 list(allowed),
             )
         if name == self.entity.key[0]:
@@ -107,7 +111,7 @@ class EntityTable:
             raise InvalidQueryError(f"filter: expected {expected}, found {text[:60]!r}")
         if name not in self.entity.index:
             columns = list(self.entity.index)
-            raise InvalidQueryError(f"filter: no column {name!r}; there are {', '.join(columns)}", columns)
+            raise InvalidQueryError(f"filter: unknown column {name!r}; expected one of {', '.join(columns)}", columns)
         column = self._field(name)
         if operator == "is":
             if value not in ("null", "value"):
@@ -115,7 +119,7 @@ class EntityTable:
             return Condition(column, operator, None, null=value == "null")
         if operator == "contains":
             if not column.type.textual:
-                raise InvalidQueryError(f"filter: {name} is {column.type.name}: contains is for text")
+                raise InvalidQueryError(f"filter: {name} has type {column.type.name}; contains requires a text column")
             return Condition(column, operator, value.replace("\0", ""))
         return Condition(column, operator, self._value(column, value))
 
@@ -217,7 +221,7 @@ class Walk:
         if self.after is None:
             return []
         if len(self.after) != len(self._place):
-            raise InvalidQueryError("cursor: expected the next of an earlier answer with the same sort order")
+            raise InvalidQueryError("cursor: expected `next` of an earlier page with the same sort order")
         columns = ", ".join(column for column, _ in self._place)
         bound = ", ".join(
             f"{_bind(values, text)}::text::{kind}" for text, (_, kind) in zip(self.after, self._place, strict=True)

@@ -1,4 +1,4 @@
-"""The dashboard's errors. Each knows the HTTP status that it becomes."""
+"""The dashboard's errors, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from nomnom.errors import NomnomError
 
 
 class DashboardError(NomnomError):
-    """Something that a query could not be answered for."""
+    """A query that failed."""
 
     status = 500
     retry_after: int | None = None
 
 
 class InvalidQueryError(DashboardError):
-    """A parameter that cannot be used; the text says what is allowed."""
+    """An invalid parameter; the text says what is allowed."""
 
     status = 400
 
@@ -23,19 +23,19 @@ class InvalidQueryError(DashboardError):
 
 
 class UnauthorizedError(DashboardError):
-    """No token or password, or a wrong one."""
+    """The token or password is missing or invalid."""
 
     status = 401
 
 
 class NotFoundError(DashboardError):
-    """What was asked for does not exist."""
+    """The requested object does not exist."""
 
     status = 404
 
 
 class UnavailableError(DashboardError):
-    """PostgreSQL or NATS is away, or not set up; asking again later may help."""
+    """PostgreSQL or NATS is unavailable or not set up; a later retry may succeed."""
 
     status = 503
     retry_after = 5
@@ -46,4 +46,4 @@ class UnavailableError(DashboardError):
 
 
 class QueryTimeoutError(UnavailableError):
-    """A query that was stopped at its time limit."""
+    """A query that was cancelled at its time limit."""

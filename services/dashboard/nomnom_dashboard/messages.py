@@ -81,9 +81,9 @@ class Messages:
         if row is None and waiting is None:
             if notes:
                 raise UnavailableError(
-                    "NATS", f"message {message_id} has no row, and the stream cannot be asked: {notes[0]}"
+                    "NATS", f"message {message_id} has no status row, and the stream is unavailable: {notes[0]}"
                 )
-            raise NotFoundError(f"no message {message_id}: never accepted, or gone with the stream's oldest")
+            raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
         if row is None or (waiting is not None and _replays(waiting) > row["replays"]):
             return await self._under_way(message_id, row, waiting, consumer, notes)
         written = await self._written(row, notes)
@@ -149,13 +149,13 @@ class Messages:
         try:
             envelope = read_envelope(waiting.subject, waiting.headers)
         except EnvelopeError as error:
-            raise NotFoundError(f"message {message_id} is not nomnom's: {error}") from error
+            raise NotFoundError(f"message {message_id} has an invalid envelope: {error}") from error
         delivered = consumer is not None and waiting.sequence <= consumer.delivered.stream_seq
         status: Literal["accepted", "processing"] = "processing" if delivered else "accepted"
-        place = f"in the stream as number {waiting.sequence:,}"
+        place = f"stream sequence {waiting.sequence:,}"
         timeline = await self._timeline(row, notes) if row else [Event(envelope.received_at, "accepted", place)]
         if row:
-            timeline.append(Event(waiting.stored_at, "accepted", f"again, {place} (replay {envelope.replays})"))
+            timeline.append(Event(waiting.stored_at, "accepted", f"{place} (replay {envelope.replays})"))
         return MessageDetail(
             message_id=message_id,
             entity=envelope.entity,
@@ -194,21 +194,21 @@ class Messages:
 
     async def _timeline(self, row: asyncpg.Record, notes: list[str]) -> list[Event]:
         status, failures = row["status"], row["retry_count"]
-        events = [Event(row["received_at"], "accepted", f"as {row['entity_type']}")]
+        events = [Event(row["received_at"], "accepted", f"entity {row['entity_type']}")]
         at, error = row["processed_at"] or row["received_at"], row["error_message"] or ""
         if status == Status.COMPLETED and row["superseded"]:
-            events.append(Event(at, "superseded", error or "a later message had already written its rows"))
+            events.append(Event(at, "superseded", error or "a later message already wrote its rows"))
         elif status == Status.COMPLETED:
-            took = f"{(at - row['received_at']) / timedelta(seconds=1):.3f} s after it was accepted"
+            took = f"{(at - row['received_at']) / timedelta(seconds=1):.3f} s after acceptance"
             events.append(Event(at, "completed", f"{took}, after {failures} failed attempts" if failures else took))
         elif status == Status.DLQ:
             events.append(Event(at, "dead_letter", error))
         elif status == Status.FAILED:
-            events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; it will be tried again"))
+            events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; will be retried"))
         try:
             history = await self._database.fetch(HISTORY, row["message_id"])
         except UnavailableError as problem:
-            notes.append(f"operators' actions: {problem}")
+            notes.append(f"audit log: {problem}")
             history = []
         events += [
             Event(each["at"], "operator", f"{each['action']} by {each['actor']}: {each['result']}") for each in history
@@ -251,5 +251,5 @@ def _replays(message: StoredMessage) -> int:
 
 def _aware(moment: datetime | None) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
-        raise InvalidQueryError("since, until: expected a time with its zone, as 2024-01-01T00:00:00Z")
+        raise InvalidQueryError("since, until: expected a time with a time zone, such as 2024-01-01T00:00:00Z")
     return moment

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the operations and the types that they take and answer."""
+"""The OpenAPI 3.1 document, generated from the operations and their parameter and response types."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from nomnom_dashboard.operations import Operation
 
 _REF = "#/components/schemas/{name}"
 _PROBLEMS = {
-    400: "A parameter cannot be used; the detail says what is allowed.",
-    401: "No token or password, or a wrong one.",
-    404: "It does not exist.",
-    503: "PostgreSQL or NATS is away, or took too long. Retry-After says when to ask again.",
+    400: "A parameter is invalid; the detail says what is allowed.",
+    401: "The token or password is missing or invalid.",
+    404: "The requested object does not exist.",
+    503: "PostgreSQL or NATS is unavailable or timed out. Retry after the time in Retry-After.",
 }
-_INTRODUCTION = """What a nomnom pipeline does now, and what it has done. Read only.
+_INTRODUCTION = """The current state and the history of a nomnom pipeline. Read-only.
 
-Lists are paged by `next`, which is sent back as `cursor`. Numbers of rows are exact while they are few, and estimates
-beyond. Every error is a problem (RFC 9457) whose `detail` says what to do."""
+Lists are paginated: pass `next` as `cursor` to get the next page. Small row counts are exact, large ones are estimates.
+Every error is a problem details object (RFC 9457) whose `detail` says what to do."""
 
 
 def document(operations: Iterable[Operation], *, title: str = "nomnom dashboard") -> dict[str, Any]:
-    """The document of these operations."""
+    """The OpenAPI document of these operations."""
     listed = list(operations)
     types = [each.answer for each in listed if each.answer is not None] + [each.query for each in listed]
     (_, components) = msgspec.json.schema_components([*types, Snapshot, ProblemDetails], ref_template=_REF)
@@ -66,7 +66,7 @@ def _operation(each: Operation, components: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    # A parameter that is not given is the null of its type: on the wire there is no null.
+    # A missing parameter is None in its type; a query string has no null.
     options = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
     plain = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
     default = schema.get("default")
@@ -98,7 +98,7 @@ def _responses(each: Operation) -> dict[str, Any]:
 
 
 def _required(schema: dict[str, Any]) -> dict[str, Any]:
-    """An answer holds all its fields, the null ones too."""
+    """Mark all properties as required: responses include fields that are null."""
     if schema.get("title") == "ProblemDetails" or "properties" not in schema:
         return schema
     return {**schema, "required": list(schema["properties"])}

@@ -1,6 +1,6 @@
-"""The operations of the query API: path, parameters, answer and what runs, in one table.
+"""The operations of the query API: path, parameters, response type and handler, in one table.
 
-The routes and the OpenAPI document are both made from it, so neither can say what the other does not do.
+Routes and OpenAPI document are both generated from it, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nomnom_dashboard.messages import Messages, text
 from nomnom_dashboard.overview import Overview
 
 RESERVED = frozenset({"entities", "messages", "dlq", "stats", "stream", "health"})
-"""Paths below /api that an entity of the same name does not take."""
+"""Paths below /api that are not available as shortcuts to the rows of an entity."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the operations ask."""
+    """The data sources of the operations."""
 
     database: Database
     broker: Broker
@@ -40,7 +40,7 @@ class Sources:
     grammar: Grammar
     entities: Entities
     messages: Messages
-    letters: DeadLetterIndex
+    dead_letters: DeadLetterIndex
     overview: Overview
 
 
@@ -49,7 +49,7 @@ Handler = Callable[[Sources, Mapping[str, str], Any], Awaitable[Struct]]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One operation. ``handler`` is None where the answer is no JSON, and the application gives it."""
+    """One operation. ``handler`` is None if the application handles it, because the response is not JSON."""
 
     name: str
     path: str
@@ -60,7 +60,7 @@ class Operation:
     handler: Handler | None = None
     path_parameters: Mapping[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     problems: tuple[int, ...] = (400, 401, 503)
-    answers: Mapping[int, str] = field(default_factory=lambda: {200: "The answer."})
+    answers: Mapping[int, str] = field(default_factory=lambda: {200: "Success."})
     media_type: str = "application/json"
     open: bool = False
 
@@ -68,10 +68,10 @@ class Operation:
 async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.Health:
     streams = sources.broker.streams
 
-    async def ask(name: str, question: Callable[[], Awaitable[str]]) -> answers.Dependency:
+    async def check(name: str, probe: Callable[[], Awaitable[str]]) -> answers.Dependency:
         begun = asyncio.get_running_loop().time()
         try:
-            detail = await question()
+            detail = await probe()
         except UnavailableError as error:
             return answers.Dependency(name, ok=False, detail=error.problem)
         return answers.Dependency(name, ok=True, detail=detail, seconds=asyncio.get_running_loop().time() - begun)
@@ -96,27 +96,27 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
     async def consumer() -> str:
         info = await sources.broker.consumer()
         if info.paused:
-            raise UnavailableError("NATS", "paused by an operator: nothing is processed")
-        return f"{info.num_pending:,} waiting, {info.num_ack_pending:,} in progress"
+            raise UnavailableError("NATS", "paused: no messages are processed")
+        return f"{info.num_pending:,} pending, {info.num_ack_pending:,} in progress"
 
     async def workers() -> str:
         snapshot = sources.overview.last
         connected = snapshot.workers.connected if snapshot and snapshot.workers else None
         lag = snapshot.lag.total if snapshot and snapshot.lag else 0
         if connected is None:
-            raise UnavailableError("PostgreSQL", "unknown: the database tells which workers are connected")
+            raise UnavailableError("PostgreSQL", "unknown while PostgreSQL is unavailable")
         if connected == 0 and lag:
-            raise UnavailableError("NATS", f"none is connected, and {lag:,} messages wait")
-        return f"{connected} connected" if connected else "none, and none is needed: nothing waits"
+            raise UnavailableError("NATS", f"no workers connected, {lag:,} messages pending")
+        return f"{connected} connected" if connected else "none connected, none needed: no messages are pending"
 
     found = await asyncio.gather(
-        ask("PostgreSQL", database),
-        ask("tables", tables),
-        ask("NATS", nats),
-        ask(f"stream {streams.stream}", lambda: stream(streams.stream)),
-        ask(f"stream {streams.dead_stream}", lambda: stream(streams.dead_stream)),
-        ask(f"consumer {streams.consumer}", consumer),
-        ask("workers", workers),
+        check("PostgreSQL", database),
+        check("tables", tables),
+        check("NATS", nats),
+        check(f"stream {streams.stream}", lambda: stream(streams.stream)),
+        check(f"stream {streams.dead_stream}", lambda: stream(streams.dead_stream)),
+        check(f"consumer {streams.consumer}", consumer),
+        check("workers", workers),
     )
     down = any(not each.ok for each in found if each.name in ("PostgreSQL", "NATS"))
     return answers.Health("down" if down else "ok" if all(each.ok for each in found) else "degraded", list(found))
@@ -159,29 +159,29 @@ async def _message(sources: Sources, path: Mapping[str, str], _: queries.NoQuery
 async def _dead_letters(
     sources: Sources, _: Mapping[str, str], query: queries.DeadLettersQuery
 ) -> answers.DeadLetterList:
-    letters = sources.letters
+    index = sources.dead_letters
     if not sources.overview.nats_answers:
-        raise UnavailableError("NATS", "away: the dead letters are in its stream")
-    # What the snapshot has counted can be listed, too.
-    if letters.seen != sources.overview.dead_letters_seen:
-        await letters.refresh()
+        raise UnavailableError("NATS", "unavailable: dead letters are stored in a stream")
+    # Dead letters counted in the snapshot must be listed too.
+    if index.seen != sources.overview.dead_letters_seen:
+        await index.refresh()
     chosen = Filter(query.reason, query.entity, query.text)
     before = read_cursor(query.cursor, int) if query.cursor else None
-    found = list(islice(letters.newest_first(chosen, before), query.limit + 1))
+    found = list(islice(index.newest_first(chosen, before), query.limit + 1))
     shown = found[: query.limit]
     following = write_cursor(shown[-1].sequence) if len(found) > query.limit else None
-    groups = letters.groups(chosen)
+    groups = index.groups(chosen)
     matching = sum(each.letters for each in groups)
-    return answers.DeadLetterList(shown, following, letters.depth, matching, groups, letters.older)
+    return answers.DeadLetterList(shown, following, index.depth, matching, groups, index.older)
 
 
 async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQuery) -> answers.DeadLetterDetail:
     digits = path["sequence"]
     if not (digits.isascii() and digits.isdecimal() and 0 < int(digits) < 2**63):
-        raise InvalidQueryError(f"sequence: expected a whole number from 1 on, found {digits[:60]!r}")
+        raise InvalidQueryError(f"sequence: expected an integer, 1 or greater; found {digits[:60]!r}")
     message = await sources.broker.at(sources.broker.streams.dead_stream, int(digits))
     if message is None:
-        raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never was")
+        raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never existed")
     try:
         readable = message.payload.decode()
     except UnicodeDecodeError:
@@ -216,7 +216,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getAlive",
         path="/health",
-        summary="Whether the process runs",
+        summary="Liveness of the process",
         tag="service",
         answer=answers.Alive,
         problems=(400,),
@@ -225,7 +225,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getReady",
         path="/ready",
-        summary="Whether the process takes requests: not while it stops",
+        summary="Readiness: 503 while the process is shutting down",
         tag="service",
         answer=answers.Alive,
         problems=(400, 503),
@@ -234,7 +234,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMetrics",
         path="/metrics",
-        summary="Metrics, as Prometheus reads them",
+        summary="Metrics in the Prometheus text format",
         tag="service",
         media_type="text/plain",
         problems=(400,),
@@ -243,17 +243,17 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getHealth",
         path="/api/health",
-        summary="Each dependency, and why it is not well",
+        summary="The health of each dependency",
         tag="service",
         answer=answers.Health,
         handler=_health,
-        answers={200: "PostgreSQL and NATS answer.", 503: "PostgreSQL or NATS is away."},
+        answers={200: "PostgreSQL and NATS are available.", 503: "PostgreSQL or NATS is unavailable."},
         problems=(400, 401),
     ),
     Operation(
         name="getStats",
         path="/api/stats",
-        summary="Counts, rates, lag, workers and latency, now and over time",
+        summary="Counts, rates, lag, workers and latency: current values and time series",
         tag="overview",
         query=queries.StatsQuery,
         answer=answers.Stats,
@@ -262,7 +262,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getStream",
         path="/api/stream",
-        summary="The same as server-sent events: `snapshot`, whose data is a Snapshot",
+        summary="Current values as server-sent events named `snapshot`, with a Snapshot as data",
         tag="overview",
         media_type="text/event-stream",
         problems=(400, 401),
@@ -270,7 +270,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getEntities",
         path="/api/entities",
-        summary="The kinds of record, and how many rows each has",
+        summary="The entities of the schema, with row counts",
         tag="entities",
         answer=answers.EntityList,
         handler=_entities,
@@ -279,7 +279,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMessages",
         path="/api/messages",
-        summary="Messages, the newest first",
+        summary="Messages, newest first",
         tag="messages",
         query=queries.MessagesQuery,
         answer=answers.MessageList,
@@ -288,7 +288,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMessage",
         path="/api/messages/{id}",
-        summary="One message: status, timeline, the rows it wrote",
+        summary="One message: status, timeline and the rows it wrote",
         tag="messages",
         answer=answers.MessageDetail,
         handler=_message,
@@ -298,7 +298,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getDeadLetters",
         path="/api/dlq",
-        summary="Dead letters, the newest first, and by reason",
+        summary="Dead letters, newest first, and grouped by reason and entity",
         tag="dead letters",
         query=queries.DeadLettersQuery,
         answer=answers.DeadLetterList,
@@ -307,7 +307,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getDeadLetter",
         path="/api/dlq/{sequence}",
-        summary="One dead letter with its payload and what is wrong with it",
+        summary="One dead letter, with its payload and schema violations",
         tag="dead letters",
         answer=answers.DeadLetterDetail,
         handler=_dead_letter,
@@ -315,11 +315,11 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=(400, 401, 404, 503),
     ),
 )
-"""What every deployment has."""
+"""The operations of every deployment, whatever its schema."""
 
 
 def entity_operations(schema: Schema) -> tuple[Operation, ...]:
-    """The rows of each entity under its own name: /api/orders, and so on."""
+    """Operations that list the rows of each entity under its own name, such as /api/orders."""
     return tuple(
         _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title or each.name}", each.name)
         for each in schema

@@ -1,14 +1,14 @@
-"""The worker's connection to PostgreSQL, and what its errors mean: a message at fault, or the server away."""
+"""The worker's connection to PostgreSQL, and the classification of its errors: caused by a message, or an outage."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import asyncpg
 
+from nomnom.retry import RetryPolicy
 from nomnom.settings import without_secrets
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError, RefusedError
@@ -19,18 +19,19 @@ T = TypeVar("T")
 _log = logger(__name__)
 _CONNECT = 5
 _CLOSE = 2.0
-_TRIES = 10
-_PAUSE = 0.02
+_ATTEMPTS = 10
+_CONFLICT = RetryPolicy(first=0.02, longest=0.2, jitter=1.0)
+"""Randomized, so that conflicting transactions do not conflict again."""
 _DATA = frozenset({"21", "22", "23", "44", "54", "P0"})
-"""Classes of SQLSTATE that a message's values cause: cardinality, data, integrity, check option, limits, and what a
-trigger raises (PostgreSQL, appendix A). All others are the server's, its setup's or the way's to it."""
+"""Classes of SQLSTATE caused by the values of a message: cardinality, data, integrity, check option, limits, and errors
+raised by triggers (PostgreSQL, appendix A). All others are caused by the server, its setup or the network."""
 _CONFLICTS = frozenset({"40001", "40P01"})
-"""Serialization failure and deadlock: the same transaction may well succeed at once."""
+"""Serialization failure and deadlock: an immediate retry may succeed."""
 _BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Database:
-    """One connection, opened when it is needed and replaced when it fails."""
+    """One connection, opened on first use and replaced when it fails."""
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
         self._settings = settings
@@ -38,15 +39,15 @@ class Database:
         self._connection: asyncpg.Connection | None = None
         self._outage = metrics.outage.labels("postgresql")
         self.reason: str | None = "not connected yet"
-        """Why PostgreSQL cannot be used now; None where it can."""
+        """Why PostgreSQL is unavailable; None if it is available."""
 
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """Do ``work`` on the connection; it has to be safe to do again.
+        """Run ``work`` on the connection; it must be safe to repeat.
 
-        Raises RefusedError where what it writes is at fault, OutageError where PostgreSQL is.
+        Raises RefusedError if the data is the cause, OutageError if PostgreSQL is.
         """
         async with self._lock:
-            for tried in range(1, _TRIES + 1):
+            for attempt in range(1, _ATTEMPTS + 1):
                 connection = await self._connected()
                 try:
                     done = await work(connection)
@@ -54,7 +55,7 @@ class Database:
                     state = str(getattr(error, "sqlstate", None) or "")
                     if state[:2] in _DATA:
                         raise RefusedError(str(error)) from error
-                    if state not in _CONFLICTS or tried == _TRIES:
+                    if state not in _CONFLICTS or attempt == _ATTEMPTS:
                         raise self._lost(error) from error
                 except _BROKEN as error:
                     raise self._lost(error) from error
@@ -62,16 +63,16 @@ class Database:
                     self._drop()
                     raise
                 except Exception as error:
-                    # What a message holds can surprise the client before PostgreSQL sees it.
+                    # asyncpg may fail to encode a value before sending it.
                     raise RefusedError(f"{type(error).__name__}: {error}") from error
                 else:
                     self._found()
                     return done
-                await asyncio.sleep(random.uniform(0, _PAUSE * tried))  # noqa: S311 (so that two do not meet again)
+                await asyncio.sleep(_CONFLICT.wait(attempt))
             raise AssertionError
 
     async def check(self) -> None:
-        """Find out whether PostgreSQL answers, where nothing else is using the connection; sets ``reason``."""
+        """Check whether PostgreSQL is available, unless the connection is in use; updates ``reason``."""
         if self._lock.locked():
             return
         try:
@@ -85,7 +86,7 @@ class Database:
             try:
                 await self._connection.close(timeout=_CLOSE)
             except (asyncpg.PostgresError, *_BROKEN) as error:
-                _log.debug("connection closed by force", error=str(error))
+                _log.debug("connection terminated", error=str(error))
                 self._drop()
 
     async def _connected(self) -> asyncpg.Connection:
@@ -104,15 +105,15 @@ class Database:
 
     def _found(self) -> None:
         if self.reason is not None:
-            _log.info("PostgreSQL is there", url=without_secrets(self._settings.database_url))
+            _log.info("PostgreSQL is available", url=without_secrets(self._settings.database_url))
             self.reason = None
             self._outage.set(0)
 
     def _lost(self, error: BaseException) -> OutageError:
         self._drop()
-        reason = _explained(error)
+        reason = _reason(error)
         if reason != self.reason:
-            _log.warning("PostgreSQL cannot be used", reason=reason, url=without_secrets(self._settings.database_url))
+            _log.warning("PostgreSQL is unavailable", reason=reason, url=without_secrets(self._settings.database_url))
         self.reason = reason
         self._outage.set(1)
         return OutageError(reason)
@@ -127,9 +128,9 @@ async def _ping(connection: asyncpg.Connection) -> None:
     await connection.execute("SELECT 1")
 
 
-def _explained(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
-        return f"{error}: run nomnom setup with this schema"
+        return f"{error}; run nomnom setup with this schema"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     return str(error) or type(error).__name__

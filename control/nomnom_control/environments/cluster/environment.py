@@ -32,6 +32,7 @@ from nomnom_control.environments.cluster.logs import follow_pods
 from nomnom_control.environments.cluster.reasons import pod_ready, pod_replica
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 from nomnom_control.session.connections import NatsConnection
 
 RELEASE = "release"
@@ -148,7 +149,6 @@ class KubeEnvironment(Environment):
 
     async def _scrape(self, pod: str, port: int) -> str:
         """Read one pod's metrics through a port-forward, which works regardless of network policies."""
-        import httpx
 
         async def only_this_pod() -> list[str]:
             return [pod]
@@ -156,10 +156,10 @@ class KubeEnvironment(Environment):
         forward = Forward(self.cluster, self.release.namespace, port, only_this_pod, pod)
         local = await forward.open()
         try:
-            async with httpx.AsyncClient(timeout=_SCRAPE, trust_env=False) as client:
+            async with HttpClient(_SCRAPE) as client:
                 return (await client.get(f"http://127.0.0.1:{local}/metrics")).text
-        except httpx.HTTPError:
-            return ""  # pods that do not respond are left out
+        except HttpError:
+            return ""  # a pod that does not answer is left out
         finally:
             await forward.close()
 

@@ -50,7 +50,7 @@ _Loader.add_constructor("tag:yaml.org,2002:value", _plain)
 async def apply(cluster: Cluster, objects: Sequence[Object], *, dry_run: bool = False) -> None:
     """Create or change the objects, namespaces and CRDs first. Raises ControlError with the name of the object.
 
-    With ``dry_run`` nothing is changed, but errors of the API server are raised. Objects that are refused because a
+    With ``dry_run`` nothing is changed, but errors of the API server are raised. Objects that are rejected because a
     CRD or a webhook is not served yet are retried.
     """
     kinds = _Kinds(cluster)
@@ -71,7 +71,7 @@ async def _apply_one(cluster: Cluster, kinds: _Kinds, each: Object, *, dry_run: 
     while True:
         try:
             plural, namespaced = await kinds.find(each["apiVersion"], each["kind"])
-            await cluster.patch(_path(each, plural, namespaced=namespaced), each, "apply", trial=dry_run)
+            await cluster.patch(_path(each, plural, namespaced=namespaced), each, "apply", dry_run=dry_run)
         except (ClusterRefused, Unavailable, _NotServed) as error:
             temporary = not isinstance(error, ClusterRefused) or error.status in (404, 409, 429, 500, 503)
             if not temporary or time.monotonic() > deadline:

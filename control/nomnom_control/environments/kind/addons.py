@@ -1,4 +1,4 @@
-"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that settings can replace."""
+"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that settings can repath."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nomnom_control.environments.cluster.api import Cluster, Object
 from nomnom_control.environments.cluster.manifests import apply, read_manifest
 from nomnom_control.environments.cluster.reasons import explain
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 
 _DOWNLOAD = 60.0
 _READY = 180.0
@@ -120,17 +121,17 @@ async def _manifest(addon: Addon) -> str:
             return await asyncio.to_thread(Path(addon.manifest).read_text, encoding="utf-8")
         except OSError as error:
             raise ControlError(f"add-on {addon.name}: cannot read {addon.manifest}: {error}") from error
-    import httpx
-
     try:
-        async with httpx.AsyncClient(timeout=_DOWNLOAD, follow_redirects=True) as client:
+        async with HttpClient(_DOWNLOAD, proxies=True, redirects=True) as client:
             answer = await client.get(addon.manifest)
-            answer.raise_for_status()
-    except httpx.HTTPError as error:
+        problem = f"HTTP {answer.status}" if answer.status >= 400 else ""
+    except HttpError as error:
+        answer, problem = None, str(error)
+    if answer is None or problem:
         raise ControlError(
-            f"add-on {addon.name}: cannot download {addon.manifest}: {error or type(error).__name__}; "
+            f"add-on {addon.name}: cannot download {addon.manifest}: {problem}; "
             "set NOMNOM_ADDONS to a folder with the manifests"
-        ) from error
+        )
     return answer.text
 
 

@@ -23,7 +23,7 @@ it("marks estimates", () => {
   expect(count(null)).toBe("–");
 });
 
-it("keeps small rates apart from none", () => {
+it("distinguishes small rates from zero", () => {
   expect([0, 0.04, 3.21, 240.4, 15_400].map(rate)).toEqual(["0", "< 0.1", "3.2", "240", "15.4K"]);
 });
 

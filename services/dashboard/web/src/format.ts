@@ -12,24 +12,24 @@ const dayClock = new Intl.DateTimeFormat(undefined, {
 
 export const none = "–";
 
-/** A number of things, whole. */
+/** A whole number, with thousands separators. */
 export function number(value: number | null | undefined): string {
   return value == null ? none : whole.format(value);
 }
 
-/** A count, with ≈ before an estimate; large ones shortened. */
+/** A count; estimates are shortened and prefixed with ≈. */
 export function count(value: { value: number; exact: boolean } | null | undefined): string {
   if (value == null) return none;
   return value.exact ? whole.format(value.value) : `≈ ${short(value.value)}`;
 }
 
-/** A number in few characters. */
+/** A number; from 10,000 in compact notation. */
 export function short(value: number | null | undefined): string {
   if (value == null) return none;
   return Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value);
 }
 
-/** Messages a second. */
+/** Messages per second. */
 export function rate(value: number | null | undefined): string {
   if (value == null) return none;
   if (value === 0) return "0";
@@ -37,7 +37,7 @@ export function rate(value: number | null | undefined): string {
   return value < 10 ? value.toFixed(1) : short(value);
 }
 
-/** A length of time given in seconds. */
+/** A duration, given in seconds. */
 export function duration(seconds: number | null | undefined): string {
   if (seconds == null) return none;
   if (seconds === 0) return "0 ms";
@@ -68,14 +68,14 @@ export function bytes(value: number | null | undefined): string {
   return `${size < 10 ? size.toFixed(1) : size.toFixed(0)} ${unit}`;
 }
 
-/** A moment: the time alone today, with the day before that. */
-export function moment(iso: string | null | undefined, now: Date = new Date()): string {
+/** A point in time: the time of day, with the date unless it is today. */
+export function timestamp(iso: string | null | undefined, now: Date = new Date()): string {
   if (iso == null) return none;
   const at = new Date(iso);
   return at.toDateString() === now.toDateString() ? clock.format(at) : dayClock.format(at);
 }
 
-/** How long ago, in words short enough for a list. */
+/** How long ago, for use in lists. */
 export function ago(iso: string, now: number = Date.now()): string {
   const seconds = Math.max(0, (now - new Date(iso).getTime()) / 1000);
   if (seconds < 2) return "now";

@@ -1,0 +1,1 @@
+"""Connections to NATS and PostgreSQL, shared by the services and by control."""

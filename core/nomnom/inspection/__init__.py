@@ -1,0 +1,1 @@
+"""What a pipeline holds, read without changing it: for control and for the dashboard alike."""
