@@ -124,9 +124,9 @@ async def test_manual_scaling_pause_and_policy(local: LocalEnvironment) -> None:
     async with opened(local) as (app, pilot):
         view = await workers(app, pilot)
         await pilot.press("colon", *"scale", "space", "2", "enter")
+        await until(lambda: "nomnom scale 2 --dir" in notifications(app), TIMEOUT)
         await until(lambda: view._scaling and view._scaling.paused and view._scaling.ready == 2, TIMEOUT)
         assert view.query_one("#banner").display
-        assert "nomnom scale 2 --dir" in notifications(app)
         await until(lambda: len(view._replicas.rows) == 2, TIMEOUT)
         await pilot.press("minus")
         await until(lambda: view._scaling and view._scaling.desired == 1, TIMEOUT)

@@ -24,12 +24,9 @@ from nomnom_control.session.jetstream import (
     StreamReport,
     StreamState,
 )
-from nomnom_control.session.jetstream import consumers as consumer_reports
-from nomnom_control.session.jetstream import streams as stream_reports
 from nomnom_control.session.statuses import HourCount, StatusCount
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
-from nomnom_tui.text import figures
 from tui.fakes import MOMENT, FakePipeline, FakeSession
 from tui.snapshots import compare
 from tui.test_snapshots import LARGE, MIDDLE, SMALL, drawn, frozen_app, frozen_clock, settled
@@ -208,13 +205,6 @@ def _row(number: int) -> Mapping[str, Any]:
         "received_at": MOMENT,
         "message_id": f"0190a5c2-7d00-7c3a-9a51-{number:012}",
     }
-
-
-@pytest.fixture(autouse=True)
-def frozen_ages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Freeze the ages that control computes."""
-    for module in (stream_reports, consumer_reports):
-        monkeypatch.setattr(module, "age", figures.age)
 
 
 def server_app(*, paused: bool = False) -> NomnomApp:

@@ -13,6 +13,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from nomnom.presentation import figures
 from nomnom_control.environments import EnvironmentTemplate
 from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_tui.app.application import NomnomApp
@@ -20,7 +21,6 @@ from nomnom_tui.app.heartbeat import Sample
 from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.app.view import View
 from nomnom_tui.screens import overview
-from nomnom_tui.text import figures
 from nomnom_tui.widgets.panel import Notice
 from nomnom_tui.widgets.plot import TimePlot
 from tui.fakes import ANSWERS, MOMENT, FakeEnvironment, FakeSession

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
+from nomnom.presentation import figures
 from nomnom_control.environments import LogLine
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
@@ -22,7 +23,7 @@ from nomnom_tui.app.commands import Command, completions, find
 from nomnom_tui.app.preferences import read_preferences
 from nomnom_tui.app.refresh import Feed, LoadError
 from nomnom_tui.app.session import Session
-from nomnom_tui.text import figures
+from nomnom_tui.text.sparkline import sparkline
 from nomnom_tui.text.theme import THEMES, variables_for
 from nomnom_tui.widgets import log_pane
 from nomnom_tui.widgets.log_pane import LogFilter, LogPane
@@ -401,7 +402,7 @@ def test_commands_are_completed_and_found() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "–"), (0.0004, "0 ms"), (0.25, "250 ms"), (1, "1 s"), (3.14, "3.1 s"), (59.4, "59 s"), (60, "1m"),
+    [(None, "–"), (0.0004, "0.4ms"), (0.25, "250ms"), (1, "1s"), (3.14, "3.1s"), (59.4, "59.4s"), (60, "1m"),
      (61, "1m 1s"), (3600, "1h"), (3725, "1h 2m"), (90000, "1d 1h"), (86400 * 400, "400d")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
@@ -415,7 +416,7 @@ def test_short_counts_are_short(number: float) -> None:
 
 @given(st.lists(st.floats(min_value=0, max_value=1e9, allow_nan=False), max_size=50), st.integers(1, 40))
 def test_a_sparkline_has_exactly_its_width(values: list[float], width: int) -> None:
-    assert len(figures.sparkline(values, width)) == width
+    assert len(sparkline(values, width)) == width
 
 
 def test_settings_file_is_read_and_its_errors_reported(tmp_path: Path) -> None:

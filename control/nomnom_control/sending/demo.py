@@ -117,21 +117,20 @@ _FAULTS: tuple[Callable[[str], str], ...] = (
     lambda order: order.replace("|", "||", 1),
     lambda order: _with_field(order, 7, lambda clerk: clerk * 3),
 )
-"""What goes wrong with records: impossible dates, wrong precision, values too long, letters in numbers, unknown tags,
-a field too many."""
+"""Faults: impossible date, wrong precision, value too long, letters in a number, unknown tag, extra field."""
 
 
 class Demo:
-    """Sends ``rate`` messages a second, of which the share ``broken`` (0 to 1) cannot be written."""
+    """Sends ``rate`` messages per second; the fraction ``broken`` (0 to 1) is faulty."""
 
     def __init__(self, messages: Messages, records: Path, rate: float, broken: float, seed: int | None = None) -> None:
         self._messages, self._records = messages, records
         self._rate, self._broken = rate, broken
-        self._chance = random.Random(seed)  # noqa: S311  it chooses what to break
+        self._chance = random.Random(seed)  # noqa: S311  (not used for security)
         self.counts = DemoCounts()
 
     async def run(self, seconds: float | None = None) -> AsyncIterator[DemoCounts]:
-        """Send until ``seconds`` have passed (None: until closed); the counts, twice a second and at the end."""
+        """Send for ``seconds`` (None: until closed); yields the counts twice a second and at the end."""
         source = read_messages(self._records)
         began, sent = time.monotonic(), 0
         pending: set[asyncio.Task[None]] = set()
@@ -139,7 +138,7 @@ class Demo:
         try:
             while seconds is None or time.monotonic() - began < seconds:
                 due = int((time.monotonic() - began) * self._rate) + 1
-                # What the api does not take in time is not made up for: the rate is the most there is at once.
+                # Messages that the API does not accept in time are skipped, so that the rate is never exceeded.
                 sent = max(sent, due - max(1, int(self._rate)))
                 while sent < due and len(pending) < _IN_FLIGHT:
                     task = asyncio.create_task(self._send(*self._next(source)))

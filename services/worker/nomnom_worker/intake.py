@@ -293,9 +293,9 @@ class Intake:
             raise self._link.unavailable(self._link.problem or "the connection was closed")
 
     async def _end_pull(self, drain: Callable[[], Awaitable[None]]) -> None:
-        """Let the present pull request end without a message on the way to nobody, as far as that can be."""
+        """Let the current pull request complete and drain the subscription, to avoid messages lost in transit."""
         try:
-            # While the stream has messages the request is soon filled; what it has not brought by then is not there.
+            # If the stream has messages, they are delivered within this time.
             async with asyncio.timeout(_LAST_MESSAGES):
                 while self._left > 0:
                     self._wake.clear()

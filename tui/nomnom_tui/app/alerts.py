@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nomnom.presentation import figures
 from nomnom_control.environments import WORKER, Health
 from nomnom_tui.app.heartbeat import Heartbeat
-from nomnom_tui.text import figures
 
 if TYPE_CHECKING:
     from nomnom_control.session.overview import Overview

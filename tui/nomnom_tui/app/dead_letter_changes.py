@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nomnom.presentation import figures
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
@@ -144,7 +145,7 @@ async def _replay(session: Session, targets: Targets, edit: Edit | None, rate: f
     yield Progress(step, Step.STARTED, "reading matching dead letters")
     run = await pipeline.dead_letters.replay(targets.selection, edit, rate=rate)
     async for progress in run:
-        yield Progress(step, Step.STARTED, f"{progress.done:,} of {run.total:,}   {progress.rate:,.0f}/s")
+        yield Progress(step, Step.STARTED, f"{progress.done:,} of {run.total:,}   {figures.rate(progress.rate)}")
     for each in run.failures[:_MAX_FAILURES]:
         yield Progress(step, Step.OUTPUT, f"dead letter {each.sequence:,}: {each.detail}")
     done = run.progress

@@ -14,10 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.rates import RateMeter
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog

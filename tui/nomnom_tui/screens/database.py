@@ -14,10 +14,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from nomnom.envelope import Status
+from nomnom.presentation import figures
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.entity_rows import EntityRowsView
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.text.styles import STATUS_MARKS, Line, Style, content
 from nomnom_tui.widgets.column_chart import column_chart
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
@@ -30,12 +31,6 @@ SPANS = (24, 72, 168)
 """Selectable time spans in hours."""
 _BAR = 14
 _BAD = (Status.FAILED, Status.DLQ)
-_MARKS: dict[Status, tuple[str, Style]] = {
-    Status.PROCESSING: ("◐", Style.ACCENT),
-    Status.COMPLETED: ("●", Style.GOOD),
-    Status.FAILED: ("▲", Style.WARNING),
-    Status.DLQ: ("✕", Style.BAD),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +119,8 @@ class DatabaseView(View):
         self._entities.show(reports)
         total = sum(each.count.rows for each in reports)
         exact = all(each.count.exact for each in reports)
-        summary = (
-            f"{'' if exact else 'about '}{figures.count(total)} rows  {figures.size(sum(r.bytes for r in reports))}"
-        )
+        rows = figures.approximate_count(total, exact=exact)
+        summary = f"{rows} rows  {figures.size(sum(each.bytes for each in reports))}"
         self.query_one("#entities", Panel).retitle("Entities", (f" {summary} ", Style.MUTED))
 
     def _show_hours(self, counts: Sequence[HourCount]) -> None:
@@ -175,29 +169,18 @@ class DatabaseView(View):
 
     def _hour_columns(self) -> list[Column[Hour]]:
         def of(status: Status, style: Style = Style.PLAIN) -> Column[Hour]:
-            def cell(hour: Hour) -> Line:
-                number = hour.counts.get(status, 0)
-                return (figures.count(number), style) if number else (figures.NONE, Style.FAINT)
-
-            return Column(status.value.capitalize() if status is not Status.DLQ else "DLQ", cell, 10, right=True)
+            label = STATUSES[status].label.capitalize()
+            return Column(label, lambda each: _known(each.counts.get(status, 0), style), 11, right=True)
 
         return [
             Column("Hour", lambda each: _hour_label(each.at), 9),
-            Column(
-                "Received", lambda each: figures.count(each.total) if each.total else ("–", Style.FAINT), 9, right=True
-            ),
+            Column("Received", lambda each: _known(each.total), 9, right=True),
             Column("", self._bar, self._bar_room),
             of(Status.COMPLETED),
             of(Status.DLQ, Style.BAD),
             Column("Failed", of(Status.FAILED, Style.WARNING).cell, 7, right=True, rank=1),
             Column("Processing", of(Status.PROCESSING).cell, 10, right=True, rank=2),
-            Column(
-                "Superseded",
-                lambda each: figures.count(each.superseded) if each.superseded else (figures.NONE, Style.FAINT),
-                10,
-                right=True,
-                rank=3,
-            ),
+            Column(SUPERSEDED.label.capitalize(), lambda each: _known(each.superseded), 10, right=True, rank=3),
         ]
 
     def _bar(self, hour: Hour) -> Line:
@@ -235,13 +218,17 @@ def _entity_columns() -> list[Column[EntityReport]]:
 
 def _status_columns() -> list[Column[StatusCount]]:
     def name(each: StatusCount) -> Line:
-        mark, style = _MARKS[each.status]
-        return [(f"{mark} ", style if each.messages else Style.MUTED), (each.status.value, Style.PLAIN)]
+        sign, style = STATUS_MARKS[each.status]
+        return [(f"{sign} ", style if each.messages else Style.MUTED), (STATUSES[each.status].label, Style.PLAIN)]
 
     return [
-        Column("Status", name, 12),
+        Column("Status", name, 13),
         Column("Messages", str, 15, right=True),
     ]
+
+
+def _known(number: int, style: Style = Style.PLAIN) -> Line:
+    return (figures.count(number), style) if number else (figures.NONE, Style.FAINT)
 
 
 def _hour_label(at: datetime) -> str:

@@ -9,9 +9,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import narrow, parse_filter
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line
 from nomnom_tui.text.styles import Style
 from nomnom_tui.widgets.panel import Panel

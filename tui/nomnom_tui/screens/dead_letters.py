@@ -10,6 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.dead_letter_changes import (
     Targets,
@@ -21,7 +23,6 @@ from nomnom_tui.app.dead_letter_changes import (
     replay_change,
 )
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line, failed_field
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.dead_letter_filter import FilterDialog
@@ -359,11 +360,11 @@ def dead_letter_columns() -> list[Column[DeadLetter]]:
     return [
         Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
         Column("Age", lambda each: figures.age(each.failed_at), 7, right=True),
-        Column("Entity", lambda each: each.entity, 10),
-        Column("Reason", _reason, 10),
-        Column("Attempts", lambda each: str(each.attempts), 8, right=True, rank=1),
-        Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=2),
-        Column("Error", lambda each: error_line(each.error), 24, share=1),
+        Column(Term.ENTITY.capitalize(), lambda each: each.entity, 10),
+        Column(Term.REASON.capitalize(), _reason, 10),
+        Column(Term.ATTEMPTS.capitalize(), lambda each: str(each.attempts), 8, right=True, rank=1),
+        Column(Term.REPLAYS.capitalize(), lambda each: str(each.replays or ""), 7, right=True, rank=2),
+        Column(Term.ERROR.capitalize(), lambda each: error_line(each.error), 24, share=1),
     ]
 
 

@@ -10,9 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import Targets, replay_change
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.panel import Panel

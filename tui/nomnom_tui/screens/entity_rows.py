@@ -12,8 +12,8 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from nomnom.presentation import figures
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.paged_table import PAGE, PagedTable, page_keys
 from nomnom_tui.widgets.panel import Panel

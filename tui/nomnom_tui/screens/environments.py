@@ -13,12 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import Component, Endpoints, Environment, Health, StartOption
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.heartbeat import Heartbeat
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.dialogs import ChoiceDialog, Field, FormDialog
 from nomnom_tui.widgets.panel import Panel

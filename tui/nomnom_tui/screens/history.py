@@ -11,10 +11,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import Revision
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable

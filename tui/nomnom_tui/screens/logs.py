@@ -21,11 +21,11 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_control.environments import LogLine
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.refresh import LoadError
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Dialog
 from nomnom_tui.widgets.log_pane import KEPT, LEVELS, LogFilter, LogPane, plain

@@ -8,16 +8,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.envelope import Status
+from nomnom.presentation import figures
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
+from nomnom.presentation.terms import Term
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.text.styles import STATUS_MARKS, Line, Style, status_line
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.properties import TextTable, labelled
 
 if TYPE_CHECKING:
     from nomnom_control.session.messages import State
 
-_LABEL = 18
+_LABEL = 19
 _STEPS = (Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED)
 
 
@@ -69,8 +71,6 @@ class MessageView(View):
 
     def _status_path(self, state: State) -> list[Line]:
         """Render accepted ─ processing ─ completed, failed or dlq."""
-        from nomnom_tui.screens.messages import STATUS_MARKS
-
         end = state.status if state.status in (Status.DLQ, Status.FAILED) else Status.COMPLETED
         steps = (*_STEPS[:2], end)
         reached = steps.index(state.status)
@@ -81,7 +81,8 @@ class MessageView(View):
             )
             if at:
                 parts.append((" ──── ", Style.GOOD if at <= reached else Style.FAINT))
-            parts.append((f"{mark} {each.value}", Style.STRONG if at == reached and style is Style.GOOD else style))
+            style = Style.STRONG if at == reached and style is Style.GOOD else style
+            parts.append((f"{mark} {STATUSES[each].label}", style))
         return ["", parts]
 
     def _properties(self, state: State) -> list[Line]:
@@ -90,30 +91,27 @@ class MessageView(View):
         if state.received_at is not None and state.processed_at is not None:
             took = (state.processed_at - state.received_at).total_seconds()
         properties = {
-            "entity": state.entity or figures.NONE,
-            "received": figures.NONE if state.received_at is None else figures.moment(state.received_at),
-            "processed": figures.NONE if state.processed_at is None else figures.moment(state.processed_at),
-            "took": figures.duration(took),
-            "failed attempts": figures.count(state.retry_count),
+            Term.ENTITY: state.entity or figures.NONE,
+            Term.RECEIVED: figures.moment(state.received_at),
+            Term.PROCESSED: figures.moment(state.processed_at),
+            Term.LATENCY: figures.duration(took),
+            Term.FAILED_ATTEMPTS: figures.count(state.retry_count),
         }
         lines = [
             line for label, value in properties.items() for line in labelled(label, value, room, Style.PLAIN, _LABEL)
         ]
         if state.error:
-            lines += labelled("error", state.error, room, Style.BAD, _LABEL)
+            lines += labelled(Term.ERROR, state.error, room, Style.BAD, _LABEL)
         if state.superseded:
-            lines += labelled("superseded", "newer rows already existed, so it changed nothing", room, width=_LABEL)
+            lines += labelled(SUPERSEDED.label, SUPERSEDED.meaning, room, width=_LABEL)
         return lines
 
     def _history(self) -> list[Line]:
-        from nomnom_tui.screens.messages import status_line
-
         if len(self._states) < 2:
             return []
         shown: list[Line] = ["", ("  Status history", Style.HEADING)]
         for each in self._states:
-            noun = "attempt" if each.retry_count == 1 else "attempts"
-            attempts = f"  after {each.retry_count} failed {noun}" if each.retry_count else ""
+            attempts = f"  after {figures.counted(each.retry_count, 'failed attempt')}" if each.retry_count else ""
             mark = status_line(each.status)
             assert isinstance(mark, tuple)
             shown.append([("  ", Style.PLAIN), mark, (attempts, Style.MUTED)])  # type: ignore[list-item]

@@ -12,14 +12,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.envelope import Status, parse_message_id
+from nomnom.presentation import figures
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
+from nomnom.presentation.terms import Term
 from nomnom_control.environments import Progress, Step
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.message import MessageView
-from nomnom_tui.text import figures
+from nomnom_tui.screens.post import PostView
 from nomnom_tui.text.error_line import error_line
-from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.text.styles import Line, Style, status_line
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 from nomnom_tui.widgets.paged_table import PAGE, PagedTable
 from nomnom_tui.widgets.panel import Panel
@@ -29,13 +32,6 @@ if TYPE_CHECKING:
     from nomnom_control.session.statuses import MessageStatus
     from nomnom_tui.app.session import Session
 
-STATUS_MARKS: dict[Status, tuple[str, Style]] = {
-    Status.ACCEPTED: ("○", Style.ACCENT),
-    Status.PROCESSING: ("◐", Style.ACCENT),
-    Status.COMPLETED: ("●", Style.GOOD),
-    Status.FAILED: ("▲", Style.WARNING),
-    Status.DLQ: ("✕", Style.BAD),
-}
 _STATUSES = (None, Status.COMPLETED, Status.PROCESSING, Status.FAILED, Status.DLQ)
 
 
@@ -59,14 +55,14 @@ class MessagesView(View):
         self._turned: int | None = 1
         self._table: PagedTable[MessageStatus] = PagedTable(
             [
-                Column("Status", lambda each: status_line(each.status), 12),
+                Column("Status", lambda each: status_line(each.status), 13),
                 Column("Message ID", lambda each: each.message_id, 36),
                 Column("Entity", lambda each: each.entity, 8),
-                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=3),
+                Column("Received", lambda each: figures.moment(each.received_at), 19, rank=4),
                 Column("Age", lambda each: figures.age(each.received_at), 7, right=True),
-                Column("Took", _took, 7, right=True),
-                Column("Retries", lambda each: str(each.retry_count or ""), 7, right=True, rank=2),
-                Column("", _note, 20, share=1, rank=1),
+                Column(Term.LATENCY.capitalize(), _latency, 7, right=True, rank=1),
+                Column("Retries", lambda each: str(each.retry_count or ""), 7, right=True, rank=3),
+                Column("", _note, 20, share=1, rank=2),
             ],
             key=lambda each: each.message_id,
             id="table",
@@ -99,7 +95,8 @@ class MessagesView(View):
             self._table.turn(messages, self._turned)
             self._turned = None
         self._table.set_neighbours(previous=len(self._page_starts) > 1, next=len(messages) == PAGE)
-        status = [] if self._status is None else [("  only ", Style.MUTED), (self._status.value, Style.ACCENT)]
+        label = "" if self._status is None else STATUSES[self._status].label
+        status = [("  only ", Style.MUTED), (label, Style.ACCENT)] if label else []
         pending = ("  press 3 for pending messages ", Style.MUTED)
         self.query_one("#messages", Panel).retitle("Recently processed messages", *status, pending)
 
@@ -173,8 +170,6 @@ class MessagesView(View):
 
     def action_post(self) -> None:
         """Open the form to write and post a message."""
-        from nomnom_tui.screens.post import PostView
-
         self.nomnom.push_screen(PostView())
 
     def action_ingest(self) -> None:
@@ -219,7 +214,7 @@ async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[
     last: Ingested | None = None
     async for last in sending.send(path, tag):
         share = f"{last.offset / last.size:.0%}  " if last.size else ""
-        rate = f"{last.accepted / last.seconds:,.0f}/s" if last.seconds else ""
+        rate = figures.rate(last.accepted / last.seconds) if last.seconds else ""
         yield Progress(step, Step.STARTED, last.problem or f"{share}{last.accepted:,} accepted  {rate}")
     if last is None:
         yield Progress(step, Step.SKIPPED, "the whole file has already been sent")
@@ -233,13 +228,7 @@ async def send_file(session: Session, path: Path, entity: str) -> AsyncIterator[
         yield Progress(step, Step.DONE, summary, last.seconds)
 
 
-def status_line(status: Status) -> Line:
-    """Return a status with its mark."""
-    mark, style = STATUS_MARKS[status]
-    return (f"{mark} {status.value}", style)
-
-
-def _took(message: MessageStatus) -> str:
+def _latency(message: MessageStatus) -> str:
     if message.processed_at is None:
         return ""
     return figures.duration((message.processed_at - message.received_at).total_seconds())
@@ -248,7 +237,7 @@ def _took(message: MessageStatus) -> str:
 def _note(message: MessageStatus) -> Line:
     if message.error:
         return error_line(message.error)
-    return ("superseded by newer rows" if message.superseded else "", Style.MUTED)
+    return (SUPERSEDED.label + ": " + SUPERSEDED.meaning if message.superseded else "", Style.MUTED)
 
 
 def _id_problem(text: str) -> str | None:

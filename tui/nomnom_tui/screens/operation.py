@@ -9,11 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_control.environments import Step
 from nomnom_tui.app.operations import Operation, OperationState
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import STEP_MARKS, Line, Style, content, printable
+from nomnom_tui.text.styles import STEP_MARKS, Line, Style, content
 from nomnom_tui.widgets.panel import Panel
 
 _OUTPUT = 12

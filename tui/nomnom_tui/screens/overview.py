@@ -14,11 +14,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import WORKER, Component, Health
 from nomnom_tui.app.alerts import Alert, alerts
 from nomnom_tui.app.heartbeat import Heartbeat
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
+from nomnom_tui.text.sparkline import sparkline
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.pipeline_diagram import DiagramState, Node, PipelineDiagram, find_component
@@ -190,7 +191,7 @@ class OverviewView(View):
             (f"{name:<13}", Style.MUTED),
             ((figures.NONE if now is None else render(now)).rjust(10), Style.STRONG),
             ("  ", Style.PLAIN),
-            (figures.sparkline([each or 0.0 for each in values], width), style),
+            (sparkline([each or 0.0 for each in values], width), style),
         ]
 
     def _draw_plots(self) -> None:

@@ -8,8 +8,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Style
 from nomnom_tui.widgets.bars import TopBar
 from nomnom_tui.widgets.message_pane import MessagePane, PayloadFormat

@@ -12,10 +12,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
 from nomnom.envelope import DEAD, INGEST
+from nomnom.presentation import figures
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.stored_message import StoredMessageView
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 from nomnom_tui.widgets.message_pane import MessagePane

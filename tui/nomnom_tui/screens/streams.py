@@ -10,10 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from nomnom.presentation import figures
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.stream_messages import StreamMessagesView, message_columns
-from nomnom_tui.text import figures
 from nomnom_tui.text.rates import RateMeter
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.panel import Panel

@@ -13,13 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import WORKER, Component, Health, Replica, Revision, Scaling, ScalingRule
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.heartbeat import Heartbeat, Sample
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.history import HistoryView, revision_columns
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 from nomnom_tui.widgets.panel import Panel

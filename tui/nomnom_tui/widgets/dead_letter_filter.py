@@ -9,9 +9,9 @@ from textual import on
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import filter_problem, parse_filter
 from nomnom_tui.app.session import Session
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 
@@ -60,4 +60,6 @@ class FilterDialog(FormDialog):
 
     def _show_count(self, line: Line) -> None:
         self._count_line = (line,)
-        self.query_one("#preview", Static).update(content(*self._count_line))
+        # While the dialog closes, its widgets are removed before this worker is cancelled.
+        for preview in self.query("#preview").results(Static):
+            preview.update(content(*self._count_line))

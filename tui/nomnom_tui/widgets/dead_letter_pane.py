@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.message_pane import MAX_RECORD_BYTES, record_lines, text_lines
 from nomnom_tui.widgets.properties import TextTable, labelled
@@ -39,12 +39,12 @@ class DeadLetterPane(TextTable):
 
     def _describe(self, dead_letter: DeadLetter) -> list[Line]:
         room = self.room
-        attempts = f"{dead_letter.attempts} attempt{'' if dead_letter.attempts == 1 else 's'}"
+        attempts = figures.counted(dead_letter.attempts, "attempt")
         times = "once" if dead_letter.replays == 1 else f"{dead_letter.replays} times"
         replays = f", replayed {times}" if dead_letter.replays else ""
         return [
-            *labelled("reason", f"{dead_letter.reason}, after {attempts}{replays}", room, Style.STRONG, _LABEL),
-            *labelled("error", dead_letter.error or "no error given", room, Style.BAD, _LABEL),
+            *labelled(Term.REASON, f"{dead_letter.reason}, after {attempts}{replays}", room, Style.STRONG, _LABEL),
+            *labelled(Term.ERROR, dead_letter.error or "no error given", room, Style.BAD, _LABEL),
             *(
                 labelled("", dead_letter.envelope_problem, room, Style.WARNING, _LABEL)
                 if dead_letter.envelope_problem
@@ -53,11 +53,11 @@ class DeadLetterPane(TextTable):
             "",
             *self._payload(dead_letter, room),
             "",
-            *labelled("message", dead_letter.message_id, room, Style.PLAIN, _LABEL),
-            *labelled("entity", dead_letter.entity, room, Style.PLAIN, _LABEL),
-            *labelled("received", _moment(dead_letter.received_at), room, Style.PLAIN, _LABEL),
-            *labelled("failed", _moment(dead_letter.failed_at), room, Style.PLAIN, _LABEL),
-            *labelled("size", f"{dead_letter.size:,} bytes", room, Style.PLAIN, _LABEL),
+            *labelled(Term.MESSAGE, dead_letter.message_id, room, Style.PLAIN, _LABEL),
+            *labelled(Term.ENTITY, dead_letter.entity, room, Style.PLAIN, _LABEL),
+            *labelled(Term.RECEIVED, figures.when(dead_letter.received_at), room, Style.PLAIN, _LABEL),
+            *labelled(Term.FAILED, figures.when(dead_letter.failed_at), room, Style.PLAIN, _LABEL),
+            *labelled(Term.SIZE, f"{dead_letter.size:,} bytes", room, Style.PLAIN, _LABEL),
         ]
 
     def _payload(self, dead_letter: DeadLetter, room: int) -> list[Line]:
@@ -68,7 +68,3 @@ class DeadLetterPane(TextTable):
         if self.plain or self.grammar is None or len(dead_letter.payload) > MAX_RECORD_BYTES:
             return text_lines(dead_letter.payload, room)
         return record_lines(dead_letter.payload, self.grammar, room)
-
-
-def _moment(at: datetime) -> str:
-    return f"{figures.moment(at)}, {figures.age(at)} ago"

@@ -23,9 +23,10 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_control.environments import LogLine
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import HUES, Palette, Style, printable
+from nomnom_tui.text.styles import HUES, Palette, Style
 
 KEPT = 20_000
 """Lines kept; the oldest are dropped first."""

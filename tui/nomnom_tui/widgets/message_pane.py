@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from rich.cells import chop_cells
 
 from nomnom.envelope import FAILED_AT, RECEIVED_AT, from_microseconds
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.properties import LABEL, labelled
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom.grammar import Grammar
-    from nomnom_control.session.dead_letters.editing import Cell, Row
+    from nomnom.layout import Cell, Row
     from nomnom_control.session.jetstream import StoredMessage
 
 _BYTES = 16
@@ -76,7 +76,7 @@ class MessagePane(LiveTable["tuple[int, Line | int]"]):
     def _describe(self, message: StoredMessage, room: int) -> list[Line | int]:
         lines: list[Line | int] = [
             *labelled("subject", message.subject, room),
-            *labelled("stored", f"{figures.moment(message.stored_at)}, {figures.age(message.stored_at)} ago", room),
+            *labelled("stored", figures.when(message.stored_at), room),
             *labelled("size", f"{message.size:,} bytes", room),
             "",
             [("Payload", Style.HEADING), (f" as {self.format.value}", Style.MUTED)],

@@ -11,8 +11,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_tui.app.refresh import LoadError
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Piece, Style, content, pieces
 
 

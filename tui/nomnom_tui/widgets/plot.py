@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.geometry import Size
 from textual_plotext import PlotextPlot
 
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import Line, Style, content
 
 BRAILLE = "braille"

@@ -12,7 +12,7 @@ from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.rendering import Property
+    from nomnom.presentation.figures import Property
 
 LABEL = 24
 _ORDER = ("State", "Cluster", "Sources", "Configuration")

@@ -21,7 +21,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from nomnom_tui.text.styles import Line, Palette, Style, pieces, printable
+from nomnom.presentation.terminal import printable
+from nomnom_tui.text.styles import Line, Palette, Style, pieces
 
 R = TypeVar("R")
 
