@@ -18,7 +18,7 @@ import pytest
 from worker_harness import order, until
 
 from nomnom_control.environments import Component, Endpoints, Health
-from nomnom_control.environments.local.channel import ask
+from nomnom_control.environments.local.channel import call
 from nomnom_control.environments.local.environment import LocalEnvironment
 from nomnom_control.session.pipeline import Pipeline
 
@@ -97,7 +97,7 @@ async def running(open_folder: Path) -> AsyncIterator[LocalEnvironment]:
 
 
 async def _pid(here: LocalEnvironment, component: str) -> int | None:
-    status = await ask(here.instance.socket, "status")
+    status = await call(here.instance.socket, "status")
     if component in status["servers"]:
         return status["servers"][component]["pid"]
     return next((each["pid"] for each in status["services"] if each["component"] == component), None)

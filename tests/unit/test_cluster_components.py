@@ -19,8 +19,8 @@ from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
     read_settings,
     save_environment,
+    split_args,
     use_environment,
-    words,
 )
 from nomnom_control.environments.cluster.manifests import read_manifest
 from nomnom_control.environments.cluster.names import spelled
@@ -84,16 +84,16 @@ def test_chart_values_and_addons_are_found() -> None:
 
 @given(st.lists(st.text()))
 def test_quoted_arguments_are_split_back(given: list[str]) -> None:
-    assert words(shlex.join(given)) == given
+    assert split_args(shlex.join(given)) == given
 
 
 def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
-    assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
+    assert split_args(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
         r"ingress.annotations.a\.b/c=d",
         "global.note=two words",
     ]
     with pytest.raises(ControlError, match="unclosed quote"):
-        words("global.note='two")
+        split_args("global.note='two")
     file = tmp_path / "of the shop.yaml"
     file.write_text("{}")
     here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})

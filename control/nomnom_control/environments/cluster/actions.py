@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomnom_control.environments import EnvironmentAction, Progress, StartOption
-from nomnom_control.environments.cluster.configuration import words
+from nomnom_control.environments.cluster.configuration import split_args
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ def value_options(settings: ClusterSettings, values: str = "", single: str = "")
 
 def chosen_values(settings: ClusterSettings, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     """The files and the single values of these options. Raises ControlError for a file that does not exist."""
-    return [settings.values_file(each) for each in words(values.get("values", ""))], words(values.get("set", ""))
+    return [settings.values_file(each) for each in split_args(values.get("values", ""))], split_args(
+        values.get("set", "")
+    )
 
 
 def value_arguments(values: Mapping[str, str]) -> str:
     """The equivalent command line options."""
-    found = [argument for each in words(values.get("values", "")) for argument in ("--values", each)]
-    found += [argument for each in words(values.get("set", "")) for argument in ("--set", each)]
+    found = [argument for each in split_args(values.get("values", "")) for argument in ("--values", each)]
+    found += [argument for each in split_args(values.get("set", "")) for argument in ("--set", each)]
     return shlex.join(found)
 
 
@@ -103,7 +105,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
 
 def _check_pairs(text: str) -> str | None:
     try:
-        invalid = next((each for each in words(text) if not each.partition("=")[1] or each.startswith("=")), None)
+        invalid = next((each for each in split_args(text) if not each.partition("=")[1] or each.startswith("=")), None)
     except ControlError as error:
         return str(error)
     return None if invalid is None else f"expected name=value, found {invalid}"

@@ -70,7 +70,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return _existing(self.kind_config, "kind/cluster.yaml", "kind_config", "kind/cluster.yaml")
 
     @property
-    def addons_place(self) -> Path:
+    def addons_path(self) -> Path:
         """The definitions of the add-ons. Raises ControlError if they are not found."""
         return _existing(self.addons, "kind/addons.yaml", "addons", "kind/addons.yaml")
 
@@ -94,7 +94,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return path
 
 
-def words(text: str) -> list[str]:
+def split_args(text: str) -> list[str]:
     """Split text like a shell, but keep backslashes: they are escapes in helm's value names.
 
     Raises ControlError for an unclosed quote.

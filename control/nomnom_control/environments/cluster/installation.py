@@ -12,7 +12,7 @@ import nomnom
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
-from nomnom_control.environments.cluster.configuration import ClusterSettings, words
+from nomnom_control.environments.cluster.configuration import ClusterSettings, split_args
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.reasons import explain, first_problem
 from nomnom_control.environments.cluster.release import PARTS, NotInstalled, Release
@@ -59,7 +59,7 @@ class Installation:
         chosen = [f"global.imageRegistry={self.settings.image_registry}"] if self.settings.image_registry else []
         if self.settings.image_tag != nomnom.__version__:
             chosen += [f"{each}.image.tag={self.settings.image_tag}" for each in _IMAGES]
-        chosen += [*words(self.settings.values), *settings]
+        chosen += [*split_args(self.settings.values), *settings]
         revisions = await self.helm.history()
         reuse = bool(revisions) and not values
         scaled = await scaling.find_scaled_object(self.release) if revisions else None

@@ -45,7 +45,7 @@ async def scaled_object(release: Release) -> Object:
 
 
 def rule_of(scaled: Object) -> ScalingRule:
-    """The rule that a ScaledObject states; KEDA's defaults where it is silent."""
+    """The policy in a ScaledObject, with KEDA's defaults for missing values."""
     spec = scaled["spec"]
     trigger: dict[str, Any] = next((each for each in spec["triggers"] if each["type"] == "nats-jetstream"), {})
     return ScalingRule(
@@ -58,7 +58,7 @@ def rule_of(scaled: Object) -> ScalingRule:
 
 
 async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
-    """The scaling now; raises ControlError. The lag is None while NATS does not tell it."""
+    """The current scaling. The lag is None while NATS is unavailable. Raises ControlError."""
     deployment, scaled, lag = await asyncio.gather(
         release.deployment(WORKER), find_scaled_object(release), read_lag(nats)
     )
@@ -84,8 +84,8 @@ async def read_lag(nats: NatsConnection) -> int | None:
         answer = await nats.request("$JS.API.CONSUMER.INFO.MESSAGES.workers")
     except ControlError:
         return None
-    told = json.loads(answer.data)
-    return None if "error" in told else int(told["num_pending"]) + int(told["num_ack_pending"])
+    info = json.loads(answer.data)
+    return None if "error" in info else int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 def paused_at(scaled: Object) -> str | None:

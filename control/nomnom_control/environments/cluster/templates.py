@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from nomnom_control.environments import Environment, EnvironmentTemplate, StartOption
 from nomnom_control.environments.cluster.actions import value_options
-from nomnom_control.environments.cluster.configuration import SavedEnvironment, read_settings, save_environment, words
+from nomnom_control.environments.cluster.configuration import (
+    SavedEnvironment,
+    read_settings,
+    save_environment,
+    split_args,
+)
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import DEFAULT_CLUSTER, open_saved
 from nomnom_control.errors import ControlError
@@ -91,7 +96,7 @@ def _entry(values: Mapping[str, str]) -> SavedEnvironment:
         context=values["context"],
         namespace=values["namespace"],
         release=values["release"],
-        values=tuple(words(values.get("values", ""))),
+        values=tuple(split_args(values.get("values", ""))),
     )
 
 

@@ -69,7 +69,7 @@ class KindEnvironment(KubeEnvironment):
 
     def plan(self, operation: str) -> Sequence[str]:
         if operation == "start":
-            addons = ", ".join(each.name for each in read_addons(self.settings.addons_place))
+            addons = ", ".join(each.name for each in read_addons(self.settings.addons_path))
             return (
                 f"create the kind cluster {self.cluster_name} with {self.settings.node_image.partition('@')[0]}",
                 f"install {addons}",
@@ -125,10 +125,10 @@ class KindEnvironment(KubeEnvironment):
         """Create the cluster with add-ons and images, ready for the chart."""
         # Report invalid values before the cluster is created.
         self.chosen_values()
-        read_addons(self.settings.addons_place)
+        read_addons(self.settings.addons_path)
         async for each in merge(self.create(), self._built_images()):
             yield each
-        addons = [install_addon(self.cluster, each) for each in read_addons(self.settings.addons_place)]
+        addons = [install_addon(self.cluster, each) for each in read_addons(self.settings.addons_path)]
         async for each in merge(self.load(), *addons):
             yield each
 

@@ -1,8 +1,8 @@
-"""KEDA's rule for the workers, as a pure decision: the lag goes in, the wanted number of workers and why come out.
+"""The autoscaling decision: from the lag to the desired number of workers, with a reason.
 
-As KEDA's nats-jetstream scaler: the lag is the consumer's pending and unacknowledged messages; a lag above zero wants
-ceil(lag / threshold) workers, at least one, at most the maximum; without lag the minimum is kept, and zero is reached
-only once the last active moment is a cooldown ago.
+As in KEDA's nats-jetstream scaler, the lag is the consumer's pending and unacknowledged messages. A lag above zero
+needs ceil(lag / threshold) workers, at least one and at most the maximum. Without lag the minimum is kept; zero is
+reached only when the last lag is a cooldown ago.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nomnom_control.environments import ScalingRule
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many workers are wanted, and why, in one sentence."""
+    """The desired number of workers, and the reason in one sentence."""
 
     desired: int
     reason: str
@@ -23,16 +23,16 @@ class Decision:
 
 @dataclass(slots=True)
 class Autoscaler:
-    """Remembers when there was last a lag. ``now`` is any steady clock's seconds."""
+    """Remembers the last time with a lag. ``now`` is in seconds of any monotonic clock."""
 
     rule: ScalingRule
     _active_at: float | None = field(default=None, init=False)
 
     def decide(self, lag: int | None, current: int, now: float) -> Decision:
-        """Decide for a lag (None: unknown) with ``current`` workers wanted so far."""
+        """Decide for a lag (None: unknown), with ``current`` workers desired so far."""
         rule = self.rule
         if lag is None:
-            return Decision(current, f"the lag is unknown: kept at {current}")
+            return Decision(current, f"lag unknown; keeping {_workers(current)}")
         if lag > 0:
             self._active_at = now
             wanted = ceil(lag / rule.threshold)
@@ -49,5 +49,11 @@ class Autoscaler:
         if current > rule.minimum and quiet < rule.cooldown:
             kept = min(current, max(rule.minimum, 1))
             left = rule.cooldown - quiet
-            return Decision(kept, f"no lag for {quiet:.0f} s: {kept} kept for {left:.0f} s more of cooldown")
+            return Decision(
+                kept, f"no lag for {quiet:.0f}s; keeping {_workers(kept)} for another {left:.0f}s (cooldown)"
+            )
         return Decision(rule.minimum, f"no lag: the minimum {rule.minimum}")
+
+
+def _workers(number: int) -> str:
+    return f"{number} {'worker' if number == 1 else 'workers'}"

@@ -17,8 +17,8 @@ from nomnom.errors import NomnomError
 from nomnom_control.environments import Progress
 from nomnom_control.errors import ControlError
 
-Tell: TypeAlias = Callable[[Progress], None]
-Handler: TypeAlias = Callable[[dict[str, Any], Tell], Awaitable[Any]]
+Report: TypeAlias = Callable[[Progress], None]
+Handler: TypeAlias = Callable[[dict[str, Any], Report], Awaitable[Any]]
 _LIMIT = 4 * 1024 * 1024
 _REQUEST_TIMEOUT = 10.0
 
@@ -84,6 +84,6 @@ async def request(path: Path, name: str, arguments: Mapping[str, Any] | None = N
         writer.close()
 
 
-async def ask(path: Path, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
+async def call(path: Path, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """Send a request and return only its result."""
     return [each async for each in request(path, name, arguments)][-1]

@@ -34,7 +34,7 @@ from nomnom_control.environments import (
     StartOption,
     Step,
 )
-from nomnom_control.environments.local.channel import NotRunning, ask, request
+from nomnom_control.environments.local.channel import NotRunning, call, request
 from nomnom_control.environments.local.instance import PORTS, SERVICES, Instance
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.servers import PostgresServer
@@ -71,12 +71,12 @@ class LocalEnvironment(Environment):
         self.selector = () if folder is None else ("--dir", str(folder))
         self._options = dict(options or {})
 
-    async def _ask(self, name: str, **arguments: Any) -> Any:
-        return await ask(self.instance.socket, name, arguments)
+    async def _call(self, name: str, **arguments: Any) -> Any:
+        return await call(self.instance.socket, name, arguments)
 
     async def components(self) -> list[Component]:
         try:
-            status = await self._ask("status")
+            status = await self._call("status")
         except NotRunning:
             return [Component(name, 0, 0, Health.STOPPED, detail="not running") for name in COMPONENTS]
         async with HttpClient(2) as client:
@@ -102,7 +102,7 @@ class LocalEnvironment(Environment):
         return sorted(found, key=lambda each: COMPONENTS.index(each.name))
 
     async def endpoints(self) -> Endpoints:
-        ports = (await self._ask("status"))["ports"]
+        ports = (await self._call("status"))["ports"]
         postgres = PostgresServer(self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"))
         return Endpoints(
             api=f"http://127.0.0.1:{ports['api']}",
@@ -116,7 +116,7 @@ class LocalEnvironment(Environment):
         return load_schema(self.instance.load().schema)
 
     async def metrics(self, component: str) -> dict[str, str]:
-        services = [each for each in (await self._ask("status"))["services"] if each["component"] == component]
+        services = [each for each in (await self._call("status"))["services"] if each["component"] == component]
         texts: dict[str, str] = {}
         async with HttpClient(2) as client:
             for each in services:
@@ -136,7 +136,7 @@ class LocalEnvironment(Environment):
         return follow_logs(paths, follow=follow, tail=tail)
 
     async def scaling(self) -> Scaling:
-        now = await self._ask("scaling")
+        now = await self._call("scaling")
         ready = sum(each.ready for each in await self.components() if each.name == WORKER)
         decided = now["decided_at"]
         return Scaling(
@@ -151,21 +151,21 @@ class LocalEnvironment(Environment):
         )
 
     async def scaling_history(self) -> list[ScalingSample]:
-        return msgspec.convert(await self._ask("history"), list[ScalingSample])
+        return msgspec.convert(await self._call("history"), list[ScalingSample])
 
     async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        await self._ask("rule", **asdict(rule))
+        await self._call("rule", **asdict(rule))
 
     async def scale(self, component: str, replicas: int) -> None:
         if component != WORKER:
             raise ControlError(f"{component} cannot be scaled in the local environment; only {WORKER} can")
-        await self._ask("scale", replicas=replicas)
+        await self._call("scale", replicas=replicas)
 
     async def pause_autoscaling(self) -> None:
-        await self._ask("scale")
+        await self._call("scale")
 
     async def resume_autoscaling(self) -> None:
-        await self._ask("scale", auto=True)
+        await self._call("scale", auto=True)
 
     async def restart(self, component: str) -> AsyncIterator[Progress]:
         async for each in self._progress("restart", component=component):
@@ -255,7 +255,7 @@ class LocalEnvironment(Environment):
 
     async def start(self) -> AsyncIterator[Progress]:
         try:
-            await self._ask("status")
+            await self._call("status")
         except NotRunning:
             pass
         else:
@@ -282,7 +282,7 @@ class LocalEnvironment(Environment):
 
     async def stop(self) -> AsyncIterator[Progress]:
         yield Progress("stop", Step.STARTED)
-        await self._ask("stop")
+        await self._call("stop")
         async with asyncio.timeout(_START):
             while self.instance.socket.exists():  # noqa: ASYNC110 (another process removes it)
                 await asyncio.sleep(0.1)

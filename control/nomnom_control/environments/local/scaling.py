@@ -43,7 +43,7 @@ class WorkerScaling:
         self._decision = "no decision yet"
         self._decided_at: datetime | None = None
         self._client: Client | None = None
-        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def rule(self) -> ScalingRule:
@@ -53,14 +53,14 @@ class WorkerScaling:
     def set_rule(self, rule: ScalingRule) -> None:
         """Replace the rule."""
         self._autoscaler.rule = rule
-        self._look.set()
+        self._changed.set()
 
     def hold(self, replicas: int | None) -> None:
         """Keep that many workers until it is None again; raises ControlError."""
         if replicas is not None and not 0 <= replicas <= MAX_WORKERS:
             raise ControlError(f"expected 0 to {MAX_WORKERS} workers, found {replicas}")
         self.held = replicas
-        self._look.set()
+        self._changed.set()
 
     def describe(self) -> dict[str, Any]:
         """The current numbers, and the last decision with its reason."""
@@ -82,7 +82,7 @@ class WorkerScaling:
         """Decide and act at every polling interval, and immediately after a change, until cancelled."""
         try:
             while True:
-                self._look.clear()
+                self._changed.clear()
                 self.lag = await self._read_lag()
                 self._decide()
                 try:
@@ -94,7 +94,7 @@ class WorkerScaling:
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.rule.polling):
-                        await self._look.wait()
+                        await self._changed.wait()
         finally:
             if self._client is not None:
                 await self._client.close()
@@ -104,7 +104,7 @@ class WorkerScaling:
             decision = self._autoscaler.decide(self.lag, self.desired, time.monotonic())
             desired, self._decision = decision.desired, decision.reason
         else:
-            desired, self._decision = self.held, f"paused: held at {self.held} by hand"
+            desired, self._decision = self.held, f"paused: pinned to {self.held} by hand"
         if desired != self.desired or self._decided_at is None:
             self._decided_at = datetime.now(UTC)
         self.desired = desired

@@ -15,7 +15,7 @@ from nomnom.setup import set_up
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER, Progress, Step
-from nomnom_control.environments.local.channel import Tell, serve
+from nomnom_control.environments.local.channel import Report, serve
 from nomnom_control.environments.local.instance import SERVICES, Instance, State, choose_ports, starting
 from nomnom_control.environments.local.leftovers import stop_leftovers
 from nomnom_control.environments.local.processes import INSTANCE
@@ -59,7 +59,7 @@ class Supervisor:
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def run(self, tell: Tell, ready: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, report: Report, ready: Callable[[], Awaitable[None]]) -> None:
         """Start everything, call ``ready``, and stop gracefully after :meth:`interrupt`.
 
         Raises AlreadyRunning, or ControlError or another NomnomError if the start fails; then everything is stopped.
@@ -67,10 +67,10 @@ class Supervisor:
         self.instance.acquire()
         hurry = asyncio.create_task(self._hurry())
         try:
-            if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
+            if await self._until_stopping(self._start(report)) and await self._until_stopping(ready()):
                 await self._stopping.wait()
         finally:
-            await self._stop(tell)
+            await self._stop(report)
             await end(hurry)
 
     def interrupt(self) -> None:
@@ -91,12 +91,12 @@ class Supervisor:
             doing.result()
         return ended
 
-    async def _start(self, tell: Tell) -> None:
-        names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
+    async def _start(self, report: Report) -> None:
+        names = await _step(report, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
         if names:
-            tell(Progress("clear leftovers", Step.OUTPUT, f"stopped {', '.join(names)}, left over from a killed run"))
+            report(Progress("clear leftovers", Step.OUTPUT, f"stopped {', '.join(names)}, left over from a killed run"))
         async with starting():
-            await self._start_servers(tell)
+            await self._start_servers(report)
         self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
         self._tasks = [
             asyncio.create_task(_run_forever(self._watch)),
@@ -105,7 +105,7 @@ class Supervisor:
         ]
         self._server = await serve(self.instance.socket, self._handlers())
 
-    async def _start_servers(self, tell: Tell) -> None:
+    async def _start_servers(self, report: Report) -> None:
         self.state = self._prepare_state()
         ports, mark = self.state.ports, {INSTANCE: str(self.instance.folder)}
         self.nats = NatsServer(
@@ -116,15 +116,15 @@ class Supervisor:
         )
         self._servers = [self.nats, self.postgres]
         await asyncio.gather(
-            _step(tell, "start nats-server", self.nats.start()),
-            _step(tell, "start PostgreSQL", self.postgres.start()),
+            _step(report, "start nats-server", self.nats.start()),
+            _step(report, "start PostgreSQL", self.postgres.start()),
         )
         settings = Settings(nats_url=self.nats.url, database_url=self.postgres.url, nomnom_schema=self.state.schema)
-        for line in await _step(tell, "set up streams and tables", set_up(settings)):
-            tell(Progress("set up streams and tables", Step.OUTPUT, line))
+        for line in await _step(report, "set up streams and tables", set_up(settings)):
+            report(Progress("set up streams and tables", Step.OUTPUT, line))
         await asyncio.gather(
-            _step(tell, "start the api", self._services.launch("api", ports["api"])),
-            _step(tell, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
+            _step(report, "start the API", self._services.launch("api", ports["api"])),
+            _step(report, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
         )
 
     def _prepare_state(self) -> State:
@@ -139,7 +139,7 @@ class Supervisor:
         self.instance.save(state)
         return state
 
-    async def _stop(self, tell: Tell) -> None:
+    async def _stop(self, report: Report) -> None:
         """Stop everything in order: API and dashboard, workers, PostgreSQL, NATS. Data is kept."""
         await end(*self._tasks)
         self._tasks = []
@@ -147,9 +147,9 @@ class Supervisor:
         workers = [each for each in self._services.all() if each.component == WORKER]
         for title, group in (("stop the API and the dashboard", frontends), ("stop the workers", workers)):
             if group:
-                await _step(tell, title, asyncio.gather(*(self._services.end(each) for each in group)))
+                await _step(report, title, asyncio.gather(*(self._services.end(each) for each in group)))
         for server in reversed(self._servers):
-            await _step(tell, f"stop {server.process.name}", server.stop())
+            await _step(report, f"stop {server.process.name}", server.stop())
         if self._server is not None:
             self._server.close()
             self.instance.socket.unlink(missing_ok=True)
@@ -199,7 +199,7 @@ class Supervisor:
 
     # Requests on the control channel
 
-    def _handlers(self) -> dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]]:
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any], Report], Awaitable[Any]]]:
         return {
             "status": self._status,
             "scaling": self._scaling,
@@ -211,7 +211,7 @@ class Supervisor:
             "stop": self._request_stop,
         }
 
-    async def _status(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _status(self, _: dict[str, Any], __: Report) -> dict[str, Any]:
         servers = [("nats", self.nats), ("postgres", self.postgres)]
         return {
             "schema": self.state.schema,
@@ -231,32 +231,32 @@ class Supervisor:
             ],
         }
 
-    async def _scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _scaling(self, _: dict[str, Any], __: Report) -> dict[str, Any]:
         return self.scaling.describe()
 
-    async def _history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
+    async def _history(self, _: dict[str, Any], __: Report) -> list[dict[str, Any]]:
         return [asdict(each) for each in self.scaling.history()]
 
-    async def _set_rule(self, given: dict[str, Any], _: Tell) -> None:
+    async def _set_rule(self, given: dict[str, Any], _: Report) -> None:
         self.scaling.set_rule(change_rule(self.scaling.rule, given))
         self.state.rule = self.scaling.rule
         self.instance.save(self.state)
 
-    async def _scale(self, given: dict[str, Any], _: Tell) -> None:
+    async def _scale(self, given: dict[str, Any], _: Report) -> None:
         """``replicas``: hold that many; absent: hold the present number; ``auto``: let the rule decide."""
         self.scaling.hold(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
         self.state.held = self.scaling.held
         self.instance.save(self.state)
 
-    async def _restart(self, given: dict[str, Any], tell: Tell) -> None:
+    async def _restart(self, given: dict[str, Any], report: Report) -> None:
         component = str(given["component"])
         if component not in SERVICES:
             raise ControlError(f"{component} cannot be restarted in the local environment; {', '.join(SERVICES)} can")
         async with self.scaling.changing:
             for each in self._services.of(component):
-                await _step(tell, f"replace {each.name}", self._services.replace(each))
+                await _step(report, f"replace {each.name}", self._services.replace(each))
 
-    async def _configure(self, given: dict[str, Any], tell: Tell) -> None:
+    async def _configure(self, given: dict[str, Any], report: Report) -> None:
         """Roll out new variables; if the component does not become ready, roll back to the previous revision."""
         component = str(given["component"])
         if component not in SERVICES:
@@ -265,14 +265,14 @@ class Supervisor:
         revision = self.state.revise(component, dict(given["settings"]), given["cause"])
         self.instance.save(self.state)
         try:
-            await self._restart({"component": component}, tell)
+            await self._restart({"component": component}, report)
         except ControlError as error:
             self.state.revise(component, before, f"rollback: revision {revision.number} did not become ready")
             self.instance.save(self.state)
-            await self._restart({"component": component}, tell)
+            await self._restart({"component": component}, report)
             raise ControlError(f"revision {revision.number} was rolled back: {error}") from error
 
-    async def _request_stop(self, _: dict[str, Any], __: Tell) -> int:
+    async def _request_stop(self, _: dict[str, Any], __: Report) -> int:
         self.interrupt()
         return os.getpid()
 
@@ -287,13 +287,13 @@ async def _run_forever(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_AGAIN)
 
 
-async def _step(tell: Tell, title: str, work: Awaitable[Any]) -> Any:
-    tell(Progress(title, Step.STARTED))
+async def _step(report: Report, title: str, work: Awaitable[Any]) -> Any:
+    report(Progress(title, Step.STARTED))
     started = time.monotonic()
     try:
         result = await work
     except BaseException as error:
-        tell(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
+        report(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
         raise
-    tell(Progress(title, Step.DONE, "", time.monotonic() - started))
+    report(Progress(title, Step.DONE, "", time.monotonic() - started))
     return result
