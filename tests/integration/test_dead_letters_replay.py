@@ -14,6 +14,7 @@ import pytest
 from nats.js.api import RawStreamMsg
 
 from conftest import ORDER, Deployment, free_port
+from nomnom.connections.errors import DatabaseUnavailable, NatsUnavailable, NotSetUp
 from nomnom.envelope import (
     MSG_ID,
     RECEIVED_AT,
@@ -27,7 +28,6 @@ from nomnom.envelope import (
 from nomnom.message_status import CLAIM
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditWaits
-from nomnom_control.session.connections import DatabaseUnavailable, NatsUnavailable, NotSetUp
 from nomnom_control.session.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
 from nomnom_control.session.jetstream import StreamFull
 from nomnom_control.session.pipeline import Pipeline

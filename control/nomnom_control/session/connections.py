@@ -1,4 +1,4 @@
-"""The connections of an operator's session: NATS, PostgreSQL and the api, each opened at its first use.
+"""The connections of an operator's session to NATS and the api, each opened at its first use.
 
 A server that is away is an ordinary state here: every call has a timeout, raises an :class:`Unavailable` that says
 what is away and what to do, and the next call tries again.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-import asyncpg
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from nomnom.connections.errors import NatsUnavailable, NotSetUp, Unavailable
 from nomnom.settings import without_secrets
 from nomnom.tasks import end
 from nomnom_control.errors import ControlError
@@ -25,39 +24,12 @@ from nomnom_control.http_client import Answer, HttpClient, HttpError
 TIMEOUT = 5.0
 """Seconds that a call may take, where it does not say otherwise."""
 _CONNECT_TIMEOUT = 3.0
-_POOL_SIZE = 4
-
-
-class Unavailable(ControlError):  # noqa: N818  (it is a state of the environment)
-    """A part of the pipeline that does not answer. ``part`` is ``nats``, ``database`` or ``api``."""
-
-    part = ""
-
-
-class NatsUnavailable(Unavailable):
-    """NATS does not answer."""
-
-    part = "nats"
-
-
-class DatabaseUnavailable(Unavailable):
-    """PostgreSQL does not answer."""
-
-    part = "database"
 
 
 class ApiUnavailable(Unavailable):
     """The api does not answer."""
 
     part = "api"
-
-
-class NotSetUp(ControlError):  # noqa: N818
-    """A stream, consumer or table that is not there."""
-
-
-class DatabaseRefused(ControlError):  # noqa: N818
-    """PostgreSQL answered with an error."""
 
 
 class ApiRefused(ControlError):  # noqa: N818
@@ -177,86 +149,6 @@ async def _close(client: Client) -> None:
     except (nats.errors.Error, OSError):
         # What is closed is already broken; there is nothing left to do with it.
         return
-
-
-class Database:
-    """A small pool of PostgreSQL connections. ``url`` holds a password and is never shown."""
-
-    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
-        self.url, self.timeout = url, timeout
-        self.problem: str | None = None
-        """Why the database is away, after a call that found it so."""
-        self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
-
-    @asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncGenerator[asyncpg.Connection, None]:
-        """A connection; its statements end after ``timeout`` seconds. Raises DatabaseUnavailable, NotSetUp,
-        DatabaseRefused.
-
-        PostgreSQL's own errors inside the block become these too.
-        """
-        try:
-            pool = await self._open()
-            async with pool.acquire(timeout=self.timeout) as connection:
-                if timeout is not None and timeout != self.timeout:
-                    await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
-                    try:
-                        yield cast("asyncpg.Connection", connection)
-                    finally:
-                        if not connection.is_closed():
-                            await connection.execute("RESET statement_timeout")
-                else:
-                    yield cast("asyncpg.Connection", connection)
-            self.problem = None
-        except asyncpg.UndefinedTableError as error:
-            raise NotSetUp(f"PostgreSQL: {error}; run nomnom setup with this schema") from error
-        except asyncpg.QueryCanceledError as error:
-            raise DatabaseRefused(f"PostgreSQL: {error}; ask for less, or try again when it is idle") from error
-        except (
-            asyncpg.PostgresConnectionError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.AdminShutdownError,
-            asyncpg.CrashShutdownError,
-            asyncpg.TooManyConnectionsError,
-            asyncpg.InvalidAuthorizationSpecificationError,
-            asyncpg.InvalidCatalogNameError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,  # what a connection that is being cut may raise
-            OSError,
-            TimeoutError,
-        ) as error:
-            raise self._unavailable(error) from error
-        except asyncpg.PostgresError as error:
-            raise DatabaseRefused(f"PostgreSQL refused: {error} ({type(error).__name__})") from error
-
-    async def close(self) -> None:
-        """Close the pool; connections that are busy are cut."""
-        async with self._opening:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.terminate()
-
-    async def _open(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    self.url,
-                    min_size=0,
-                    max_size=_POOL_SIZE,
-                    timeout=_CONNECT_TIMEOUT,
-                    command_timeout=60,
-                    server_settings={
-                        "application_name": "nomnom-control",
-                        "statement_timeout": str(int(self.timeout * 1000)),
-                    },
-                )
-            return self._pool
-
-    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
-        self.problem = _text(error)
-        where = without_secrets(self.url)
-        return DatabaseUnavailable(f"PostgreSQL at {where} is away: {self.problem}; check that it runs, then try again")
 
 
 class Api:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nomnom.envelope import Status
-from nomnom_control.errors import ControlError
+from nomnom.errors import NomnomError
+from nomnom.inspection.statuses import StatusCount
 from nomnom_control.session.jetstream.consumers import ConsumerReport
 from nomnom_control.session.jetstream.streams import StreamReport
-from nomnom_control.session.statuses import StatusCount
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -100,14 +100,14 @@ async def look(pipeline: Pipeline) -> Overview:
             stream = await jetstream.stream(streams.stream)
             dead = await jetstream.stream(streams.dead_stream)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
-        except ControlError as error:
+        except NomnomError as error:
             nats_problem = str(error)
 
     async def ask_database() -> None:
         nonlocal counts, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
-        except ControlError as error:
+        except NomnomError as error:
             database_problem = str(error)
 
     await asyncio.gather(ask_nats(), ask_database())

@@ -2,13 +2,12 @@
 
 Everything that inspects or repairs hangs here: ``pipeline.dead_letters``, ``.jetstream``, ``.messages``,
 ``.statuses``, ``.entities``, ``.audit``, ``.overview()``. Nothing is opened before it is used, and what is away is an
-error of the call that needed it (:class:`nomnom_control.session.connections.Unavailable`), never of the session.
+error of the call that needed it (:class:`nomnom.connections.errors.Unavailable`), never of the session.
 """
 
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +15,22 @@ from typing import TYPE_CHECKING, Self
 
 import platformdirs
 
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.statuses import Statuses
 from nomnom.schema import Schema
-from nomnom.streams import StreamSettings
+from nomnom.settings import ProgramSettings
+from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, Database, NatsConnection
+from nomnom_control.session.connections import TIMEOUT, Api, NatsConnection
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
     from nomnom_control.session.dead_letters import DeadLetters
-    from nomnom_control.session.entities import Entities
     from nomnom_control.session.jetstream import JetStream
     from nomnom_control.session.messages import Messages
     from nomnom_control.session.overview import Overview
-    from nomnom_control.session.statuses import Statuses
 
 
 class Pipeline:
@@ -54,13 +55,13 @@ class Pipeline:
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
         self.nats = NatsConnection(endpoints.nats, timeout)
-        self.database = Database(endpoints.database, timeout)
+        self.database = Database(endpoints.database, application="nomnom-control", seconds=timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 
     @classmethod
     async def of(cls, environment: Environment) -> Self:
         """The pipeline that runs in an environment; raises ControlError where the environment cannot tell of it."""
-        return cls(await environment.endpoints(), await environment.schema())
+        return cls(await environment.endpoints(), await environment.schema(), await environment.streams())
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,16 +103,12 @@ class Pipeline:
 
     @cached_property
     def statuses(self) -> Statuses:
-        """The messages that workers have answered."""
-        from nomnom_control.session.statuses import Statuses
-
+        """The messages that workers have processed."""
         return Statuses(self.database)
 
     @cached_property
     def entities(self) -> Entities:
-        """The rows that the messages became."""
-        from nomnom_control.session.entities import Entities
-
+        """The rows that workers wrote."""
         return Entities(self.database, self.schema)
 
     @cached_property
@@ -135,5 +132,5 @@ def default_actor() -> str:
 
 def default_spool() -> Path:
     """The folder that keeps audit entries until PostgreSQL has them."""
-    home = os.environ.get("NOMNOM_HOME")
+    home = ProgramSettings.from_environment().nomnom_home
     return Path(home) / "audit" if home else platformdirs.user_state_path("nomnom") / "audit"

@@ -44,7 +44,7 @@ class Health(Struct, frozen=True):
 
 
 class Count(Struct, frozen=True):
-    """A number of rows; large numbers are estimates of PostgreSQL's planner."""
+    """A number of rows; numbers from 100,000 on are estimates by PostgreSQL."""
 
     value: int
     exact: bool
@@ -296,6 +296,8 @@ class EntitySummary(Struct, frozen=True):
     table: str
     parent: str | None
     rows: Count
+    bytes: int
+    """Size of its table with indexes, as PostgreSQL has it on disk."""
 
 
 class EntityList(Struct, frozen=True):

@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom.errors import NomnomError
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditWaits, Entry, Ledger
-from nomnom_control.session.connections import NatsUnavailable, NotSetUp
 from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
 from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
 from nomnom_control.session.jetstream.requests import StreamFull, delete_message
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -177,7 +178,7 @@ class Replay:
         await ledger.prepare([Entry(Action.REPLAY, result, detail=detail, run=self.run)], confirmed=True)
         await ledger.enter()
 
-    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> ControlError | None:
+    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> NomnomError | None:
         """Replay these; what ends the run is returned, after all that was begun is brought to its end."""
         stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
         messages = await read_many(nats, stream, sequences)
@@ -192,7 +193,7 @@ class Replay:
         corrections: list[Entry] = []
         for case, was_there in zip(audited, deleted, strict=True):
             corrections += _correct(case, was_there)
-            if isinstance(was_there, ControlError):
+            if isinstance(was_there, NomnomError):
                 problem = problem or was_there
         try:
             await ledger.enter(corrections)
@@ -210,13 +211,13 @@ class Replay:
         self._counts.update(each.result for each in results)
         self.failures += [each for each in results if each.result is Result.FAILED]
 
-    def _settle(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> ControlError | None:
+    def _settle(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> NomnomError | None:
         """Turn errors of publishing into results; returns the one that has to end the run."""
-        problem: ControlError | None = None
+        problem: NomnomError | None = None
         for case, outcome in zip(cases, published, strict=True):
             if outcome is None:
                 continue
-            if not isinstance(outcome, ControlError):
+            if not isinstance(outcome, NomnomError):
                 raise outcome
             case.result = self._failed(case, str(outcome))
             if isinstance(outcome, StreamFull | NatsUnavailable | NotSetUp):

@@ -19,6 +19,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
+from nomnom.errors import NomnomError
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
@@ -26,7 +28,6 @@ from nomnom_control.session.jetstream.consumers import ConsumerReport
 from nomnom_control.session.jetstream.pausing import held
 from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_last_each, read_many
 from nomnom_control.session.jetstream.requests import delete_message
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -187,7 +188,7 @@ class Undo:
             if dead_letter is not None and dead_letter.headers.get(MSG_ID, "").startswith(case.identity):
                 case.dead_letter = dead_letter.sequence  # an undo put it back, and broke before it took the message out
         for case, outcome in zip(cases, await all_of(self._swap(each) for each in cases), strict=True):
-            if isinstance(outcome, ControlError):
+            if isinstance(outcome, NomnomError):
                 kept = (
                     "the letter is back; its message may be in the stream too"
                     if case.dead_letter

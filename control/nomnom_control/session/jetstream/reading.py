@@ -16,8 +16,9 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
+from nomnom.connections.errors import NotSetUp
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection, NotSetUp
+from nomnom_control.session.connections import NatsConnection
 from nomnom_control.session.jetstream.requests import API
 
 BATCH = 200

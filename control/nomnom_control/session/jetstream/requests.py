@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from nomnom.connections.errors import NotSetUp
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection, NotSetUp
+from nomnom_control.session.connections import NatsConnection
 
 T = TypeVar("T")
 
