@@ -167,7 +167,9 @@ class WorkersView(View):
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
-            banner.update(f"‖ AUTOSCALING PAUSED: pinned at {scaling.desired} workers. Press p to resume.")
+            banner.update(
+                f"‖ AUTOSCALING PAUSED: pinned at {figures.counted(scaling.desired, 'worker')}. Press p to resume."
+            )
         ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
@@ -269,8 +271,8 @@ class WorkersView(View):
             lambda values: (
                 [
                     ("Pauses autoscaling at ", Style.MUTED),
-                    (values["workers"], Style.STRONG),
-                    (" workers; press p to resume", Style.MUTED),
+                    (figures.counted(int(values["workers"]), "worker"), Style.STRONG),
+                    ("; press p to resume", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
