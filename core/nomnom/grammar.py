@@ -15,6 +15,7 @@ import msgspec
 
 from nomnom.errors import NomnomError
 from nomnom.fields import Value, render
+from nomnom.lines import escape, invalid_escape, split_line, unescape
 from nomnom.schema import Entity, Field, Schema
 
 _SHOWN = 60
@@ -267,7 +268,7 @@ class Grammar:
             default=lines[0],
         )
         texts = (render(each.type, record.values[at]) for at, each in _columns(layout))
-        line = "|".join([record.entity.tag, *(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts)])
+        line = "|".join([record.entity.tag, *map(escape, texts)])
         # An empty last field needs a trailing separator, or it would be parsed as a trailing separator itself.
         return line + "|" if line.endswith("|") else line
 
@@ -279,22 +280,11 @@ def _columns(line: _Line) -> list[tuple[int, Field]]:
 def _split(body: str, number: int) -> tuple[list[str], Problem | None]:
     """The fields of a line after its tag, with escapes resolved."""
     texts: list[str] = []
-    current: list[str] = []
-    at = 0
-    for token in re.finditer(r"[^|\\]+|\||\\(.?)", body, re.DOTALL):
-        text = token[0]
-        if text == "|":
-            texts.append("".join(current))
-            current = []
-        elif text[0] == "\\":
-            if token[1] not in ("|", "\\"):
-                return texts, Problem(number, None, len(texts) + 1, r"\| or \\ after a backslash", _shown(text))
-            current.append(token[1])
-        else:
-            current.append(text)
-        at = token.end()
-    assert at == len(body)
-    texts.append("".join(current))
+    for position, (start, end) in enumerate(split_line(body), start=1):
+        text = body[start:end]
+        if (found := invalid_escape(text)) is not None:
+            return texts, Problem(number, None, position, r"\| or \\ after a backslash", _shown(found))
+        texts.append(unescape(text))
     return texts, None
 
 

@@ -336,6 +336,9 @@ async def test_dead_letters_are_listed_grouped_and_validated(deployment: Deploym
     dead_letter = await dashboard.get(f"/api/dlq/{sequences[0]}")
     assert dead_letter["payload"] == invalid.decode()
     assert [(each["field"], each["position"]) for each in dead_letter["problems"]] == [("o_totalprice", 4)]
+    [line] = dead_letter["lines"]
+    assert "|".join(each["text"] for each in line["fields"]) == invalid.decode()
+    assert [(each["name"], each["text"]) for each in line["fields"] if each["expected"]] == [("o_totalprice", "12,50")]
     assert (await dashboard.get(f"/api/dlq/{rejected}"))["text"] is False
     message = await dashboard.client.get(f"/api/messages/{dead_letter['letter']['message_id']}")
     assert message.status_code == 404

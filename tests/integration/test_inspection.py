@@ -17,9 +17,9 @@ from nats.js.api import StreamConfig
 from conftest import LINE, ORDER, Deployment, free_port
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
 from nomnom.message_status import CLAIM, FAIL
+from nomnom.presentation.figures import Property
 from nomnom_control.environments.local.servers import NatsServer
 from nomnom_control.errors import ControlError
-from nomnom_control.rendering import Property
 from nomnom_control.session.audit import Action
 from nomnom_control.session.connections import (
     ApiUnavailable,
@@ -255,7 +255,7 @@ async def test_counts_say_whether_they_are_exact(deployment: Deployment, session
     assert (exact.rows, exact.exact, str(exact)) == (120_000, True, "120,000")
     await deployment.database.execute("ANALYZE region")
     estimate = await session.entities.count("R")
-    assert (estimate.exact, str(estimate)) == (False, f"about {estimate.rows:,}")
+    assert (estimate.exact, str(estimate)) == (False, f"≈ {estimate.rows:,}")
     assert abs(estimate.rows - 120_000) < 6_000
     reports = {each.entity.name: each for each in await session.entities.reports()}
     assert list(reports) == [each.name for each in session.schema]

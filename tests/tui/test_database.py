@@ -1,4 +1,4 @@
-"""The database's screen on a real PostgreSQL: counts, pages of rows both ways, one row whole, hours and statuses."""
+"""The database screen on a real PostgreSQL: counts, paging of rows, one full row, hours and statuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.database import DatabaseView, Hour
 from nomnom_tui.screens.entity_rows import EntityRowsView, RowView
 from tui.test_shell import until
-from tui.test_streams import PATIENCE, opened, text_of
+from tui.test_streams import TIMEOUT, opened, text_of
 
 ORDERS = """
 INSERT INTO orders (o_orderkey, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority, o_clerk,
@@ -28,14 +28,14 @@ FROM generate_series(1, $3::int)
 
 
 async def database_view(app: NomnomApp) -> DatabaseView:
-    """The database's screen with its first answers."""
+    """Return the database screen with its first data."""
     view = app.screen
     assert isinstance(view, DatabaseView)
-    await until(lambda: view._entities.rows and view._statuses.rows and view._hours, PATIENCE)
+    await until(lambda: view._entities.rows and view._statuses.rows and view._hours, TIMEOUT)
     return view
 
 
-async def test_counts_by_entity_status_and_hour_live(deployment: Deployment) -> None:
+async def test_counts_by_entity_status_and_hour_are_live(deployment: Deployment) -> None:
     now = datetime.now(UTC).replace(minute=10, second=0, microsecond=0)
     await deployment.database.execute(ORDERS, 35)
     await deployment.database.execute(STATUSES, "completed", now, 30)
@@ -62,19 +62,19 @@ async def test_counts_by_entity_status_and_hour_live(deployment: Deployment) -> 
         chart = str(view.query_one("#chart").render())
         assert "   34 " in chart
         await pilot.press("t")
-        await until(lambda: len(view._hours) == 72, PATIENCE)
+        await until(lambda: len(view._hours) == 72, TIMEOUT)
         assert sum(each.total for each in view._hours) == 41
         await deployment.database.execute("DELETE FROM orders WHERE o_orderkey > 10")
-        await until(lambda: "orders | O | 10 |" in text_of(view._entities), PATIENCE)
+        await until(lambda: "orders | O | 10 |" in text_of(view._entities), TIMEOUT)
 
 
-async def test_rows_are_paged_by_key_both_ways_and_one_is_shown_whole(deployment: Deployment) -> None:
+async def test_rows_are_paged_by_key_and_opened(deployment: Deployment) -> None:
     await deployment.database.execute(ORDERS, 250)
     async with opened(deployment, "9", size=(80, 24)) as (app, pilot):
         view = await database_view(app)
         assert view._entities.move_to("orders")
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
+        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, TIMEOUT)
         rows = app.screen
         assert isinstance(rows, EntityRowsView)
 
@@ -83,41 +83,41 @@ async def test_rows_are_paged_by_key_both_ways_and_one_is_shown_whole(deployment
 
         assert keys() == [*range(1, 101)]
         await pilot.press("G", "j")
-        await until(lambda: keys() == [*range(101, 201)], PATIENCE)
+        await until(lambda: keys() == [*range(101, 201)], TIMEOUT)
         assert rows._table.cursor == 0
         await pilot.press("right_square_bracket")
-        await until(lambda: keys() == [*range(201, 251)], PATIENCE)
-        assert not rows._table.ahead
+        await until(lambda: keys() == [*range(201, 251)], TIMEOUT)
+        assert not rows._table.has_next
         await pilot.press("k")
-        await until(lambda: keys() == [*range(101, 201)], PATIENCE)
+        await until(lambda: keys() == [*range(101, 201)], TIMEOUT)
         assert rows._table.cursor == 99
         await pilot.press("left_square_bracket")
-        await until(lambda: keys() == [*range(1, 101)], PATIENCE)
-        assert not rows._table.behind
+        await until(lambda: keys() == [*range(1, 101)], TIMEOUT)
+        assert not rows._table.has_previous
         await pilot.press("right_square_bracket")
-        await until(lambda: keys()[0] == 101, PATIENCE)
+        await until(lambda: keys()[0] == 101, TIMEOUT)
         await pilot.press("f")
-        await until(lambda: keys()[0] == 1, PATIENCE)
-        # The key stays, the others move.
+        await until(lambda: keys()[0] == 1, TIMEOUT)
+        # The key column stays, the others scroll.
         titles = [each.title for each in rows._table.columns]
         await pilot.press("l", "l")
         assert [each.title for each in rows._table.columns] == [titles[0], *titles[3:]]
         await pilot.press("left", "h", "h")
         assert [each.title for each in rows._table.columns] == titles
         await pilot.press("g", "j", "enter")
-        await until(lambda: isinstance(app.screen, RowView), PATIENCE)
+        await until(lambda: isinstance(app.screen, RowView), TIMEOUT)
         row = app.screen
         assert isinstance(row, RowView)
-        await until(lambda: "comment 2" in text_of(row._lines), PATIENCE)
+        await until(lambda: "comment 2" in text_of(row._lines), TIMEOUT)
         identity = await deployment.database.fetchval("SELECT message_id FROM orders WHERE o_orderkey = 2")
         assert str(identity) in text_of(row._lines)
         assert app.breadcrumbs[-2:] == ["orders rows", "2"]
         await deployment.database.execute("DELETE FROM orders WHERE o_orderkey = 1")
         await pilot.press("escape", "r")
-        await until(lambda: keys()[0] == 2, PATIENCE)
+        await until(lambda: keys()[0] == 2, TIMEOUT)
 
 
-async def test_rows_without_a_key_come_last_and_null_is_not_empty(deployment: Deployment) -> None:
+async def test_null_keys_sort_last_and_null_differs_from_empty(deployment: Deployment) -> None:
     await deployment.database.execute(
         "INSERT INTO lineitem (l_orderkey, l_partkey, l_suppkey, l_linenumber, l_quantity, l_extendedprice, l_discount,"
         " l_tax, l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate, l_shipinstruct, l_shipmode,"
@@ -129,14 +129,14 @@ async def test_rows_without_a_key_come_last_and_null_is_not_empty(deployment: De
         view = await database_view(app)
         assert view._entities.move_to("lineitem")
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, PATIENCE)
+        await until(lambda: isinstance(app.screen, EntityRowsView) and app.screen._page, TIMEOUT)
         rows = app.screen
         assert isinstance(rows, EntityRowsView)
         assert [each["l_orderkey"] for each in rows._table.rows] == [1, 2, None]
         await pilot.press("G", "enter")
-        await until(lambda: isinstance(app.screen, RowView), PATIENCE)
+        await until(lambda: isinstance(app.screen, RowView), TIMEOUT)
         row = app.screen
         assert isinstance(row, RowView)
-        assert row.crumb == "without key"
-        await until(lambda: "''" in text_of(row._lines), PATIENCE)
+        assert row.crumb == "no key"
+        await until(lambda: "''" in text_of(row._lines), TIMEOUT)
         assert "null" in text_of(row._lines)

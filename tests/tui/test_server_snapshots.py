@@ -1,4 +1,4 @@
-"""Streams, consumers and the database with fixed data, at both sizes, compared with their stored pictures."""
+"""Snapshots of the stream, consumer and database screens with fixed data, at both sizes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,15 @@ from nomnom_control.session.jetstream import (
     StreamReport,
     StreamState,
 )
-from nomnom_control.session.jetstream import consumers as consumer_reports
-from nomnom_control.session.jetstream import streams as stream_reports
 from nomnom_control.session.statuses import HourCount, StatusCount
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
-from nomnom_tui.text import figures
 from tui.fakes import MOMENT, FakePipeline, FakeSession
 from tui.snapshots import compare
 from tui.test_snapshots import LARGE, MIDDLE, SMALL, drawn, frozen_app, frozen_clock, settled
 
 __all__ = ["frozen_clock"]
-"""A fixture of the other pictures, which these need too."""
+"""A fixture of the other snapshots, needed here too."""
 
 SCHEMA = load_schema("tpch")
 SERVER = {"_nats.ver": "2.15.1", "_nats.level": "5", "_nats.req.level": "0"}
@@ -43,7 +40,7 @@ LATE = {"pause_until": (MOMENT + timedelta(minutes=8, seconds=42)).isoformat()}
 
 
 class FakeJetStream:
-    """Two streams, one consumer, and messages that are made from their sequence."""
+    """Two streams, one consumer, and messages derived from their sequence."""
 
     def __init__(self) -> None:
         self.paused = False
@@ -60,7 +57,7 @@ class FakeJetStream:
     async def consumer(self, stream: str, name: str) -> ConsumerReport:
         config: dict[str, Any] = {
             "durable_name": "workers",
-            "description": "the workers",
+            "description": "consumer of the workers",
             "filter_subject": "messages.ingest.>",
             "deliver_policy": "all",
             "ack_policy": "explicit",
@@ -111,7 +108,7 @@ class FakeEntities:
 
 
 class FakeStatuses:
-    """Two days that had a bad hour."""
+    """Two days with a few failures."""
 
     async def counts(self) -> list[StatusCount]:
         return [
@@ -133,8 +130,8 @@ class FakeStatuses:
         return [*found, HourCount(MOMENT, Status.FAILED, 3, 0)]
 
 
-class FakeServers(FakePipeline):
-    """The pipeline that these screens ask."""
+class FakeServerPipeline(FakePipeline):
+    """The pipeline for these screens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +142,7 @@ class FakeServers(FakePipeline):
 def _stream(name: str, retention: str, messages: int, size: int) -> StreamReport:
     config = {
         "name": name,
-        "description": "records on their way to PostgreSQL",
+        "description": "accepted messages, not yet written",
         "subjects": ["messages.ingest.>" if retention == "workqueue" else "messages.dlq.>"],
         "num_replicas": 1,
         "storage": "file",
@@ -210,24 +207,17 @@ def _row(number: int) -> Mapping[str, Any]:
     }
 
 
-@pytest.fixture(autouse=True)
-def frozen_ages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What control says is relative to now stands still too."""
-    for module in (stream_reports, consumer_reports):
-        monkeypatch.setattr(module, "age", figures.age)
-
-
-def served_app(*, paused: bool = False) -> NomnomApp:
-    """The app on a pipeline that stands still."""
+def server_app(*, paused: bool = False) -> NomnomApp:
+    """Return the app on the fake pipeline."""
     app = frozen_app()
     assert isinstance(app.session, FakeSession)
-    app.session.frozen = FakeServers()
-    app.session.frozen.jetstream.paused = paused
+    app.session.fake = FakeServerPipeline()
+    app.session.fake.jetstream.paused = paused
     return app
 
 
 async def show(pilot: Pilot[int], keys: str) -> None:
-    """Press these and wait until all is drawn."""
+    """Press these keys and wait until everything is drawn."""
     for key in keys.split():
         await pilot.press(key)
     await drawn(pilot)
@@ -235,7 +225,7 @@ async def show(pilot: Pilot[int], keys: str) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
 async def test_screens(size: tuple[int, int]) -> None:
-    app = served_app()
+    app = server_app()
     async with app.run_test(size=size) as pilot:
         await settled(pilot)
         for name, keys in (
@@ -256,7 +246,7 @@ async def test_screens(size: tuple[int, int]) -> None:
 
 
 async def test_details_and_states() -> None:
-    app = served_app()
+    app = server_app()
     async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
         for name, keys in (
@@ -270,8 +260,8 @@ async def test_details_and_states() -> None:
             compare(app, name)
 
 
-async def test_a_paused_consumer() -> None:
-    app = served_app(paused=True)
+async def test_paused_consumer() -> None:
+    app = server_app(paused=True)
     async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
         await show(pilot, "4")

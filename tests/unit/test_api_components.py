@@ -29,6 +29,7 @@ from nomnom_api.errors import (
 )
 from nomnom_api.identities import Clock, timestamp
 from nomnom_api.openapi import document
+from nomnom_api.operations import OPERATIONS
 from nomnom_api.publisher import HEADER_SIZE
 from nomnom_api.settings import ApiSettings
 
@@ -126,10 +127,17 @@ def test_problem_types_are_unique() -> None:
 
 @pytest.mark.parametrize("name", built_in_schemas())
 def test_openapi_document_is_valid(name: str) -> None:
-    openapi = document(ApiSettings(nomnom_api_tokens="first-secret", nomnom_api_max_body=12_345), load_schema(name))
+    settings = ApiSettings(nomnom_api_tokens="first-secret", nomnom_api_max_body=12_345)
+    openapi = document(OPERATIONS, settings, load_schema(name))
     validate(openapi)
     assert "12,345" in openapi["paths"]["/api/ingest/message"]["post"]["requestBody"]["description"]
     assert "first-secret" not in str(openapi)
+    described = {
+        (method.upper(), path): operation.get("security") == [{}]
+        for path, item in openapi["paths"].items()
+        for method, operation in item.items()
+    }
+    assert described == {(each.method, each.path): each.open for each in OPERATIONS if each.description is not None}
     documented = {
         example
         for item in openapi["paths"].values()

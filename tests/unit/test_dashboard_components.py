@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.layout import lay_out
+from nomnom.schema import load_schema
 from nomnom.settings import SettingsError
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
+from nomnom_dashboard.operations import payload_line
 from nomnom_dashboard.settings import DashboardSettings
 from nomnom_dashboard.throughput import STEP, Throughput, percentiles
+
+SCHEMA = load_schema("tpch")
 
 
 def step(seconds: float) -> int:
@@ -94,3 +99,18 @@ def test_only_valid_credentials_are_accepted(header: bytes) -> None:
             access.check(header)
     access.check(b"Bearer a-good-token")
     Access([], None).check(None)
+
+
+@given(st.text(alphabet="O|\\a漢1é", min_size=1, max_size=30))
+def test_a_payload_line_keeps_every_character(line: str) -> None:
+    [row] = lay_out(line, SCHEMA)
+    fields = payload_line(row).fields
+    assert "|".join(each.text for each in fields) == line
+    assert [each.name for each in fields][:1] == ["tag"]
+
+
+def test_escaped_separators_do_not_split_a_field() -> None:
+    [row] = lay_out(r"R|1|a\|b\\|c|", SCHEMA)
+    assert [(each.name, each.text) for each in payload_line(row).fields] == [
+        ("tag", "R"), ("r_regionkey", "1"), ("r_name", r"a\|b\\"), ("r_comment", "c"), (None, ""),
+    ]  # fmt: skip

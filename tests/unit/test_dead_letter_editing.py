@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from conftest import LINE, ORDER
 from nomnom.grammar import Grammar
+from nomnom.layout import lay_out
+from nomnom.lines import escape
 from nomnom.schema import load_schema
-from nomnom_control.session.dead_letters.editing import Edit, EditError, diff, escaped, lay_out, validate
+from nomnom_control.session.dead_letters.editing import Edit, EditError, diff, validate
 
 SCHEMA = load_schema("tpch")
 GRAMMAR = Grammar(SCHEMA)
@@ -144,4 +146,4 @@ def test_set_field_is_parsed_back(value: str) -> None:
         return
     (row,) = lay_out(edited, SCHEMA)
     assert row.cells[9].text == value
-    assert row.text.endswith(escaped(value))
+    assert row.text.endswith(escape(value))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_control.rendering import count, duration, limit, size, size_limit
+from nomnom.presentation.figures import count, duration, limit, size, size_limit
 from nomnom_control.session.dead_letters.dead_letter import DeadLetter
 from nomnom_control.session.dead_letters.filters import Filter, FilterError, GroupBy, error_shape, group, parse_moment
 from nomnom_control.session.dead_letters.index import window
@@ -90,7 +90,7 @@ def test_window_is_nearest_to_its_bound(
 
 def test_number_formats() -> None:
     assert [duration(each) for each in (None, 0, 0.25, 12.5, 65, 3600, 90061, -5)] == [
-        "-",
+        "–",
         "0s",
         "250ms",
         "12.5s",

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from nomnom.presentation.figures import approximate_count
 from nomnom.schema import Entity, Schema
 from nomnom.tables import Table, quote
 from nomnom_control.errors import ControlError
@@ -39,7 +40,7 @@ class Count:
     exact: bool
 
     def __str__(self) -> str:
-        return f"{self.rows:,}" if self.exact else f"about {self.rows:,}"
+        return approximate_count(self.rows, exact=self.exact)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import asyncpg
 
 from nomnom.envelope import Status
 from nomnom.message_status import FIND
+from nomnom.presentation.figures import approximate_count
 from nomnom_control.errors import ControlError
 from nomnom_control.session.connections import Database
 
@@ -88,7 +89,7 @@ class StatusCount:
     exact: bool
 
     def __str__(self) -> str:
-        return f"{self.messages:,}" if self.exact else f"about {self.messages:,}"
+        return approximate_count(self.messages, exact=self.exact)
 
 
 @dataclass(frozen=True, slots=True)

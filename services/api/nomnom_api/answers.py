@@ -21,7 +21,7 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     duplicate: bool = False
 
 
-class BatchIds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """All lines are stored in the stream. ``ids`` are the message IDs of the non-blank lines, in order."""
 
     count: int
@@ -30,7 +30,7 @@ class BatchIds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Lines that were already in the stream; absent if there are none."""
 
 
-class BatchSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchSummary(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """All lines are stored in the stream. Contains the first and the last message ID only."""
 
     count: int

@@ -46,11 +46,10 @@ class Batches:
         self._limit, self._max_running = settings.nomnom_api_batch_max_body, settings.nomnom_api_batches
         self._running = 0
 
-    async def accept(self, request: Request) -> Response:
+    async def accept(self, request: Request, caller: str) -> Response:
         """POST /api/ingest/batch."""
         given = dict(request.scope["headers"])
         intake = self.intake
-        caller = intake.access.caller(given.get(b"authorization"))
         keep_ids = _wants_ids(request.scope["query_string"])
         key = given.get(b"idempotency-key")
         batch = Batch(self, caller, None if key is None else idempotency_key(key), keep_ids=keep_ids)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nomnom.schema import Schema
-from nomnom_api.access import Access
 from nomnom_api.bodies import Bodies
 from nomnom_api.identities import Clock
 from nomnom_api.publisher import Publisher
@@ -20,7 +19,6 @@ class Intake:
 
     settings: ApiSettings
     schema: Schema
-    access: Access
     bodies: Bodies
     publisher: Publisher
     clock: Clock

@@ -26,13 +26,12 @@ class Messages:
 
     def __init__(self, intake: Intake) -> None:
         self._schema, self._grammar = intake.schema, Grammar(intake.schema)
-        self._access, self._bodies, self._publisher = intake.access, intake.bodies, intake.publisher
+        self._bodies, self._publisher = intake.bodies, intake.publisher
         self._clock, self._metrics = intake.clock, intake.metrics.requests
 
-    async def accept(self, request: Request) -> Response:
+    async def accept(self, request: Request, caller: str) -> Response:
         """POST /api/ingest/message. Records are not validated here: invalid ones become dead letters."""
         given = dict(request.scope["headers"])
-        caller = self._access.caller(given.get(b"authorization"))
         key = given.get(b"idempotency-key")
         message_id = new_message_id() if key is None else idempotent_message_id(caller, idempotency_key(key))
         payload, text = await self._bodies.message(given, receiver(request))
@@ -49,7 +48,7 @@ class Messages:
         answer = f'{{"message_id":"{message_id}","status":"accepted","timestamp":"{timestamp(received_at)}"{repeated}}}'
         return Response(202, None, Content(JSON, answer.encode()))
 
-    async def validate(self, request: Request) -> Response:
+    async def validate(self, request: Request, _: str) -> Response:
         """POST /api/ingest/validate."""
         given = dict(request.scope["headers"])
         payload, text = await self._bodies.message(given, receiver(request))

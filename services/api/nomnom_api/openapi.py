@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nomnom import __version__
-from nomnom.problems import MEDIA_TYPE, ProblemDetails
+from nomnom.http.openapi import RETRY_AFTER, component_schemas, openapi_document, problem_response, reference
 from nomnom.schema import Schema
 from nomnom_api.answers import (
     Alive,
@@ -39,8 +38,11 @@ from nomnom_api.errors import (
 )
 from nomnom_api.settings import ApiSettings
 
-_REF = "#/components/schemas/{name}"
-_JSON, _PLAIN, _PROBLEM = "application/json", "text/plain", MEDIA_TYPE.decode()
+if TYPE_CHECKING:
+    from nomnom_api.operations import Operation
+
+_JSON, _PLAIN = "application/json", "text/plain"
+_TYPES = (Receipt, BatchIds, BatchSummary, PartialBatch, Validation, MessageState, Alive, Readiness)
 _ID = "018f3a5c-7b1e-7c40-9d52-5a3f0c9e8b11"
 _OTHER_ID = "018f3a5c-7b1f-7a02-8c11-0e4b6f7d2a90"
 _TIMESTAMP = "2024-05-02T09:14:33.120457Z"
@@ -56,46 +58,38 @@ An `Idempotency-Key` makes a request safe to retry: a key identifies one message
 posted first is kept. Without a `Content-Type`, the body is treated as `text/plain; charset=utf-8`."""
 
 
-def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
-    """The OpenAPI document of an API with these settings and this schema."""
-    types = [Receipt, BatchIds, BatchSummary, PartialBatch, Validation, MessageState, Alive, Readiness, ProblemDetails]
-    (_, components) = msgspec.json.schema_components(types, ref_template=_REF)
-    schemas = {name: _described(name, each) for name, each in components.items()}
-    security = [{"token": []}] if settings.tokens else [{}]
+def document(operations: Iterable[Operation], settings: ApiSettings, schema: Schema) -> dict[str, Any]:
+    """The OpenAPI document of these operations on an API with these settings and this schema."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in operations:
+        if each.description is not None:
+            described = each.description(settings)
+            open_to_all: dict[str, Any] = {"security": [{}]} if each.open else {}
+            tag = "operation" if each.open else "ingest"
+            paths.setdefault(each.path, {})[each.method.lower()] = {**described, "tags": [tag], **open_to_all}
     tags = ", ".join(f"{each.tag} ({each.name})" for each in schema)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "nomnom ingest API",
-            "version": __version__,
-            "description": f"{_INTRODUCTION}\n\nRecord tags of this deployment: {tags}.",
-        },
-        "tags": [
+    return openapi_document(
+        "nomnom ingest API",
+        f"{_INTRODUCTION}\n\nRecord tags of this deployment: {tags}.",
+        paths,
+        component_schemas(_TYPES),
+        tags=[
             {"name": "ingest", "description": "Post messages and query their status."},
             {"name": "operation", "description": "Health checks, metrics and documentation. No token required."},
         ],
-        "security": security,
-        "paths": {
-            "/api/ingest/message": {"post": _message(settings)},
-            "/api/ingest/batch": {"post": _batch(settings)},
-            "/api/ingest/validate": {"post": _validate(settings)},
-            "/api/ingest/status/{message_id}": {"get": _status()},
-            **_operation(),
+        security=[{"token": []}] if settings.tokens else [{}],
+        security_schemes={
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "One of NOMNOM_API_TOKENS. Not required if none are set.",
+            }
         },
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "One of NOMNOM_API_TOKENS. Not required if none are set.",
-                }
-            },
-        },
-    }
+    )
 
 
-def _message(settings: ApiSettings) -> dict[str, Any]:
+def describe_message(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/message."""
     accepted = _answer(
         "JetStream has stored the message.", Receipt, {"accepted": _receipt(), "repeated": _receipt(again=True)}
     )
@@ -103,7 +97,6 @@ def _message(settings: ApiSettings) -> dict[str, Any]:
         "operationId": "postMessage",
         "summary": "Post one message",
         "description": "The tag of the first line determines the entity. Records are validated later, by workers.",
-        "tags": ["ingest"],
         "parameters": [_key("The message ID is derived from the key and the caller, so a retry is the same message.")],
         "requestBody": _body(
             f"A message of at most {settings.nomnom_api_max_body:,} bytes.",
@@ -116,7 +109,8 @@ def _message(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _batch(settings: ApiSettings) -> dict[str, Any]:
+def describe_batch(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/batch."""
     examples: dict[str, Any] = {
         "ids": {"count": 2, "ids": [_ID, _OTHER_ID]},
         "summary (ids=none)": {"count": 2, "first_id": _ID, "last_id": _OTHER_ID},
@@ -144,7 +138,6 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
             "lines from being accepted, the batch ends there. If no line was accepted, all for the same reason, the "
             "response is that problem."
         ),
-        "tags": ["ingest"],
         "parameters": [
             _key("The message ID of each line is derived from the key, the line number and the caller."),
             {
@@ -170,7 +163,7 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
                         "accepted": [{"line": 1, "id": _ID}, {"line": 3, "id": _OTHER_ID}],
                     }
                 },
-                {"Retry-After": _RETRY_AFTER},
+                RETRY_AFTER,
             ),
             **_problems(
                 InvalidBodyError, InvalidKeyError, InvalidParameterError, TooManyProblemsError, *_POSTING, StoppingError
@@ -179,14 +172,14 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _validate(settings: ApiSettings) -> dict[str, Any]:
+def describe_validation(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/validate."""
     problem = {"line": 1, "field": "o_orderkey", "position": 1, "expected": "a whole number", "found": "'x'"}
     subject = "messages.ingest.orders.{message_id}"
     return {
         "operationId": "validateMessage",
         "summary": "Validate a message",
         "description": "Parses the message without publishing it.",
-        "tags": ["ingest"],
         "requestBody": _body(f"A message of at most {settings.nomnom_api_max_body:,} bytes.", {"record": _ORDER}),
         "responses": {
             "200": _answer(
@@ -209,7 +202,8 @@ def _validate(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _status() -> dict[str, Any]:
+def describe_status(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /api/ingest/status/{message_id}."""
     state = {
         "message_id": _ID,
         "status": "completed",
@@ -229,7 +223,6 @@ def _status() -> dict[str, Any]:
             "(`superseded`: a later message had already written its rows); `failed`: will be retried; `dlq`: a dead "
             "letter, awaiting review."
         ),
-        "tags": ["ingest"],
         "parameters": [
             {
                 "name": "message_id",
@@ -246,8 +239,18 @@ def _status() -> dict[str, Any]:
     }
 
 
-def _operation() -> dict[str, Any]:
-    ready = {
+def describe_liveness(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /health."""
+    return {
+        "operationId": "getHealth",
+        "summary": "Liveness",
+        "responses": {"200": _answer("The process is running.", Alive, {"alive": {"status": "alive"}})},
+    }
+
+
+def describe_readiness(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /ready."""
+    degraded = {
         "status": "degraded",
         "jetstream": {"ok": True, "detail": "stream MESSAGES is available"},
         "database": {
@@ -255,53 +258,23 @@ def _operation() -> dict[str, Any]:
             "detail": "PostgreSQL at postgresql://postgres@db:5432/nomnom is unavailable",
         },
     }
-    text = {"schema": {"type": "string"}}
-    plain: dict[str, tuple[str, str, dict[str, Any]]] = {
-        "/health": (
-            "getHealth",
-            "Liveness",
-            {"200": _answer("The process is running.", Alive, {"alive": {"status": "alive"}})},
-        ),
-        "/ready": (
-            "getReady",
-            "Readiness: whether messages can be accepted",
-            {
-                "200": _answer(
-                    "Messages are accepted; if `degraded`, without statuses.",
-                    Readiness,
-                    {"degraded": ready},
-                ),
-                "503": _answer("Messages cannot be accepted; the body says why.", Readiness, {}),
-            },
-        ),
-        "/metrics": (
-            "getMetrics",
-            "Prometheus metrics",
-            {"200": {"description": "Metrics in the Prometheus text format.", "content": {_PLAIN: text}}},
-        ),
-        "/openapi.json": (
-            "getDocument",
-            "This document",
-            {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {"type": "object"}}}}},
-        ),
-        "/docs": (
-            "getPage",
-            "This document as a web page",
-            {"200": {"description": "A self-contained page.", "content": {"text/html": text}}},
-        ),
-    }
+    ready = "Messages are accepted; if `degraded`, without statuses."
     return {
-        path: {
-            "get": {
-                "operationId": name,
-                "summary": summary,
-                "tags": ["operation"],
-                "security": [{}],
-                "responses": responses,
-            }
-        }
-        for path, (name, summary, responses) in plain.items()
+        "operationId": "getReady",
+        "summary": "Readiness: whether messages can be accepted",
+        "responses": {
+            "200": _answer(ready, Readiness, {"degraded": degraded}),
+            "503": _answer("Messages cannot be accepted; the body says why.", Readiness, {}),
+        },
     }
+
+
+def describe_file(name: str, summary: str, content: str, media_type: str) -> Callable[[ApiSettings], dict[str, Any]]:
+    """What describes a GET of a text of this media type."""
+    kind = "object" if media_type == _JSON else "string"
+    response = {"description": content, "content": {media_type: {"schema": {"type": kind}}}}
+    described = {"operationId": name, "summary": summary, "responses": {"200": response}}
+    return lambda _: described
 
 
 _POSTING: tuple[type[ApiError], ...] = (
@@ -314,10 +287,9 @@ _POSTING: tuple[type[ApiError], ...] = (
     StreamFullError,
     UnconfirmedError,
 )
-_RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer"}}
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
-    503: {"Retry-After": _RETRY_AFTER},
+    503: RETRY_AFTER,
 }
 
 
@@ -352,7 +324,7 @@ def _answer(
     examples: Mapping[str, Any],
     headers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    refs = [{"$ref": _REF.format(name=each.__name__)} for each in (kinds if isinstance(kinds, list) else [kinds])]
+    refs = [reference(each) for each in (kinds if isinstance(kinds, list) else [kinds])]
     content: dict[str, Any] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}
     if examples:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
@@ -366,17 +338,9 @@ def _problems(*errors: type[ApiError]) -> dict[str, Any]:
     every = (*errors, ApiError)
     for status in sorted({each.status for each in every}):
         same = [each for each in every if each.status == status]
-        answers[str(status)] = {
-            "description": " ".join(f"`{each.code}`: {_sentence(each)}" for each in same),
-            "content": {
-                _PROBLEM: {
-                    "schema": {"$ref": _REF.format(name="ProblemDetails")},
-                    "examples": {each.code: {"value": _example(each)} for each in same},
-                }
-            },
-        }
-        if status in _HEADERS:
-            answers[str(status)]["headers"] = _HEADERS[status]
+        description = " ".join(f"`{each.code}`: {_sentence(each)}" for each in same)
+        examples = {each.code: _example(each) for each in same}
+        answers[str(status)] = problem_response(description, examples, _HEADERS.get(status))
     return answers
 
 
@@ -389,11 +353,3 @@ def _example(error: type[ApiError]) -> dict[str, Any]:
     sample = UnauthorizedError(detail, b"") if issubclass(error, UnauthorizedError) else error(detail)
     decoded: dict[str, Any] = msgspec.json.decode(sample.problem("/api/ingest/message"))
     return decoded
-
-
-def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Mark the properties that the encoder always writes as required."""
-    optional = {"Receipt": {"duplicate"}, "PartialBatch": {"accepted", "duplicates"}}.get(name, {"duplicates"})
-    if name == "ProblemDetails" or "properties" not in schema:
-        return schema
-    return {**schema, "required": [each for each in schema["properties"] if each not in optional]}

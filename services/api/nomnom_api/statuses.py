@@ -51,7 +51,7 @@ class Statuses:
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, _: str) -> Response:
         """GET /api/ingest/status/{message_id}."""
         given = (request.route_values or {}).get("message_id") or ""
         message_id = parse_message_id(given)

@@ -248,6 +248,21 @@ class FieldProblem(Struct, frozen=True):
     found: str
 
 
+class PayloadField(Struct, frozen=True):
+    """One field of a payload as it stands there, with its escapes. ``expected`` is null if the field is valid."""
+
+    text: str
+    name: str | None
+    expected: str | None
+
+
+class PayloadLine(Struct, frozen=True):
+    """One line of a payload, split at its separators; empty lines are left out."""
+
+    number: int
+    fields: list[PayloadField]
+
+
 class DeadLetterDetail(Struct, frozen=True):
     """A dead letter with its payload and its schema violations."""
 
@@ -255,6 +270,7 @@ class DeadLetterDetail(Struct, frozen=True):
     payload: str
     text: bool
     """Whether the payload is valid UTF-8; if not, invalid bytes are replaced by U+FFFD."""
+    lines: list[PayloadLine]
     problems: list[FieldProblem]
 
 

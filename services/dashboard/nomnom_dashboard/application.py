@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import msgspec
 from blacksheep import Application, Content, Request, Response, StreamedContent
 from blacksheep.server.routing import Router
-from openapi_ui_bundles import swagger_ui
 
 from nomnom.grammar import Grammar
+from nomnom.http.documents import Documents, page_response
 from nomnom.problems import MEDIA_TYPE, problem_details
 from nomnom.schema import load_schema
 from nomnom.settings import SettingsError
@@ -35,29 +34,6 @@ from nomnom_dashboard.telemetry import CONTENT_TYPE, Metrics
 
 Answer = Callable[[Request], Awaitable[Response]]
 _JSON = b"application/json"
-_HTML = b"text/html; charset=utf-8"
-_DOCS = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nomnom dashboard: query API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</body>
-</html>
-"""
-_DOCS_START = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
-_DOCS_ASSETS = {"swagger-ui.css": b"text/css; charset=utf-8", "swagger-ui-bundle.js": b"text/javascript; charset=utf-8"}
-_PAGE_POLICY = (
-    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    b"frame-ancestors 'none'; base-uri 'self'"
-)
 _NOT_BUILT = "the page is not built: run npm ci && npm run build in services/dashboard/web; the API is at /api"
 _STATIC_TYPES = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+xml", ".png": b"image/png"}
 _INGEST = b"/api/ingest/"
@@ -222,26 +198,19 @@ class Dashboard:
         return response
 
     def _add_documents(self, application: Application) -> None:
-        text = msgspec.json.encode(document(self.operations))
-        assets = {
-            name: ((Path(swagger_ui.static_path) / name).read_bytes(), kind) for name, kind in _DOCS_ASSETS.items()
-        }
-        assets["start.js"] = (_DOCS_START, b"text/javascript; charset=utf-8")
+        documents = Documents(document(self.operations))
 
-        async def openapi(_: Request) -> Response:
-            return Response(200, None, Content(_JSON, text))
+        # Functions, not bound methods: BlackSheep sets an attribute of each handler.
+        async def openapi(request: Request) -> Response:
+            return await documents.openapi(request)
 
-        async def docs(_: Request) -> Response:
-            return _page(_DOCS.encode())
+        async def page(request: Request) -> Response:
+            return await documents.page(request)
 
         async def asset(request: Request) -> Response:
-            name = (request.route_values or {}).get("name") or ""
-            if name not in assets:
-                return problem(request, 404, "no such file; see /docs")
-            body, kind = assets[name]
-            return Response(200, [(b"cache-control", b"public, max-age=86400")], Content(kind, body))
+            return documents.asset(request) or problem(request, 404, "no such file; see /docs")
 
-        for path, handler in (("/openapi.json", openapi), ("/docs", docs), ("/docs/{name}", asset)):
+        for path, handler in (("/openapi.json", openapi), ("/docs", page), ("/docs/{name}", asset)):
             application.router.add_get(path, handler)
             application.router.add_head(path, handler)
 
@@ -273,7 +242,7 @@ class Dashboard:
                 return problem(
                     request, 404, f"{path.decode(errors='replace')} does not exist; see /docs for the available paths"
                 )
-            return _page(index) if index is not None else problem(request, 404, _NOT_BUILT)
+            return page_response(index) if index is not None else problem(request, 404, _NOT_BUILT)
 
         application.router.fallback = fallback
 
@@ -287,16 +256,6 @@ def problem(request: Request, status: int, detail: str, allowed: list[str] | Non
 def _query(request: Request) -> dict[str, list[str]]:
     """The query parameters, including empty ones, which BlackSheep's own parser drops: they must be validated too."""
     return parse_qs((request.url.query or b"").decode(errors="replace"), keep_blank_values=True)
-
-
-def _page(body: bytes) -> Response:
-    headers = [
-        (b"cache-control", b"no-cache"),
-        (b"content-security-policy", _PAGE_POLICY),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"same-origin"),
-    ]
-    return Response(200, headers, Content(_HTML, body))
 
 
 def _file(body: bytes, kind: bytes) -> Answer:

@@ -21,7 +21,7 @@ from nomnom.envelope import (
     from_microseconds,
     read_envelope,
 )
-from nomnom.schema import UNKNOWN
+from nomnom.envelope import UNKNOWN_ENTITY as UNKNOWN
 from nomnom_dashboard.answers import DeadLetter, DeadLetterGroup
 from nomnom_dashboard.broker import Broker, StoredMessage, StreamInfo
 

@@ -12,6 +12,8 @@ import msgspec
 
 from nomnom.envelope import DEAD, EnvelopeError, Status, read_envelope
 from nomnom.message_status import FIND
+from nomnom.presentation.figures import duration
+from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
 from nomnom_dashboard.broker import Broker, ConsumerInfo, StoredMessage
@@ -197,9 +199,9 @@ class Messages:
         events = [Event(row["received_at"], "accepted", f"entity {row['entity_type']}")]
         at, error = row["processed_at"] or row["received_at"], row["error_message"] or ""
         if status == Status.COMPLETED and row["superseded"]:
-            events.append(Event(at, "superseded", error or "a later message already wrote its rows"))
+            events.append(Event(at, "superseded", error or SUPERSEDED.meaning))
         elif status == Status.COMPLETED:
-            took = f"{(at - row['received_at']) / timedelta(seconds=1):.3f} s after acceptance"
+            took = f"{duration((at - row['received_at']) / timedelta(seconds=1))} after acceptance"
             events.append(Event(at, "completed", f"{took}, after {failures} failed attempts" if failures else took))
         elif status == Status.DLQ:
             events.append(Event(at, "dead_letter", error))

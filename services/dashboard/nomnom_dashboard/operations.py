@@ -6,7 +6,7 @@ Routes and OpenAPI document are both generated from it, so they cannot disagree.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from nomnom.envelope import parse_message_id
-from nomnom.grammar import Grammar, RecordError
+from nomnom.grammar import Grammar, Problem, RecordError
+from nomnom.layout import Row, lay_out
 from nomnom.schema import Schema
 from nomnom_dashboard import answers, queries
 from nomnom_dashboard.broker import Broker
@@ -182,16 +183,33 @@ async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQ
     message = await sources.broker.at(sources.broker.streams.dead_stream, int(digits))
     if message is None:
         raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never existed")
+    problems: Sequence[Problem] = ()
+    is_text = True
     try:
-        readable = message.payload.decode()
+        sources.grammar.parse(message.payload.decode())
     except UnicodeDecodeError:
-        return answers.DeadLetterDetail(read_letter(message), text(message.payload), text=False, problems=[])
-    problems: list[answers.FieldProblem] = []
-    try:
-        sources.grammar.parse(readable)
+        is_text = False
     except RecordError as error:
-        problems = [answers.FieldProblem(*each) for each in error.problems]
-    return answers.DeadLetterDetail(read_letter(message), text(message.payload), text=True, problems=problems)
+        problems = error.problems
+    payload = text(message.payload)
+    return answers.DeadLetterDetail(
+        read_letter(message),
+        payload,
+        text=is_text,
+        lines=[payload_line(each) for each in lay_out(payload, sources.schema, problems)],
+        problems=[answers.FieldProblem(*each) for each in problems],
+    )
+
+
+def payload_line(row: Row) -> answers.PayloadLine:
+    """The line with its fields as they stand there: joined by bars they are the line again."""
+    fields = [
+        answers.PayloadField(row.text[each.start : each.end], each.field, each.problem and each.problem.expected)
+        for each in row.cells
+    ]
+    if row.cells[-1].end < len(row.text):
+        fields.append(answers.PayloadField("", None, None))  # after the bar that may end a line
+    return answers.PayloadLine(row.number, fields)
 
 
 def _row_operation(name: str, path: str, summary: str, entity: str | None = None) -> Operation:

@@ -13,7 +13,7 @@ import uvicorn
 from blacksheep import Application, Content, Response, Router
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from nomnom_worker.errors import WorkerError
+from nomnom.http.server import server_config
 
 State = dict[str, Any]
 _GRACE = 1
@@ -25,17 +25,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The socket of the health port; raises WorkerError if it cannot listen."""
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64, reuse_port=False
-        )
-    except OSError as error:
-        problem = f"WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {error.strerror or error}"
-        raise WorkerError(f"{problem}; choose another port, or stop the program that uses it") from error
 
 
 async def serve(
@@ -63,17 +52,7 @@ async def serve(
 
     # With lifespan on, uvicorn would exit the process if the application failed to start.
     await app.start()
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        http="httptools",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    server = _Server(config)
+    server = _Server(server_config(app, grace=_GRACE, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)

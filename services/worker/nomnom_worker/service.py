@@ -8,12 +8,13 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from nomnom.http.server import listen
 from nomnom.schema import load_schema
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_worker.database import Database
 from nomnom_worker.errors import AbandonedError, WorkerError
-from nomnom_worker.health import State, listen, serve
+from nomnom_worker.health import State, serve
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import Link, nak
 from nomnom_worker.metrics import Metrics
@@ -55,9 +56,12 @@ class Worker:
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until :meth:`stop`. Raises WorkerError if the health port is in use or a component fails."""
+        """Run until :meth:`stop`.
+
+        Raises SettingsError if the health port is in use, and WorkerError if a component fails.
+        """
         settings = self._settings
-        with listen(settings.worker_health_host, settings.worker_health_port) as listener:
+        with listen("WORKER_HEALTH_PORT", settings.worker_health_host, settings.worker_health_port) as listener:
             _log.info("worker started", schema=self._schema.name, health=listener.getsockname()[1])
             health = _start("health port", serve(listener, self.alive, self.ready, self._metrics.registry))
             stages = [_start("prepare", self._processor.prepare()), _start("process", self._processor.process())]

@@ -11,6 +11,7 @@ import asyncpg
 
 from nomnom.envelope import Reason
 from nomnom.message_status import CLAIM, SUPERSEDE
+from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
 from nomnom_worker.batches import Batch, writes_of
 from nomnom_worker.deliveries import Delivery, Failure
@@ -21,7 +22,7 @@ T = TypeVar("T")
 Persist = Callable[[Callable[[asyncpg.Connection], Awaitable[T]]], Awaitable[T]]
 """Runs work on the database, waiting through outages; raises RefusedError or AbandonedError."""
 
-SUPERSEDED = "superseded: all its rows had already been written by messages received later"
+_SUPERSEDED = f"{SUPERSEDED.label}: {SUPERSEDED.meaning}"
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class Writer:
             if kept != batch.offered:
                 superseded = _without_effect(batch, {str(row[0]) for row in effective})
                 if superseded:
-                    await connection.execute(SUPERSEDE, superseded, SUPERSEDED)
+                    await connection.execute(SUPERSEDE, superseded, _SUPERSEDED)
         metrics = self._metrics
         metrics.batch_seconds.observe(time.perf_counter() - started)
         metrics.batch_size.observe(size)

@@ -1,4 +1,4 @@
-"""Database: the entities' tables and their rows; the messages by status and by the hour of their receipt."""
+"""Entities with their rows, and messages by status and by the hour they were received."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from nomnom.envelope import Status
+from nomnom.presentation import figures
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.entity_rows import EntityRowsView
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import Line, Style, content
+from nomnom_tui.text.styles import STATUS_MARKS, Line, Style, content
 from nomnom_tui.widgets.column_chart import column_chart
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
@@ -27,20 +28,14 @@ if TYPE_CHECKING:
     from nomnom_control.session.statuses import HourCount, StatusCount
 
 SPANS = (24, 72, 168)
-"""Hours that can be looked at."""
+"""Selectable time spans in hours."""
 _BAR = 14
 _BAD = (Status.FAILED, Status.DLQ)
-_MARKS: dict[Status, tuple[str, Style]] = {
-    Status.PROCESSING: ("◐", Style.ACCENT),
-    Status.COMPLETED: ("●", Style.GOOD),
-    Status.FAILED: ("▲", Style.WARNING),
-    Status.DLQ: ("✕", Style.BAD),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour's messages by their status now."""
+    """The messages received in one hour, by their current status."""
 
     at: datetime
     counts: Mapping[Status, int]
@@ -48,21 +43,21 @@ class Hour:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of messages."""
         return sum(self.counts.values())
 
     @property
     def bad(self) -> int:
-        """Those that failed, for now or for good."""
+        """The number of messages that failed, temporarily or permanently."""
         return sum(self.counts.get(each, 0) for each in _BAD)
 
 
 class DatabaseView(View):
-    """Entities with their rows; ``message_status`` by status and by hour, as a table and a small plot."""
+    """Entities with row counts; ``message_status`` by status and by hour, as a table and a small chart."""
 
     CRUMB = "Database"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "span", "Hours", id="database.hours"),
+        Binding("t", "span", "Time span", id="database.hours"),
     ]
     DEFAULT_CSS = """
     DatabaseView #upper { height: 1fr; max-height: 16; }
@@ -77,35 +72,35 @@ class DatabaseView(View):
         super().__init__()
         self._span = SPANS[0]
         self._hours: list[Hour] = []
-        self._most = 0
+        self._max_count = 0
         self._bar_room = _BAR
         self._entities: LiveTable[EntityReport] = LiveTable(
-            _entity_columns(), key=lambda each: each.entity.name, id="tables", empty="no entity", opens="Rows"
+            _entity_columns(), key=lambda each: each.entity.name, id="tables", empty="no entities", enter_label="Rows"
         )
         self._statuses: LiveTable[StatusCount] = LiveTable(
-            _status_columns(), key=lambda each: each.status, id="counts", empty="no message answered yet"
+            _status_columns(), key=lambda each: each.status, id="counts", empty="no processed messages yet"
         )
         self._table: LiveTable[Hour] = LiveTable(
-            self._hour_columns(), key=lambda each: each.at, id="hours", empty="no message in these hours"
+            self._hour_columns(), key=lambda each: each.at, id="hours", empty="no messages in this period"
         )
 
     def content(self) -> ComposeResult:
-        """Entities and statuses side by side, the hours below."""
+        """Entities and statuses side by side, hours below."""
         with Horizontal(id="upper"):
-            yield Panel("Entities", self._entities, id="entities", awaits="counting rows")
-            yield Panel("Messages by status", self._statuses, id="statuses", awaits="counting")
+            yield Panel("Entities", self._entities, id="entities", loading_text="counting rows")
+            yield Panel("Messages by status", self._statuses, id="statuses", loading_text="counting")
         with Vertical(id="lower"):
-            yield Panel("By hour", Static(id="chart"), self._table, id="by-hour", awaits="counting messages by hour")
+            yield Panel("By hour", Static(id="chart"), self._table, id="by-hour", loading_text="counting messages")
 
     def begin(self) -> None:
-        """What is quick to count often, the hours seldom."""
+        """Load cheap counts often and the expensive ones rarely."""
         self._entities.focus()
         self.subscribe("entities", 5.0, self._load_entities, self._show_entities, self.query_one("#entities", Panel))
         self.subscribe("statuses", 3.0, self._load_statuses, self._statuses.show, self.query_one("#statuses", Panel))
         self.subscribe("hours", 15.0, self._load_hours, self._show_hours, self.query_one("#by-hour", Panel), timeout=15)
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment's database stays."""
+        """Clear the data of the previous environment."""
         self._hours = []
         for table in (self._entities, self._statuses, self._table):
             table.show([])
@@ -124,12 +119,13 @@ class DatabaseView(View):
         self._entities.show(reports)
         total = sum(each.count.rows for each in reports)
         exact = all(each.count.exact for each in reports)
-        told = f"{'' if exact else 'about '}{figures.count(total)} rows  {figures.size(sum(r.bytes for r in reports))}"
-        self.query_one("#entities", Panel).retitle("Entities", (f" {told} ", Style.MUTED))
+        rows = figures.approximate_count(total, exact=exact)
+        summary = f"{rows} rows  {figures.size(sum(each.bytes for each in reports))}"
+        self.query_one("#entities", Panel).retitle("Entities", (f" {summary} ", Style.MUTED))
 
     def _show_hours(self, counts: Sequence[HourCount]) -> None:
         self._hours = by_hours(counts, self._span, figures.present())
-        self._most = max((each.total for each in self._hours), default=0)
+        self._max_count = max((each.total for each in self._hours), default=0)
         self._table.show(self._hours)
         total = sum(each.total for each in self._hours)
         self.query_one("#by-hour", Panel).retitle(
@@ -138,7 +134,7 @@ class DatabaseView(View):
         self._draw()
 
     def on_resize(self) -> None:
-        """The chart takes the room there is."""
+        """Fit the chart to the width."""
         room = _BAR + max(0, self.size.width - 80) // 2
         if room != self._bar_room:
             self._bar_room = room
@@ -155,7 +151,7 @@ class DatabaseView(View):
         lines: list[Line] = [("received", Style.MUTED)]
         lines += column_chart([each.total for each in hours], labels, 5, room, Style.ACCENT)
         bad = sum(each.bad for each in hours)
-        lines.append([("failed or dead letter, on a scale of their own", Style.MUTED)])
+        lines.append([("failed and dead letters (separate scale)", Style.MUTED)])
         if bad:
             lines += column_chart([each.bad for each in hours], labels, 2, room, Style.BAD)
         else:
@@ -163,7 +159,7 @@ class DatabaseView(View):
         self.query_one("#chart", Static).update(content(*lines))
 
     def action_span(self) -> None:
-        """More hours, or fewer again."""
+        """Switch to the next time span."""
         self._span = SPANS[(SPANS.index(self._span) + 1) % len(SPANS)]
         self._feeds["hours"].refresh()
 
@@ -173,42 +169,31 @@ class DatabaseView(View):
 
     def _hour_columns(self) -> list[Column[Hour]]:
         def of(status: Status, style: Style = Style.PLAIN) -> Column[Hour]:
-            def cell(hour: Hour) -> Line:
-                number = hour.counts.get(status, 0)
-                return (figures.count(number), style) if number else (figures.NONE, Style.FAINT)
-
-            return Column(status.value.capitalize() if status is not Status.DLQ else "DLQ", cell, 10, right=True)
+            label = STATUSES[status].label.capitalize()
+            return Column(label, lambda each: _known(each.counts.get(status, 0), style), 11, right=True)
 
         return [
             Column("Hour", lambda each: _hour_label(each.at), 9),
-            Column(
-                "Received", lambda each: figures.count(each.total) if each.total else ("–", Style.FAINT), 9, right=True
-            ),
+            Column("Received", lambda each: _known(each.total), 9, right=True),
             Column("", self._bar, self._bar_room),
             of(Status.COMPLETED),
             of(Status.DLQ, Style.BAD),
             Column("Failed", of(Status.FAILED, Style.WARNING).cell, 7, right=True, rank=1),
             Column("Processing", of(Status.PROCESSING).cell, 10, right=True, rank=2),
-            Column(
-                "Superseded",
-                lambda each: figures.count(each.superseded) if each.superseded else (figures.NONE, Style.FAINT),
-                10,
-                right=True,
-                rank=3,
-            ),
+            Column(SUPERSEDED.label.capitalize(), lambda each: _known(each.superseded), 10, right=True, rank=3),
         ]
 
     def _bar(self, hour: Hour) -> Line:
-        if not hour.total or not self._most:
+        if not hour.total or not self._max_count:
             return ""
         room = self._bar_room
-        filled = max(1, round(hour.total / self._most * room))
-        bad = min(filled, max(1, round(hour.bad / self._most * room))) if hour.bad else 0
+        filled = max(1, round(hour.total / self._max_count * room))
+        bad = min(filled, max(1, round(hour.bad / self._max_count * room))) if hour.bad else 0
         return [("█" * (filled - bad), Style.ACCENT), ("▒" * bad, Style.BAD)]
 
 
 def by_hours(counts: Sequence[HourCount], span: int, now: datetime) -> list[Hour]:
-    """So many hours up to now, newest first; those without messages too."""
+    """Return the last ``span`` hours, newest first, including hours without messages."""
     found: dict[datetime, tuple[dict[Status, int], int]] = {}
     for each in counts:
         by_status, superseded = found.get(each.hour, ({}, 0))
@@ -233,13 +218,17 @@ def _entity_columns() -> list[Column[EntityReport]]:
 
 def _status_columns() -> list[Column[StatusCount]]:
     def name(each: StatusCount) -> Line:
-        mark, style = _MARKS[each.status]
-        return [(f"{mark} ", style if each.messages else Style.MUTED), (each.status.value, Style.PLAIN)]
+        sign, style = STATUS_MARKS[each.status]
+        return [(f"{sign} ", style if each.messages else Style.MUTED), (STATUSES[each.status].label, Style.PLAIN)]
 
     return [
-        Column("Status", name, 12),
+        Column("Status", name, 13),
         Column("Messages", str, 15, right=True),
     ]
+
+
+def _known(number: int, style: Style = Style.PLAIN) -> Line:
+    return (figures.count(number), style) if number else (figures.NONE, Style.FAINT)
 
 
 def _hour_label(at: datetime) -> str:

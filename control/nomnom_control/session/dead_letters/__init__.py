@@ -15,15 +15,12 @@ from nomnom_control.session.audit import Record
 from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.deletion import Deletion
 from nomnom_control.session.dead_letters.editing import (
-    Cell,
     Change,
     Diff,
     Edit,
     EditError,
-    Row,
     Validation,
     diff,
-    lay_out,
     validate,
 )
 from nomnom_control.session.dead_letters.filters import Filter, FilterError, Group, GroupBy, group, parse_moment
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 __all__ = [
-    "Cell",
     "Change",
     "DeadLetter",
     "DeadLetterIndex",
@@ -61,14 +57,12 @@ __all__ = [
     "Replay",
     "ReplayProgress",
     "Result",
-    "Row",
     "Selection",
     "UndoResult",
     "Undone",
     "Validation",
     "diff",
     "forecast",
-    "lay_out",
     "parse_moment",
     "validate",
 ]

@@ -19,7 +19,7 @@ from nomnom.envelope import (
     parse_message_id,
     read_envelope,
 )
-from nomnom.schema import UNKNOWN
+from nomnom.envelope import UNKNOWN_ENTITY as UNKNOWN
 from nomnom_control.session.jetstream.reading import StoredMessage
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from nomnom_control.rendering import Property, age, count, duration, limit, moment, yes
+from nomnom.presentation.figures import Property, ago, count, duration, limit, moment, yes
 from nomnom_control.session.jetstream.streams import Cluster, configuration, host, listed, nanoseconds
 
 
@@ -20,7 +20,7 @@ class Position(msgspec.Struct, frozen=True):
     last_active: datetime | None = None
 
     def __str__(self) -> str:
-        active = f", {age(self.last_active)} ago" if self.last_active else ""
+        active = f", {ago(self.last_active)}" if self.last_active else ""
         return f"consumer sequence {count(self.consumer_seq)}, stream sequence {count(self.stream_seq)}{active}"
 
 
@@ -34,7 +34,7 @@ class Pin(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if not self.pinned_client_id:
             return f"{self.group}: none"
-        return f"{self.group}: {self.pinned_client_id}" + (f", {age(self.pinned_ts)} ago" if self.pinned_ts else "")
+        return f"{self.group}: {self.pinned_client_id}" + (f", {ago(self.pinned_ts)}" if self.pinned_ts else "")
 
 
 class ConsumerReport(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class ConsumerReport(msgspec.Struct, frozen=True):
         lines = [
             Property("Consumer", "Name", self.name),
             Property("Consumer", "Stream", self.stream_name),
-            Property("Consumer", "Created", moment(self.created)),
+            Property("Consumer", "Created", moment(self.created, zone=True)),
             Property("Configuration", "Mode", "pull" if self.pull else "push"),
         ]
         lines += [Property("Configuration", label, value) for label, value in configuration(self.config, _LABELS)]
@@ -121,7 +121,7 @@ class ConsumerReport(msgspec.Struct, frozen=True):
     def _pause(self) -> str:
         if not self.paused:
             return "no"
-        return f"until {moment(self.paused_until)} (another {duration(self.pause_remaining / 1e9)})"
+        return f"until {moment(self.paused_until, zone=True)} (another {duration(self.pause_remaining / 1e9)})"
 
 
 def _each_nanoseconds(value: Any) -> str:

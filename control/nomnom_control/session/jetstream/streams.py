@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from nomnom_control.rendering import Property, age, count, duration, limit, moment, size, size_limit, yes
+from nomnom.presentation.figures import Property, age, count, duration, limit, moment, size, size_limit, when, yes
 
 _NEVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
@@ -116,7 +116,7 @@ class StreamReport(msgspec.Struct, frozen=True):
     def properties(self) -> list[Property]:
         """Everything, a line each."""
         state = self.state
-        lines = [Property("Stream", "Name", self.name), Property("Stream", "Created", moment(self.created))]
+        lines = [Property("Stream", "Name", self.name), Property("Stream", "Created", moment(self.created, zone=True))]
         lines += [
             Property("Configuration", label, value)
             for label, value in configuration({**_LEFT_OUT, **self.config}, _LABELS)
@@ -131,9 +131,15 @@ class StreamReport(msgspec.Struct, frozen=True):
                 ("Messages", count(state.messages)),
                 ("Bytes", size(state.bytes) + (f" ({self.fill:.1%} of the limit)" if self.fill is not None else "")),
                 ("First sequence", count(state.first_seq)),
-                ("First message", f"{moment(state.oldest)} ({age(state.oldest)} ago)" if state.oldest else "-"),
+                (
+                    "First message",
+                    when(state.oldest),
+                ),
                 ("Last sequence", count(state.last_seq)),
-                ("Last message", f"{moment(state.newest)} ({age(state.newest)} ago)" if state.newest else "-"),
+                (
+                    "Last message",
+                    when(state.newest),
+                ),
                 ("Deleted messages", count(state.num_deleted)),
                 ("Lost messages", count(lost)),
                 ("Subjects", count(state.num_subjects)),

@@ -13,6 +13,7 @@ export type EntitySummary = Schemas["EntitySummary"];
 export type Column = Schemas["Column"];
 export type Row = Schemas["Row"];
 export type DeadLetter = Schemas["DeadLetter"];
+export type DeadLetterDetail = Schemas["DeadLetterDetail"];
 export type DeadLetterGroup = Schemas["DeadLetterGroup"];
 export type Health = Schemas["Health"];
 export type Status = MessageDetail["status"];

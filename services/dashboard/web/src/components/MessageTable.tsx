@@ -1,6 +1,7 @@
 import { Link } from "wouter";
 import type { MessageSummary } from "../api/client";
-import { duration, timestamp } from "../format";
+import { duration, heading, timestamp } from "../format";
+import { terms } from "../generated/words";
 import { StatusLabel } from "./StatusLabel";
 
 /** A table of messages that link to their own pages; on narrow screens, rows become cards. */
@@ -11,12 +12,12 @@ export function MessageTable({ messages, caption }: { messages: readonly Message
         <caption className="visually-hidden">{caption}</caption>
         <thead>
           <tr>
-            <th scope="col">Status</th>
-            <th scope="col">Message</th>
-            <th scope="col">Entity</th>
-            <th scope="col">Received</th>
+            <th scope="col">{heading(terms.status)}</th>
+            <th scope="col">{heading(terms.message)}</th>
+            <th scope="col">{heading(terms.entity)}</th>
+            <th scope="col">{heading(terms.received)}</th>
             <th scope="col" className="numeric">
-              Latency
+              {heading(terms.latency)}
             </th>
             <th scope="col">Note</th>
           </tr>

@@ -1,7 +1,8 @@
 import type { ReactNode } from "react";
 import { Link } from "wouter";
 import type { Snapshot } from "../api/client";
-import { bytes, count, duration, none, number, rate, short } from "../format";
+import { bytes, count, duration, heading, none, number, rate, short } from "../format";
+import { statuses, terms } from "../generated/words";
 
 /** The stages of the pipeline, with the rate or the backlog of each. */
 export function Pipeline({ snapshot }: { snapshot: Snapshot | null }) {
@@ -12,14 +13,14 @@ export function Pipeline({ snapshot }: { snapshot: Snapshot | null }) {
   const noWorkers = lag !== null && lag.total > 0 && workers?.connected === 0;
   return (
     <section className="pipeline" aria-label="Pipeline status">
-      <Stage name="API" value={rate(rates?.accepted)} unit="accepted / s">
-        {snapshot === null ? none : snapshot.nats.ok ? "accepting messages" : "not accepting"}
+      <Stage name="API" value={rate(rates?.accepted)} unit={statuses.accepted.label}>
+        {snapshot === null ? none : snapshot.nats.ok ? "accepting messages" : "not accepting messages"}
       </Stage>
       <Connector active={(rates?.accepted ?? 0) > 0} />
       <Stage
         name="Stream"
         value={short(lag?.waiting)}
-        unit="pending"
+        unit={terms.pending}
         severity={lag?.paused || (usage !== null && usage > 0.8) ? "warning" : undefined}
       >
         {lag === null
@@ -38,18 +39,18 @@ export function Pipeline({ snapshot }: { snapshot: Snapshot | null }) {
       <Stage
         name="PostgreSQL"
         value={rate(rates?.completed)}
-        unit="completed / s"
+        unit={statuses.completed.label}
         severity={snapshot !== null && !snapshot.database.ok ? "error" : undefined}
       >
         {snapshot !== null && !snapshot.database.ok ? "unavailable" : `${count(snapshot?.counts?.completed)} in total`}
       </Stage>
       <Link href="/dead-letters" className={`stage stage-dead-letters ${(snapshot?.dead_letters ?? 0) > 0 ? "stage-error" : ""}`}>
-        <span className="stage-name">Dead letters</span>
+        <span className="stage-name">{heading(terms.deadLetters)}</span>
         <span className="stage-value">
           {short(snapshot?.dead_letters)} <small>{snapshot?.dead_letters === 1 ? "message" : "messages"}</small>
         </span>
         <span className="stage-note">
-          {(rates?.dead ?? 0) > 0 ? `${rate(rates?.dead)} / s` : (snapshot?.dead_letters ?? 0) > 0 ? "awaiting review" : "none"}
+          {(rates?.dead ?? 0) > 0 ? rate(rates?.dead) : (snapshot?.dead_letters ?? 0) > 0 ? "awaiting review" : "none"}
         </span>
       </Link>
     </section>

@@ -1,19 +1,12 @@
 import type { Status } from "../api/client";
-
-const LABELS: Record<Status, { icon: string; label: string }> = {
-  accepted: { icon: "○", label: "accepted" },
-  processing: { icon: "◐", label: "processing" },
-  completed: { icon: "●", label: "completed" },
-  failed: { icon: "↻", label: "failed, will retry" },
-  dlq: { icon: "✕", label: "dead letter" },
-};
+import { statuses, superseded as supersededMark } from "../generated/words";
 
 /** A status as icon, text and colour, so that colour is never the only cue. */
 export function StatusLabel({ status, superseded = false }: { status: Status; superseded?: boolean }) {
-  const shown = superseded ? { icon: "◌", label: "superseded" } : LABELS[status];
+  const mark = superseded ? supersededMark : statuses[status];
   return (
-    <span className={`status status-${superseded ? "superseded" : status}`}>
-      <span aria-hidden="true">{shown.icon}</span> {shown.label}
+    <span className={`status status-${superseded ? "superseded" : status}`} title={mark.meaning}>
+      <span aria-hidden="true">{mark.sign}</span> {mark.label}
     </span>
   );
 }

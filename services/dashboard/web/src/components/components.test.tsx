@@ -33,7 +33,7 @@ const snapshot: Snapshot = {
 
 it("warns about pending messages without workers", () => {
   render(<Pipeline snapshot={snapshot} />);
-  expect(screen.getByText("1,200").closest(".stage")?.textContent).toContain("oldest 1 min 35 s");
+  expect(screen.getByText("1,200").closest(".stage")?.textContent).toContain("oldest 1m 35s");
   expect(screen.getByText("no workers for pending messages").closest(".stage-warning")).not.toBeNull();
   expect(screen.getByRole("link").textContent).toContain("3 messages");
 });

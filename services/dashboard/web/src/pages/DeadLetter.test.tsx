@@ -1,25 +1,22 @@
 import { render, screen } from "@testing-library/react";
 import { expect, it } from "vitest";
-import { fields, Payload } from "./DeadLetter";
+import { Payload } from "./DeadLetter";
 
-it("splits a line at unescaped separators", () => {
-  expect(fields("O|1|a\\|b|")).toEqual(["O", "1", "a\\|b", ""]);
-  expect(fields("O")).toEqual(["O"]);
-  expect(fields("")).toEqual([""]);
-  expect(fields("O||x\\\\|y")).toEqual(["O", "", "x\\\\", "y"]);
-});
+function field(text: string, name: string | null = null, expected: string | null = null) {
+  return { text, name, expected };
+}
 
-it("highlights invalid fields by line and position", () => {
+it("highlights invalid fields and shows the payload as it is", () => {
   render(
     <Payload
-      text={"O|1|2|F|12,50\nOLI|1||3"}
-      problems={[
-        { line: 1, position: 4, expected: "a decimal number" },
-        { line: 2, position: 2, expected: "a whole number" },
+      lines={[
+        { number: 1, fields: [field("O", "tag"), field("a\\|b"), field("12,50", "o_totalprice", "a decimal number"), field("")] },
+        { number: 3, fields: [field("OLI", "tag"), field("", "l_linenumber", "a whole number")] },
       ]}
     />,
   );
   const marks = [...document.querySelectorAll("mark")].map((mark) => mark.textContent);
   expect(marks).toEqual(["12,50", "∅"]);
   expect(screen.getByTitle("expected a decimal number").textContent).toBe("12,50");
+  expect(document.querySelector(".payload-line")?.textContent).toBe("O|a\\|b|12,50|");
 });

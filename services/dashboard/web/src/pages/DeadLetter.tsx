@@ -1,7 +1,8 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
-import { body, client } from "../api/client";
-import { bytes, number, timestamp } from "../format";
+import { body, client, type DeadLetterDetail } from "../api/client";
+import { bytes, heading, number, timestamp } from "../format";
+import { terms } from "../generated/words";
 import { ErrorState, LoadingState } from "../components/states";
 import { REASONS } from "./DeadLetters";
 
@@ -31,7 +32,7 @@ export function DeadLetter({ sequence }: { sequence: string }) {
           <p className="error-message">{query.data.letter.error}</p>
           <dl className="properties">
             <div>
-              <dt>Message</dt>
+              <dt>{heading(terms.message)}</dt>
               <dd className="mono">
                 {query.data.letter.message_id === null ? (
                   "none"
@@ -41,24 +42,24 @@ export function DeadLetter({ sequence }: { sequence: string }) {
               </dd>
             </div>
             <div>
-              <dt>Received</dt>
+              <dt>{heading(terms.received)}</dt>
               <dd>{timestamp(query.data.letter.received_at)}</dd>
             </div>
             <div>
-              <dt>Failed</dt>
+              <dt>{heading(terms.failed)}</dt>
               <dd>{timestamp(query.data.letter.failed_at)}</dd>
             </div>
             <div>
-              <dt>Attempts</dt>
+              <dt>{heading(terms.attempts)}</dt>
               <dd>{number(query.data.letter.attempts)}</dd>
             </div>
             <div>
-              <dt>Size</dt>
+              <dt>{heading(terms.size)}</dt>
               <dd>{bytes(query.data.letter.size)}</dd>
             </div>
           </dl>
           <h2>Payload</h2>
-          <Payload text={query.data.payload} problems={query.data.problems} />
+          <Payload lines={query.data.lines} />
           {query.data.problems.length > 0 && (
             <>
               <h2>Problems</h2>
@@ -83,46 +84,24 @@ export function DeadLetter({ sequence }: { sequence: string }) {
   );
 }
 
-interface PayloadProblem {
-  line: number;
-  position: number | null;
-  expected: string;
-}
-
 /** The payload, with invalid fields highlighted. */
-export function Payload({ text, problems }: { text: string; problems: readonly PayloadProblem[] }) {
+export function Payload({ lines }: { lines: DeadLetterDetail["lines"] }) {
   return (
     <pre className="payload">
-      {text.split("\n").map((line, at) => {
-        const ofLine = problems.filter((problem) => problem.line === at + 1);
-        return (
-          <span key={at} className="payload-line">
-            {fields(line).map((field, position) => {
-              const problem = ofLine.find((each) => each.position === position);
-              return (
-                <span key={position}>
-                  {position > 0 && <span className="separator">|</span>}
-                  {problem === undefined ? (
-                    field
-                  ) : (
-                    <mark title={`expected ${problem.expected}`}>{field === "" ? "∅" : field}</mark>
-                  )}
-                </span>
-              );
-            })}
-          </span>
-        );
-      })}
+      {lines.map((line) => (
+        <span key={line.number} className="payload-line">
+          {line.fields.map((field, position) => (
+            <span key={position} title={field.name ?? undefined}>
+              {position > 0 && <span className="separator">|</span>}
+              {field.expected === null ? (
+                field.text
+              ) : (
+                <mark title={`expected ${field.expected}`}>{field.text === "" ? "∅" : field.text}</mark>
+              )}
+            </span>
+          ))}
+        </span>
+      ))}
     </pre>
   );
-}
-
-/** The fields of a line, split at each separator that is not escaped by a backslash. */
-export function fields(line: string): string[] {
-  const found: string[] = [];
-  for (const [, field = "", separator] of line.matchAll(/((?:\\.|[^|\\])*)(\||$)/g)) {
-    found.push(field);
-    if (separator === "") break;
-  }
-  return found;
 }

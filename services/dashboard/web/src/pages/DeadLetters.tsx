@@ -3,17 +3,14 @@ import { type SyntheticEvent, useState } from "react";
 import { Link } from "wouter";
 import { body, client, type DeadLetter, type DeadLetterGroup } from "../api/client";
 import { useLive } from "../api/live";
-import { ago, number, timestamp } from "../format";
+import { ago, heading, number, timestamp } from "../format";
+import { causes, terms } from "../generated/words";
 import { Pager } from "../components/Pager";
 import { EmptyState, ErrorState, LoadingState } from "../components/states";
 import { useQueryParameters } from "../components/useQueryParameters";
 
-export const REASONS: Record<string, { title: string; description: string }> = {
-  record: { title: "Invalid record", description: "The record does not match the schema." },
-  data: { title: "Rejected by PostgreSQL", description: "PostgreSQL cannot store its values." },
-  unanswered: { title: "Not acknowledged", description: "It appears to crash workers (poison message)." },
-  envelope: { title: "Invalid envelope", description: "Its subject or headers are not valid." },
-};
+/** How the reason of a dead letter is explained; nothing is known of a reason that a later version added. */
+export const REASONS: Partial<Record<string, { title: string; description: string }>> = causes;
 
 /** Dead letters, grouped by reason and listed. */
 export function DeadLetters() {
@@ -142,13 +139,13 @@ function DeadLetterTable({ deadLetters }: { deadLetters: readonly DeadLetter[] }
             <th scope="col" className="numeric">
               Sequence
             </th>
-            <th scope="col">Reason</th>
-            <th scope="col">Entity</th>
-            <th scope="col">Failed</th>
+            <th scope="col">{heading(terms.reason)}</th>
+            <th scope="col">{heading(terms.entity)}</th>
+            <th scope="col">{heading(terms.failed)}</th>
             <th scope="col" className="numeric">
-              Attempts
+              {heading(terms.attempts)}
             </th>
-            <th scope="col">Error</th>
+            <th scope="col">{heading(terms.error)}</th>
           </tr>
         </thead>
         <tbody>

@@ -1,6 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { ApiError, authorization, type Health as HealthReport, problemDetail } from "../api/client";
 import { duration } from "../format";
+import { healths } from "../generated/words";
 import { ErrorState, LoadingState } from "../components/states";
 
 const LABELS = { ok: "Healthy", degraded: "Degraded", down: "Unavailable" } as const;
@@ -20,7 +21,7 @@ export function Health() {
         {query.data.dependencies.map((each) => (
           <li key={each.name} className={each.ok ? "" : "dependency-unhealthy"}>
             <span className="dependency-icon">
-              <span aria-hidden="true">{each.ok ? "●" : "✕"}</span>
+              <span aria-hidden="true">{(each.ok ? healths.healthy : healths.failed).sign}</span>
               <span className="visually-hidden">{each.ok ? "healthy" : "unhealthy"}</span>
             </span>
             <b>{each.name}</b>

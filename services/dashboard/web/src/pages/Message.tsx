@@ -2,16 +2,17 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Link } from "wouter";
 import { body, client, type MessageDetail } from "../api/client";
-import { duration, none, timestamp } from "../format";
+import { duration, heading, none, timestamp } from "../format";
+import { statuses, superseded, terms } from "../generated/words";
 import { ErrorState, LoadingState } from "../components/states";
 import { StatusLabel } from "../components/StatusLabel";
 
 const EVENT_ICONS: Record<MessageDetail["timeline"][number]["event"], string> = {
-  accepted: "○",
-  attempt_failed: "↻",
-  completed: "●",
-  superseded: "◌",
-  dead_letter: "✕",
+  accepted: statuses.accepted.sign,
+  attempt_failed: statuses.failed.sign,
+  completed: statuses.completed.sign,
+  superseded: superseded.sign,
+  dead_letter: statuses.dlq.sign,
   operator: "✎",
 };
 const EVENT_LABELS: Record<MessageDetail["timeline"][number]["event"], string> = {
@@ -54,12 +55,12 @@ function Detail({ message }: { message: MessageDetail }) {
         <StatusLabel status={message.status} superseded={message.superseded} />
       </header>
       <dl className="properties">
-        <Property name="Entity">{message.entity}</Property>
-        <Property name="Received">{timestamp(message.received_at)}</Property>
-        <Property name="Processed">{timestamp(message.processed_at)}</Property>
-        <Property name="Latency">{duration(message.seconds)}</Property>
-        <Property name="Failed attempts">{message.attempts}</Property>
-        <Property name="Replays">{message.replays}</Property>
+        <Property name={heading(terms.entity)}>{message.entity}</Property>
+        <Property name={heading(terms.received)}>{timestamp(message.received_at)}</Property>
+        <Property name={heading(terms.processed)}>{timestamp(message.processed_at)}</Property>
+        <Property name={heading(terms.latency)}>{duration(message.seconds)}</Property>
+        <Property name={heading(terms.failedAttempts)}>{message.attempts}</Property>
+        <Property name={heading(terms.replays)}>{message.replays}</Property>
       </dl>
       {message.notes.map((note) => (
         <p key={note} className="banner banner-unavailable">
@@ -82,7 +83,7 @@ function Detail({ message }: { message: MessageDetail }) {
         {(message.status === "accepted" || message.status === "processing") && (
           <li className="event-pending">
             <span className="event-icon" aria-hidden="true">
-              ◐
+              {statuses.processing.sign}
             </span>
             <div>
               <b>{message.status === "accepted" ? "Waiting for a worker" : "Being processed"}</b>

@@ -5,6 +5,7 @@ import { body, client, type Point, type Snapshot } from "../api/client";
 import { useLive } from "../api/live";
 import { type Line, TimeChart } from "../charts/TimeChart";
 import { count, duration, none, number, rate, short } from "../format";
+import { statuses } from "../generated/words";
 import { MessageTable } from "../components/MessageTable";
 import { Pipeline } from "../components/Pipeline";
 import { EmptyState, LoadingState } from "../components/states";
@@ -134,15 +135,11 @@ export function withLivePoints(history: readonly Point[], live: readonly Point[]
   return [...history, ...after].filter((point) => point.at > newest - 300);
 }
 
+const STATUSES = Object.keys(statuses) as (keyof typeof statuses)[];
+
 function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
   const counts = snapshot?.counts ?? null;
-  const parts = [
-    { name: "accepted", label: "accepted", value: counts?.accepted ?? null },
-    { name: "processing", label: "processing", value: counts?.processing ?? null },
-    { name: "completed", label: "completed", value: counts?.completed ?? null },
-    { name: "failed", label: "failed, will retry", value: counts?.failed ?? null },
-    { name: "dlq", label: "dead letters", value: counts?.dlq ?? null },
-  ];
+  const parts = STATUSES.map((name) => ({ name, mark: statuses[name], value: counts?.[name] ?? null }));
   const total = parts.reduce((sum, part) => sum + (part.value?.value ?? 0), 0);
   return (
     <section className="panel">
@@ -160,8 +157,8 @@ function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
       <dl className="breakdown">
         {parts.map((part) => (
           <div key={part.name}>
-            <dt>
-              <span className={`legend-swatch status-bar-${part.name}`} aria-hidden="true" /> {part.label}
+            <dt title={part.mark.meaning}>
+              <span className={`legend-swatch status-bar-${part.name}`} aria-hidden="true" /> {part.mark.label}
             </dt>
             <dd>
               {count(part.value)} <small>{share(part.value?.value, total)}</small>

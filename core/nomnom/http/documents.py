@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from blacksheep import Content, Request, Response
 from openapi_ui_bundles import swagger_ui
 
-from nomnom.schema import Schema
-from nomnom_api.errors import NotFoundError
-from nomnom_api.openapi import document
-from nomnom_api.settings import ApiSettings
-
-_PAGE = b"""<!doctype html>
+_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nomnom ingest API</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="docs/swagger-ui.css">
 </head>
@@ -31,14 +27,29 @@ _PAGE = b"""<!doctype html>
 """
 _START = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
 _HTML, _CSS, _SCRIPT = b"text/html; charset=utf-8", b"text/css; charset=utf-8", b"text/javascript; charset=utf-8"
-_POLICY = b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+_PAGE_HEADERS = (
+    (b"cache-control", b"no-cache"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+        b"frame-ancestors 'none'; base-uri 'self'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+def page_response(body: bytes) -> Response:
+    """An HTML page that may load from its own server only."""
+    return Response(200, list(_PAGE_HEADERS), Content(_HTML, body))
 
 
 class Documents:
-    """Serves the OpenAPI document and its page."""
+    """Serves ``/openapi.json``, ``/docs`` and ``/docs/{name}``."""
 
-    def __init__(self, settings: ApiSettings, schema: Schema) -> None:
-        self._document = msgspec.json.encode(document(settings, schema))
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = msgspec.json.encode(document)
+        self._page = _PAGE.format(title=document["info"]["title"]).encode()
         folder = Path(swagger_ui.static_path)
         self._assets = {
             "swagger-ui.css": (_CSS, (folder / "swagger-ui.css").read_bytes()),
@@ -47,16 +58,16 @@ class Documents:
         }
 
     async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json."""
+        """The document."""
         return Response(200, None, Content(b"application/json", self._document))
 
     async def page(self, _: Request) -> Response:
-        """GET /docs."""
-        return Response(200, [(b"content-security-policy", _POLICY)], Content(_HTML, _PAGE))
+        """The page."""
+        return page_response(self._page)
 
-    async def asset(self, request: Request) -> Response:
-        """GET /docs/{name}: scripts and styles of the page."""
+    def asset(self, request: Request) -> Response | None:
+        """A file of the page, by the route's ``name``; None if there is none of that name."""
         found = self._assets.get((request.route_values or {}).get("name") or "")
         if found is None:
-            raise NotFoundError("no such file; see /docs")
+            return None
         return Response(200, [(b"cache-control", b"public, max-age=86400")], Content(*found))
