@@ -169,7 +169,9 @@ def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
         raise InstanceError(f"unknown server {unknown[0]!r}; available: {', '.join(PORTS)}")
     for name, port in given.items():
         if not is_free(port) or list(given.values()).count(port) > 1:
-            raise InstanceError(f"port {port} for {name} is taken: choose another, or end what uses it")
+            raise InstanceError(
+                f"port {port} for {name} is already in use; choose another one, or stop the program that uses it"
+            )
     chosen = dict(given)
     for name, default in PORTS.items():
         if name in given:
