@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nomnom.envelope import Status
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
 from nomnom_control.environments import (
     Component,
     Endpoints,
@@ -22,8 +23,6 @@ from nomnom_control.environments import (
     Step,
 )
 from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
 from nomnom_control.session.overview import Overview
 from nomnom_control.session.statuses import StatusCount
 from nomnom_tui.app.session import Session

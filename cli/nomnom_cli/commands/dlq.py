@@ -12,7 +12,8 @@ from nomnom_cli.options import Flag, Json, Where, open_pipeline
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Filter, Validation
+    from nomnom.inspection.dead_letters import DeadLetter, Filter
+    from nomnom_control.session.dead_letters import Validation
 
 _WHICH = Group("Which letters", sort_key=50)
 _MANY = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
@@ -34,7 +35,7 @@ class Matching:
 
     def filter(self, words: str = "") -> Filter:
         """The filter of these options and of ``words`` (``entity:orders since:2h``); raises FilterError."""
-        from nomnom_control.session.dead_letters import Filter, parse_moment
+        from nomnom.inspection.dead_letters import Filter, parse_moment
 
         given = Filter.parse(words)
         return Filter(
@@ -111,8 +112,8 @@ async def groups(
     by
         error (those that differ only in values are one), reason or entity.
     """
+    from nomnom.inspection.dead_letters import GroupBy
     from nomnom_cli.output import Column, ago, as_json, say, show_table
-    from nomnom_control.session.dead_letters import GroupBy
 
     known = [each.value for each in GroupBy]
     if by not in known:
@@ -248,9 +249,9 @@ async def audit(
         How many.
     """
     from nomnom.envelope import parse_message_id
+    from nomnom.inspection.dead_letters import parse_moment
     from nomnom_cli.output import Column, ago, as_json, say, show_table
     from nomnom_control.session.audit import Action
-    from nomnom_control.session.dead_letters import parse_moment
 
     known = [each.value for each in Action]
     if action is not None and action not in known:

@@ -13,7 +13,7 @@ from nomnom_cli.options import Flag, Json, Where, Yes, open_pipeline
 from nomnom_cli.prompts import UsageError, confirm
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import ConsumerReport, StoredMessage
+    from nomnom.inspection.jetstream import ConsumerReport, StoredMessage
     from nomnom_control.session.pipeline import Pipeline
 
 _Stream: TypeAlias = Annotated[str | None, Parameter(help="The stream; that of the messages by default.")]
@@ -26,21 +26,24 @@ _SHOWN_PAYLOAD = 200
 
 async def list_streams(*, json: Json = False, where: Where | None = None) -> None:
     """All streams: how much they hold."""
+    from nomnom_control.session.jetstream.streams import stream_row
+
     async with open_pipeline(where) as pipeline:
         found = await pipeline.jetstream.streams()
-    _show_reports([each.row() for each in found], found, json=json, nothing="no streams: nomnom setup makes them")
+    _show_reports([stream_row(each) for each in found], found, json=json, nothing="no streams: nomnom setup makes them")
 
 
 async def stream_info(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
     """All about a stream: its configuration and its state."""
     from nomnom_cli.output import as_json, print_properties
+    from nomnom_control.session.jetstream.streams import stream_properties
 
     async with open_pipeline(where) as pipeline:
         found = await pipeline.jetstream.stream(stream or pipeline.streams.stream)
     if json:
         as_json(found)
     else:
-        print_properties(found.properties())
+        print_properties(stream_properties(found))
 
 
 async def stream_messages(
@@ -143,10 +146,12 @@ async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, where: 
 
 async def list_consumers(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
     """A stream's consumers: what they have taken and what waits."""
+    from nomnom_control.session.jetstream.consumers import consumer_row
+
     async with open_pipeline(where) as pipeline:
         name = stream or pipeline.streams.stream
         found = await pipeline.jetstream.consumers(name)
-    _show_reports([each.row() for each in found], found, json=json, nothing=f"{name} has no consumers")
+    _show_reports([consumer_row(each) for each in found], found, json=json, nothing=f"{name} has no consumers")
 
 
 async def consumer_info(
@@ -154,13 +159,14 @@ async def consumer_info(
 ) -> None:
     """All about a consumer: its configuration and its state."""
     from nomnom_cli.output import print_properties
+    from nomnom_control.session.jetstream.consumers import consumer_properties
 
     async with open_pipeline(where) as pipeline:
         found = await pipeline.jetstream.consumer(*_named(pipeline, stream, consumer))
     if json:
         _consumer_as_json(found)
     else:
-        print_properties(found.properties())
+        print_properties(consumer_properties(found))
 
 
 async def pause(

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nomnom.envelope import Status
-from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport
 from nomnom_control.session.statuses import StatusCount
 
 if TYPE_CHECKING:
@@ -100,14 +99,14 @@ async def look(pipeline: Pipeline) -> Overview:
             stream = await jetstream.stream(streams.stream)
             dead = await jetstream.stream(streams.dead_stream)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
-        except ControlError as error:
+        except NomnomError as error:
             nats_problem = str(error)
 
     async def ask_database() -> None:
         nonlocal counts, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
-        except ControlError as error:
+        except NomnomError as error:
             database_problem = str(error)
 
     await asyncio.gather(ask_nats(), ask_database())

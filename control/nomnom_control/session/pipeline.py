@@ -2,7 +2,7 @@
 
 Everything that inspects or repairs hangs here: ``pipeline.dead_letters``, ``.jetstream``, ``.messages``,
 ``.statuses``, ``.entities``, ``.audit``, ``.overview()``. Nothing is opened before it is used, and what is away is an
-error of the call that needed it (:class:`nomnom_control.session.connections.Unavailable`), never of the session.
+error of the call that needed it (:class:`nomnom.connections.errors.Unavailable`), never of the session.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 import platformdirs
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.grammar import Grammar
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, Database, NatsConnection
+from nomnom_control.session.connections import TIMEOUT, Api, Database
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
@@ -53,7 +54,7 @@ class Pipeline:
         self.streams = streams or StreamSettings()
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
-        self.nats = NatsConnection(endpoints.nats, timeout)
+        self.nats = NatsConnection(endpoints.nats, "nomnom-control", timeout=timeout)
         self.database = Database(endpoints.database, timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.session import Session
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import Edit, Filter, Group, Selection
+    from nomnom.inspection.dead_letters import Filter, Group
+    from nomnom_control.session.dead_letters import Edit, Selection
 
 _NAMED = 8
 _SHOWN = 20
@@ -201,13 +203,13 @@ def filter_problem(words: str) -> str | None:
     """What is wrong with a filter, or None."""
     try:
         parse_filter(words)
-    except ControlError as error:
+    except NomnomError as error:
         return str(error)
     return None
 
 
 def parse_filter(words: str) -> Filter:
     """The filter of these words; raises FilterError."""
-    from nomnom_control.session.dead_letters import Filter
+    from nomnom.inspection.dead_letters import Filter
 
     return Filter.parse(words)

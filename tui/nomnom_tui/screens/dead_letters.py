@@ -32,7 +32,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Edit, Filter, Page
+    from nomnom.inspection.dead_letters import DeadLetter, Filter
+    from nomnom_control.session.dead_letters import Edit, Page
 
 _WITHIN = 0.4
 """Seconds of reading letters that are not known yet, for each refresh: the rest waits for the next."""

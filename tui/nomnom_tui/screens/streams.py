@@ -21,7 +21,7 @@ from nomnom_tui.widgets.properties import PropertyTable
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import StoredMessage, StreamReport
+    from nomnom.inspection.jetstream import StoredMessage, StreamReport
 
 _FULL = 0.9
 """Share of a stream's limit from which it is marked."""
@@ -133,9 +133,11 @@ class StreamsView(View):
             self._feeds["newest"].refresh()
 
     def _tell(self) -> None:
+        from nomnom_control.session.jetstream.streams import stream_properties
+
         row = self._table.current
         whole = self._whole if row is not None and self._whole is not None and self._whole.name == row.name else row
-        self._properties.tell([] if whole is None else whole.properties())
+        self._properties.tell([] if whole is None else stream_properties(whole))
         name = "" if row is None else row.name
         self.query_one("#facts", Panel).retitle(name or "About it")
         self.query_one("#newest", Panel).retitle("Newest messages", *([f"of {name}"] if name else []))
@@ -218,4 +220,6 @@ def _level(report: StreamReport) -> Line:
 
 
 def _replicas(report: StreamReport) -> Line:
-    return report.row()["Replicas"] or figures.count(int(report.config.get("num_replicas", 1)))
+    from nomnom_control.session.jetstream.streams import replicas
+
+    return replicas(report.cluster) or figures.count(int(report.config.get("num_replicas", 1)))

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import Unavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -36,7 +36,7 @@ _MESSAGE = 4 * 1024 * 1024
 _OWNER = "nomnom"
 
 
-class ClusterUnavailable(Unavailable):
+class ClusterUnavailable(Unavailable, ControlError):  # noqa: N818
     """The API server does not answer, or the kubeconfig does not say where it is."""
 
     part = "cluster"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.schema import Schema, parse_schema
 from nomnom_control.environments import (
     WORKER,
@@ -32,7 +33,6 @@ from nomnom_control.environments.cluster.logs import follow_pods
 from nomnom_control.environments.cluster.reasons import pod_instance, pod_ready
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
 
 RELEASE = "release"
 """Stands for the whole release where a component is named: its history and rollback are helm's."""
@@ -177,7 +177,7 @@ class KubeEnvironment(Environment):
 
     async def _connection(self) -> NatsConnection:
         if self._nats is None:
-            self._nats = NatsConnection((await self.endpoints()).nats)
+            self._nats = NatsConnection((await self.endpoints()).nats, "nomnom-control")
         return self._nats
 
     async def set_scaling_rule(self, rule: ScalingRule) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Any
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
+from nomnom.streams import StreamSettings
 from nomnom_control.environments import WORKER, Scaling, ScalingRule
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
 
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 """KEDA's annotation: hold so many, and decide nothing."""
@@ -58,9 +59,12 @@ def rule_of(scaled: Object) -> ScalingRule:
 
 
 async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
-    """The scaling now; raises ControlError. The lag is None while NATS does not tell it."""
+    """The scaling now; raises ControlError. The lag is None while it is unknown."""
+    streams = StreamSettings()
     deployment, scaled, lag = await asyncio.gather(
-        release.deployment(WORKER), find_scaled_object(release), read_lag(nats)
+        release.deployment(WORKER),
+        find_scaled_object(release),
+        JetStream(nats).lag(streams.stream, streams.consumer),
     )
     status = deployment.get("status", {})
     desired = int(deployment["spec"].get("replicas", 1))
@@ -76,16 +80,6 @@ async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
         decided_at=at,
         decision=decision,
     )
-
-
-async def read_lag(nats: NatsConnection) -> int | None:
-    """Messages that wait or are not acknowledged yet: what KEDA's nats-jetstream scaler takes as the lag."""
-    try:
-        answer = await nats.request("$JS.API.CONSUMER.INFO.MESSAGES.workers")
-    except ControlError:
-        return None
-    told = json.loads(answer.data)
-    return None if "error" in told else int(told["num_pending"]) + int(told["num_ack_pending"])
 
 
 def paused_at(scaled: Object) -> str | None:

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
+from nomnom.streams import StreamSettings
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER, ScalingRule, ScalingSample
 from nomnom_control.environments.local.autoscaler import Autoscaler
@@ -37,12 +37,12 @@ class WorkerScaling:
         self.lag: int | None = None
         self.changing = asyncio.Lock()
         """Held while workers are started or ended."""
-        self._services, self._nats_url = services, nats_url
+        self._services = services
+        self._nats = NatsConnection(nats_url, "nomnom-autoscaler", timeout=_TIMEOUT)
         self._autoscaler = Autoscaler(rule)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
         self._decision = "not decided yet"
         self._decided_at: datetime | None = None
-        self._client: Client | None = None
         self._look = asyncio.Event()
 
     @property
@@ -80,10 +80,11 @@ class WorkerScaling:
 
     async def run(self) -> None:
         """Decide and act, once every polling interval and at once when something was set, until cancelled."""
+        streams = StreamSettings()
         try:
             while True:
                 self._look.clear()
-                self.lag = await self._read_lag()
+                self.lag = await JetStream(self._nats).lag(streams.stream, streams.consumer)
                 self._decide()
                 try:
                     await self._apply()
@@ -96,8 +97,7 @@ class WorkerScaling:
                     async with asyncio.timeout(self.rule.polling):
                         await self._look.wait()
         finally:
-            if self._client is not None:
-                await self._client.close()
+            await self._nats.close()
 
     def _decide(self) -> None:
         if self.held is None:
@@ -123,19 +123,6 @@ class WorkerScaling:
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
 
-    async def _read_lag(self) -> int | None:
-        """As KEDA's nats-jetstream scaler counts it; None where NATS does not tell."""
-        try:
-            async with asyncio.timeout(2 * _TIMEOUT):
-                if self._client is None or self._client.is_closed:
-                    self._client = await nats.connect(
-                        self._nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                    )
-                info = await self._client.jetstream(timeout=_TIMEOUT).consumer_info("MESSAGES", "workers")
-        except (OSError, NatsError, TimeoutError):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
-
 
 def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
     """The rule with other fields; raises ControlError where it makes no sense."""
@@ -149,7 +136,3 @@ def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
     if changed.threshold < 1 or changed.cooldown < 0 or changed.polling < 0.1:
         raise ControlError("expected a threshold of at least 1, a cooldown from 0 s, polling from 0.1 s")
     return changed
-
-
-async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""

@@ -21,11 +21,13 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp
 from nomnom.envelope import new_message_id
+from nomnom.errors import NomnomError
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
 from nomnom_control.session.audit.spool import Spool
-from nomnom_control.session.connections import Database, DatabaseRefused, DatabaseUnavailable, NotSetUp
+from nomnom_control.session.connections import Database
 
 __all__ = ["Action", "Audit", "AuditWaits", "Entry", "Ledger", "Record"]
 
@@ -195,7 +197,7 @@ class Ledger:
         entries = list(self._waiting.values())
         try:
             await self._insert(entries)
-        except ControlError as error:
+        except NomnomError as error:
             await self._write([_Line(each, confirmed=True) for each in entries])
             raise AuditWaits(
                 f"{len(entries):,} audit entries of what was done wait in {self.spool.path} and are entered by the "

@@ -18,9 +18,9 @@ import asyncpg
 
 from nomnom.envelope import Reason, Status
 from nomnom.grammar import Problem, Record
+from nomnom.inspection.dead_letters import DeadLetter
 from nomnom.schema import Entity
 from nomnom.tables import Table
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
 from nomnom_control.session.dead_letters.editing import Edit, EditError, Validation, validate
 from nomnom_control.session.entities import newer_statement
 from nomnom_control.session.statuses import Answer

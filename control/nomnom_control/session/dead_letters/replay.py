@@ -17,15 +17,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom.errors import NomnomError
+from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
+from nomnom.inspection.jetstream.requests import StreamFull
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditWaits, Entry, Ledger
-from nomnom_control.session.connections import NatsUnavailable, NotSetUp
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
-from nomnom_control.session.jetstream.requests import StreamFull, delete_message
+from nomnom_control.session.jetstream.changes import delete_message
 from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ class Replay:
         loop = asyncio.get_running_loop()
         size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
         async with self.pipeline.audit.ledger() as ledger:
-            await self.pipeline.nats.client()
+            await self.pipeline.nats.connect()
             self._started = due = loop.time()
             try:
                 for start in range(0, self.total, size):
@@ -177,14 +179,14 @@ class Replay:
         await ledger.prepare([Entry(Action.REPLAY, result, detail=detail, run=self.run)], confirmed=True)
         await ledger.enter()
 
-    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> ControlError | None:
+    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> NomnomError | None:
         """Replay these; what ends the run is returned, after all that was begun is brought to its end."""
         stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
         messages = await read_many(nats, stream, sequences)
         cases = [_Case(each, messages.get(each)) for each in sequences]
         answers = await self._answers(cases)
         published = await all_of(self._publish(each, answers) for each in cases)
-        problem = self._settle(cases, published)
+        problem = self._conclude_failed(cases, published)
         entries = [each.entry for each in cases if each.entry is not None]
         await ledger.prepare(entries)
         audited = [each for each in cases if each.entry is not None]
@@ -192,7 +194,7 @@ class Replay:
         corrections: list[Entry] = []
         for case, was_there in zip(audited, deleted, strict=True):
             corrections += _correct(case, was_there)
-            if isinstance(was_there, ControlError):
+            if isinstance(was_there, NomnomError):
                 problem = problem or was_there
         try:
             await ledger.enter(corrections)
@@ -210,13 +212,13 @@ class Replay:
         self._counts.update(each.result for each in results)
         self.failures += [each for each in results if each.result is Result.FAILED]
 
-    def _settle(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> ControlError | None:
+    def _conclude_failed(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> NomnomError | None:
         """Turn errors of publishing into results; returns the one that has to end the run."""
-        problem: ControlError | None = None
+        problem: NomnomError | None = None
         for case, outcome in zip(cases, published, strict=True):
             if outcome is None:
                 continue
-            if not isinstance(outcome, ControlError):
+            if not isinstance(outcome, NomnomError):
                 raise outcome
             case.result = self._failed(case, str(outcome))
             if isinstance(outcome, StreamFull | NatsUnavailable | NotSetUp):
@@ -246,7 +248,7 @@ class Replay:
         edited = case.payload != message.payload
         answer = answers.get(dead_letter.message_id)
         if answer is not None and (answer.status is Status.COMPLETED or answer.replays > dead_letter.replays):
-            said = f"life {answer.replays} of this message is {answer.status}"
+            said = f"replay generation {answer.replays} of this message is {answer.status}"
             if edited:
                 case.result = self._failed(case, f"{said}: an edited payload would not be applied")
                 return

@@ -19,13 +19,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
-from nomnom_control.session.jetstream.consumers import ConsumerReport
+from nomnom_control.session.jetstream.changes import delete_message
 from nomnom_control.session.jetstream.pausing import held
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_last_each, read_many
-from nomnom_control.session.jetstream.requests import delete_message
 from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class _Case:
         return f"{self.message_id}.{self.replays}.dead.undo.{self.record.event}"
 
     def answered(self, answers: dict[str, Answer]) -> Answer | None:
-        """A worker's answer to the replay, not to a life before it."""
+        """What a worker recorded of this replay, not of an earlier generation."""
         answer = answers.get(self.message_id)
         return answer if answer is not None and answer.replays > self.replays else None
 
@@ -135,7 +136,7 @@ class Undo:
                 await self._missing(case, answers)
         self._sort_out(cases, await self._consumer())
         if any(each.result is None for each in cases):
-            async with held(self.pipeline.nats, streams.stream, streams.consumer, HOLD):
+            async with held(self.pipeline.jetstream, streams.stream, streams.consumer, HOLD):
                 self._sort_out(cases, await self._consumer())
                 ready = [each for each in cases if each.result is None]
                 await self._prepare(cases, ledger)
@@ -187,7 +188,7 @@ class Undo:
             if dead_letter is not None and dead_letter.headers.get(MSG_ID, "").startswith(case.identity):
                 case.dead_letter = dead_letter.sequence  # an undo put it back, and broke before it took the message out
         for case, outcome in zip(cases, await all_of(self._swap(each) for each in cases), strict=True):
-            if isinstance(outcome, ControlError):
+            if isinstance(outcome, NomnomError):
                 kept = (
                     "the letter is back; its message may be in the stream too"
                     if case.dead_letter
