@@ -1,7 +1,7 @@
-"""Puts the dashboard's built page, the chart and kind's files into the wheel; beside a work tree (an editable install)
-the page is built in place, and the others are used where they are.
+"""Build hook: adds the dashboard's web UI, the Helm chart and the kind configuration to the wheel.
 
-NOMNOM_PAGE=skip leaves the page out: who installs the api or a worker alone has no use for it.
+An editable install builds the web UI in place and uses the other files from the work tree. NOMNOM_PAGE=skip omits the
+web UI, which is not needed if only a service is installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FILES = {"helm/nomnom": "nomnom_control/files/chart", "kind": "nomnom_control/f
 
 
 class FilesHook(BuildHookInterface):
-    """Builds the page, and says so where that is impossible: everything else works without."""
+    """Builds the web UI. If that is impossible, it prints a warning: everything else works without it."""
 
     def dependencies(self) -> list[str]:
         if self._skipped():
@@ -35,7 +35,7 @@ class FilesHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         if version != "editable":
-            # An image's build has neither: it holds a service alone.
+            # The build of an image has neither, because it contains only a service.
             build_data["force_include"].update({each: to for each, to in _FILES.items() if (_HERE / each).exists()})
         if not self._skipped():
             self._include_page(version, build_data)
@@ -45,7 +45,7 @@ class FilesHook(BuildHookInterface):
         try:
             built = page.build()
         except page.PageError as error:
-            self.app.display_warning(f"the dashboard is installed without its page: {error}")
+            self.app.display_warning(f"the dashboard is installed without its web UI: {error}")
             return
         if version != "editable":
             build_data["force_include"][str(built)] = "nomnom_dashboard/page"

@@ -1,4 +1,4 @@
-# The image of the dashboard's page, served by nginx on port 5173.
+# Image of the dashboard's frontend, served by nginx on port 5173.
 #   docker build -f images/page.Dockerfile -t nomnom-dashboard-frontend .
 ARG NODE_IMAGE=node:22-slim
 ARG NGINX_IMAGE=nginxinc/nginx-unprivileged:1.29-alpine
@@ -11,11 +11,11 @@ COPY services/dashboard/web ./
 RUN npm run build
 
 FROM ${NGINX_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
-LABEL org.opencontainers.image.title="nomnom dashboard page" \
-      org.opencontainers.image.description="The page that shows a nomnom pipeline" \
+LABEL org.opencontainers.image.title="nomnom dashboard frontend" \
+      org.opencontainers.image.description="Frontend of the nomnom dashboard" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
@@ -24,5 +24,5 @@ COPY images/nginx.conf /etc/nginx/nginx.conf
 COPY --from=build /build/dist /usr/share/nginx/html
 USER 101:101
 EXPOSE 5173
-# nginx itself: the base image's entry point is a shell script that writes to /etc.
+# Runs nginx directly: the base image's entry point is a shell script that writes to /etc.
 ENTRYPOINT ["nginx", "-e", "/dev/stderr", "-g", "daemon off;"]

@@ -18,7 +18,7 @@ __all__ = ["Exit", "main"]
 def main(arguments: list[str] | None = None) -> None:
     """Run one command line and exit: an error is one line on standard error, never a traceback."""
     if not sys.warnoptions:
-        # They are for who writes programs; python -W shows them.
+        # Warnings are for developers; python -W shows them.
         warnings.simplefilter("ignore")
     from cyclopts import CycloptsError
 
@@ -34,10 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     except NomnomError as error:
         _end(_code(error), str(error))
     except BrokenPipeError:
-        # Who read the output has left; Python would complain once more while it ends.
+        # stdout was closed (e.g. by `head`); Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(Exit.OK) from None
-    except Exception as error:  # noqa: BLE001 (the last edge: a person sees a line, and where the rest is)
+    except Exception as error:  # noqa: BLE001 (last resort: one line on screen, the traceback in a file)
         _end(Exit.FAILED, f"unexpected {type(error).__name__}: {error}; details in {_keep_traceback()}")
     else:
         raise SystemExit(code if isinstance(code, Exit) else Exit.OK)
@@ -47,9 +47,10 @@ def _code(error: NomnomError) -> Exit:
     from nomnom.connections.errors import Unavailable
     from nomnom.inspection.dead_letters import FilterError
     from nomnom_cli.prompts import Declined, UsageError
+    from nomnom_control.environments.catalog import EnvironmentNotFound
     from nomnom_control.environments.local.channel import NotRunning
 
-    if isinstance(error, (UsageError, FilterError)):
+    if isinstance(error, (UsageError, EnvironmentNotFound, FilterError)):
         return Exit.USAGE
     if isinstance(error, Declined):
         return Exit.REFUSED

@@ -1,4 +1,4 @@
-"""A person's own editor on a text."""
+"""Editing text in the user's editor."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nomnom_control.errors import ControlError
 
 
 class EditorError(ControlError):
-    """An editor that cannot be run, or ended with an error."""
+    """The editor cannot be run, or it failed."""
 
 
 async def edit_text(content: bytes, name: str) -> bytes:
-    """Open $VISUAL or $EDITOR (vi) on ``content`` and return what was saved; raises EditorError.
+    """Open ``content`` in $VISUAL or $EDITOR (default: vi) and return what was saved; raises EditorError.
 
-    An end of the last line that the editor added is taken off again.
+    A final newline that the editor added is removed.
     """
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     with tempfile.TemporaryDirectory(prefix="nomnom-") as folder:
@@ -28,8 +28,8 @@ async def edit_text(content: bytes, name: str) -> bytes:
             process = await asyncio.create_subprocess_exec(*command, str(path))
             code = await process.wait()
         except OSError as error:
-            raise EditorError(f"{command[0]} cannot be run ({error.strerror}): set EDITOR") from error
+            raise EditorError(f"{command[0]} cannot be started ({error.strerror}); set EDITOR") from error
         if code != 0:
-            raise EditorError(f"{command[0]} ended with code {code}: nothing was replayed")
+            raise EditorError(f"{command[0]} exited with code {code}; nothing was changed")
         edited = await asyncio.to_thread(path.read_bytes)
     return edited if content.endswith(b"\n") else edited.removesuffix(b"\n")

@@ -1,4 +1,4 @@
-"""What the exit codes mean."""
+"""Exit codes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """The exit code of a command."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
     PARTLY = 3
-    """Some of what was asked was done."""
+    """Partial success."""
     NOT_RUNNING = 4
-    """Nothing runs there, or it does not answer."""
+    """The pipeline is not running, or a server is unavailable."""
     REFUSED = 5
     """Not confirmed."""
     INTERRUPTED = 130

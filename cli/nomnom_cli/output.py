@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs; results on standard output, the rest on standard error."""
+"""What commands print: tables or JSON on standard output, notes and progress on standard error."""
 
 from __future__ import annotations
 
@@ -41,40 +41,40 @@ _HEALTH = {
 
 class _Results(Console):
     def on_broken_pipe(self) -> None:
-        """Who read the output has left, which is no failure: main knows what to do."""
+        """Raise BrokenPipeError if stdout was closed, for example by ``head``; handled in main."""
         raise BrokenPipeError
 
 
 @cache
 def results() -> Console:
-    """Where results go."""
-    # What is piped is read by programs, which want their lines whole.
+    """The console of results: standard output."""
+    # Piped output is read by programs: lines are never truncated.
     return _Results(highlight=False, width=None if sys.stdout.isatty() else _PIPED)
 
 
 @cache
 def errors() -> Console:
-    """Where everything that is no result goes."""
+    """The console of notes and progress: standard error."""
     return Console(stderr=True, highlight=False)
 
 
 def interactive() -> bool:
-    """Whether a person watches."""
+    """Whether standard error is a terminal that can redraw lines."""
     return errors().is_terminal and not errors().is_dumb_terminal
 
 
-def tell(text: Cell, style: str = "") -> None:
-    """A line of the result; never cut and never wrapped by us."""
+def print_result(text: Cell, style: str = "") -> None:
+    """Print a line of the result; it is neither truncated nor wrapped."""
     results().print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
 
 
-def say(text: str, style: str = "", end: str = "\n") -> None:
-    """A line about the result, for people."""
+def print_note(text: str, style: str = "", end: str = "\n") -> None:
+    """Print a note on standard error."""
     errors().print(Text(text, style), soft_wrap=True, end=end)
 
 
 def styled(text: str, style: str) -> Text:
-    """A text of that style, to be appended to."""
+    """Text in this style; more can be appended."""
     return Text.assemble((text, style))
 
 
@@ -105,9 +105,9 @@ def when(at: datetime | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: numbers stand right; those that grow share the room that is left.
+    """A table column: numbers are right-aligned; flexible (``grows``) columns share the remaining width.
 
-    Where it ends their cells are cut, or go on in the next line if the column wraps.
+    Cells that do not fit are truncated, or wrapped if the column wraps.
     """
 
     title: str
@@ -119,20 +119,20 @@ class Column:
 def show_table(
     columns: Sequence[Column], rows: Iterable[Sequence[Cell]], nothing: str, *, unfolds: bool = False
 ) -> None:
-    """A table; where it has no rows, what that means.
+    """Print a table, or the text ``nothing`` if it has no rows.
 
-    One that ``unfolds`` is shown row by row, a cell a line, on a terminal that is too narrow for it.
+    A table that ``unfolds`` is printed one cell per line if the terminal is too narrow.
     """
     filled = [[each if isinstance(each, Text) else Text(each.replace("\n", "↵")) for each in row] for row in rows]
     if not filled:
-        say(nothing, "dim")
+        print_note(nothing, "dim")
         return
     if unfolds and _width(columns, filled) > results().width:
         _unfold(columns, filled)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for each in columns:
-        # A column that may wrap is the first that rich makes narrower; its cells do not wrap all the same.
+        # rich narrows columns that may wrap first; no_wrap on the cells prevents the wrapping itself.
         table.add_column(each.title, justify="right" if each.right else "left", no_wrap=not each.grows, min_width=1)
     for row in filled:
         for column, each in zip(columns, row, strict=True):
@@ -141,13 +141,13 @@ def show_table(
         table.add_row(*row)
     with results().capture() as drawn:
         results().print(table)
-    # The last column is filled up with blanks otherwise.
+    # rich pads the last column with blanks.
     for line in drawn.get().splitlines():
         results().out(line.rstrip(), highlight=False)
 
 
 def _width(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> int:
-    """What a table needs, of columns that grow no more than their narrowest that still tells something."""
+    """The smallest useful width of a table: flexible columns count with at most _NARROW cells."""
     total = _GAP * (len(columns) - 1)
     for at, column in enumerate(columns):
         widest = max(row[at].cell_len for row in rows)
@@ -159,24 +159,24 @@ def _unfold(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
     width = max(len(each.title) for each in columns)
     for at, row in enumerate(rows):
         if at:
-            tell("")
+            print_result("")
         for column, cell in zip(columns, row, strict=True):
             if cell.plain:
-                tell(styled(f"{column.title.ljust(width)}  ", "dim").append_text(cell))
+                print_result(styled(f"{column.title.ljust(width)}  ", "dim").append_text(cell))
 
 
 def print_properties(properties: Sequence[Property]) -> None:
-    """A description, group by group."""
+    """Print properties, one group after another."""
     width = max((len(each.label) for each in properties), default=0)
     group = None
     for each in properties:
         if each.group != group:
             if group is not None:
-                tell("")
-            tell(each.group, "bold")
+                print_result("")
+            print_result(each.group, "bold")
             group = each.group
         line = styled(f"  {each.label.ljust(width)}  ", "dim")
-        tell(line.append(each.value, ""))
+        print_result(line.append(each.value, ""))
 
 
 def as_json(value: Any) -> None:
@@ -192,13 +192,13 @@ def as_json_line(value: Any) -> None:
 
 
 async def show_progress(steps: AsyncIterator[Progress]) -> None:
-    """The steps of a long operation as they end, with their times."""
+    """Print the steps of a long operation as they end, with their durations."""
     async for each in steps:
         show_step(each)
 
 
 def show_step(each: Progress) -> None:
-    """One event of a long operation; the start of a step says nothing yet."""
+    """Print one event of a long operation; the start of a step prints nothing."""
     if each.state is Step.STARTED:
         return
     mark, style = _MARKS[each.state]
@@ -214,7 +214,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Bytes are shown as text, not as base64, wherever they are."""
+    """The value with bytes decoded as text instead of base64."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, msgspec.Struct):

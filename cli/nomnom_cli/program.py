@@ -6,14 +6,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nomnom_control.environments import Environment, EnvironmentTemplate
-    from nomnom_control.environments.cluster.saved import ClusterEnvironments
-    from nomnom_control.environments.local.environment import LocalEnvironment
 
 
 def main() -> None:
@@ -27,7 +24,7 @@ def main() -> None:
         return
     from nomnom_tui.app.terminal import run
 
-    raise SystemExit(run(lambda: _environment(options), readonly=options.readonly, known=_known, templates=_templates))
+    raise SystemExit(run(lambda: _environment(options), readonly=options.readonly, known=_listed, templates=_templates))
 
 
 @dataclass(slots=True)
@@ -38,32 +35,22 @@ class _Options:
 
 
 def _environment(options: _Options) -> Environment:
-    """The environment that the app begins with; imported after its first paint."""
-    from nomnom_cli.options import Where, open_environment
+    """The environment that the app opens; imported after the first paint."""
+    from nomnom_control.environments import catalog
 
-    return open_environment(Where(options.folder, options.name))
+    return catalog.open_environment(options.name, options.folder)
 
 
-async def _known() -> list[Environment]:
-    """The environments that may be looked at without having been chosen: this machine's and the familiar clusters."""
-    return await asyncio.to_thread(_familiar)
+async def _listed() -> list[Environment]:
+    from nomnom_control.environments import catalog
+
+    return await asyncio.to_thread(catalog.listed_environments)
 
 
 async def _templates() -> Sequence[EnvironmentTemplate]:
-    return await asyncio.to_thread(lambda: _sources()[1].templates())  # noqa: PLW0108 (the sources take a moment, too)
+    from nomnom_control.environments import catalog
 
-
-@cache
-def _sources() -> tuple[LocalEnvironment, ClusterEnvironments]:
-    from nomnom_control.environments.cluster.saved import ClusterEnvironments
-    from nomnom_control.environments.local.environment import LocalEnvironment
-
-    return LocalEnvironment(), ClusterEnvironments()
-
-
-def _familiar() -> list[Environment]:
-    here, clusters = _sources()
-    return [here, *clusters.familiar()]
+    return await asyncio.to_thread(catalog.environment_templates)
 
 
 def _app_options(arguments: Sequence[str]) -> _Options | None:

@@ -1,4 +1,4 @@
-"""Questions before something is lost, and command lines that do not say what is needed."""
+"""Confirmation prompts, and errors of usage."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from nomnom_control.errors import ControlError
 
 
 class UsageError(ControlError):
-    """A command line that does not say what is needed."""
+    """A command line with missing or contradictory arguments."""
 
 
-class Declined(ControlError):  # noqa: N818 (an answer)
-    """A person said no, or nobody could be asked."""
+class Declined(ControlError):  # noqa: N818 (not an error of the program)
+    """The user declined, or standard input is not a terminal."""
 
 
 def confirm(question: str, losses: Sequence[str], *, yes: bool, typed: str = "yes") -> None:
-    """Name what will change and ask for ``typed``; raises Declined where the answer is another or nobody can answer."""
-    from nomnom_cli.output import say
+    """List what will be lost and ask the user to type ``typed``; raises Declined if the user does not."""
+    from nomnom_cli.output import print_note
 
     if yes:
         return
     for each in losses:
-        say(f"  {each}")
+        print_note(f"  {each}")
     if not sys.stdin.isatty():
-        raise Declined("not confirmed: say --yes to do it without a question")
-    say(f"{question} Type {typed} to go on: ", "bold", end="")
+        raise Declined("not confirmed: standard input is not a terminal; pass --yes to skip the prompt")
+    print_note(f"{question} Type {typed} to continue: ", "bold", end="")
     if _answer().strip() != typed:
         raise Declined("not confirmed: nothing was changed")
 
 
 def _answer() -> str:
-    # asyncio's handler only cancels the task, which a read that blocks does not notice.
+    # asyncio's SIGINT handler only cancels the task, which does not interrupt a blocking read.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return input()
     except (EOFError, KeyboardInterrupt) as ending:
-        print(file=sys.stderr)  # noqa: T201 (the question's line has no end)
+        print(file=sys.stderr)  # noqa: T201 (ends the line of the prompt)
         if isinstance(ending, EOFError):
             return ""
         raise

@@ -3,4 +3,4 @@
 from nomnom.errors import NomnomError
 
 __all__ = ["NomnomError", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -59,7 +59,9 @@ if REASON and os.environ.get("NOMNOM_LAB") == "1":
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is asked of a cluster needs the lab; the first such test pays for it."""
+    """Tests that use the cluster need the lab; the first one waits for the cluster to be created."""
+    if REASON is None and "PYTEST_XDIST_WORKER" in os.environ:
+        raise pytest.UsageError("tests/e2e shares one cluster: run it without -n")
     for each in (each for each in items if "lab" in getattr(each, "fixturenames", ())):
         each.add_marker(pytest.mark.lab)
         if each.get_closest_marker("timeout") is None:

@@ -126,7 +126,7 @@ def test_letters_that_match_are_replayed_taken_back_and_deleted(nomnom: Program)
     assert {each["result"] for each in nomnom.read("dlq", "undo", "--run", run["run"])} == {"undone"}
     nomnom("consumer", "resume")
     dead_letters(nomnom, 4)
-    assert "name the letters" in nomnom("dlq", "delete", code=Exit.USAGE)
+    assert "select dead letters" in nomnom("dlq", "delete", code=Exit.USAGE)
     assert nomnom.read("dlq", "delete", "--all", "--yes")["deleted"] == 4
     assert nomnom("dlq", "ls").strip() == "no dead letters"
     assert "expected" in nomnom("dlq", "ls", "since:yesterdayish", code=Exit.USAGE)

@@ -240,7 +240,7 @@ from nomnom_control.session.pipeline import Pipeline
 async def main():
     given = msgspec.json.decode(sys.stdin.buffer.readline())
     endpoints = Endpoints("http://127.0.0.1:9", given["nats"], "", given["database"])
-    async with Pipeline(endpoints, load_schema("tpch"), journal=Path(given["journal"])) as pipeline:
+    async with Pipeline(endpoints, load_schema("tpch"), spool=Path(given["spool"])) as pipeline:
         async for progress in await pipeline.dead_letters.replay(Filter(), concurrency=16):
             print(progress.done, flush=True)
 
@@ -253,7 +253,7 @@ async def test_killed_runs_lose_nothing_and_repeat_nothing(deployment: Deploymen
     given = {
         "nats": deployment.settings.nats_url,
         "database": deployment.settings.database_url,
-        "journal": str(tmp_path),
+        "spool": str(tmp_path),
     }
     kills = 0
     for pause in (0.0, 0.001, 0.004, 0.009, 0.016):

@@ -112,7 +112,7 @@ def test_interrupted_it_says_how_to_go_on(nomnom: Program, tmp_path: Path) -> No
     running.send_signal(signal.SIGINT)
     _, problems = running.communicate(timeout=30)
     assert running.returncode == Exit.INTERRUPTED
-    assert "the same command goes on from there" in problems
+    assert "run the same command to resume" in problems
     assert "Traceback" not in problems
     nomnom("ingest", str(file))
     assert written(nomnom, first, count)

@@ -41,7 +41,7 @@ def nomnom() -> Iterator[Program]:
 
 
 def test_nothing_runs_yet(nomnom: Program) -> None:
-    assert "nothing runs in" in nomnom("status", code=4)
+    assert "no pipeline is running in" in nomnom("status", code=4)
     assert "nothing runs here" in nomnom("scale", code=4)
 
 
@@ -87,7 +87,7 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     nomnom("dlq", "replay", "--seq", sequence, "--set", "o_orderdate=2024-02-29")
     until(lambda: "completed" in nomnom("message", dead_letter["message_id"]))
     assert nomnom.read("dlq", "ls") == []
-    assert "name the letters" in nomnom("dlq", "replay", code=2)
+    assert "select dead letters" in nomnom("dlq", "replay", code=2)
 
 
 def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
@@ -170,7 +170,7 @@ def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(n
     supervisor.wait(10)
     left = {each.pid for each in nomnom.processes()}
     assert left
-    assert "nothing runs in" in nomnom("status", code=4)
+    assert "no pipeline is running in" in nomnom("status", code=4)
     assert "ended" in nomnom("up", "--detach")
     assert not left & {each.pid for each in nomnom.processes()}
     assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]

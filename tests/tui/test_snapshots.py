@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from nomnom_control.environments import EnvironmentTemplate
-from nomnom_control.environments.cluster.saved import ClusterEnvironments
+from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.heartbeat import Sample
 from nomnom_tui.app.preferences import Preferences

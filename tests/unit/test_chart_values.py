@@ -1,4 +1,4 @@
-"""The chart's values: what each file sets is allowed and documented, and what is misspelt or ill-typed is refused."""
+"""The chart's values: each file is valid and documented; misspelt and ill-typed values are rejected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = sorted(path.name for path in CHART.glob("values-*.yaml"))
 
 
 def objects(values: dict[str, Any], schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """The places where a closed object stands."""
+    """Paths of the objects that allow no additional properties."""
     if not schema.get("additionalProperties", True):
         yield path
     for name, inner in values.items():
@@ -54,19 +54,19 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_each_file_holds_what_the_schema_allows(name: str) -> None:
+def test_values_file_matches_the_schema(name: str) -> None:
     jsonschema.validate(merged(DEFAULTS, yaml.safe_load((CHART / name).read_text())), SCHEMA)
 
 
 @pytest.mark.parametrize("place", sorted(objects(DEFAULTS, SCHEMA)))
-def test_a_misspelt_value_is_refused_at_every_place(place: str) -> None:
+def test_misspelt_value_is_rejected(place: str) -> None:
     values = copy.deepcopy(DEFAULTS)
     at(values, place)["mispelt"] = 1
     with pytest.raises(jsonschema.ValidationError, match="'mispelt' was unexpected"):
         jsonschema.validate(values, SCHEMA)
 
 
-def test_an_ill_typed_value_is_refused_wherever_a_type_is_known() -> None:
+def test_ill_typed_value_is_rejected() -> None:
     wrong: dict[type, Any] = {bool: "yes", int: "many", float: "much", str: 7, list: {}, type(None): "none"}
     for place in leaves(DEFAULTS):
         parent, _, name = place.rpartition(".")
@@ -93,7 +93,7 @@ def test_an_ill_typed_value_is_refused_wherever_a_type_is_known() -> None:
         ("logLevel", "loud"),
     ],
 )
-def test_a_value_out_of_range_is_refused(place: str, value: object) -> None:
+def test_value_out_of_range_is_rejected(place: str, value: object) -> None:
     values = copy.deepcopy(DEFAULTS)
     parent, _, name = place.rpartition(".")
     at(values, parent)[name] = value
@@ -101,7 +101,13 @@ def test_a_value_out_of_range_is_refused(place: str, value: object) -> None:
         jsonschema.validate(values, SCHEMA)
 
 
-def test_the_readme_documents_every_value_with_its_default() -> None:
+def test_readme_has_the_text_of_its_template() -> None:
+    readme = (CHART / "README.md").read_text()
+    for part in re.split(r"{{.*?}}", (CHART / "README.md.gotmpl").read_text()):
+        assert part.strip() in readme, "run helm-docs"
+
+
+def test_readme_documents_every_value_with_its_default() -> None:
     readme = (CHART / "README.md").read_text()
     rows = dict(re.findall(r"^\| ([\w.]+) \| \w+ \| `(.*?)` \|", readme, re.MULTILINE))
     documented = set(rows)
@@ -116,6 +122,6 @@ def test_the_readme_documents_every_value_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["tpch", "ecommerce"])
-def test_the_chart_holds_the_schemas_that_come_with_nomnom(name: str) -> None:
+def test_chart_includes_the_built_in_schemas(name: str) -> None:
     text = (CHART / "files" / "schemas" / f"{name}.yaml").read_text()
     assert parse_schema(text).name == load_schema(name).name

@@ -14,8 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_cli.options import Where
-from nomnom_control.environments import Progress, Step
+from nomnom_control.environments import Progress, Step, catalog
 from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
     read_settings,
@@ -24,8 +23,9 @@ from nomnom_control.environments.cluster.configuration import (
     words,
 )
 from nomnom_control.environments.cluster.manifests import read_manifest
+from nomnom_control.environments.cluster.names import spelled
 from nomnom_control.environments.cluster.reasons import pod_instance, pod_problem, pod_ready
-from nomnom_control.environments.cluster.saved import ClusterEnvironments, spelled
+from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_control.environments.kind.addons import Addon, fit, read_addons
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.environments.merging import merge
@@ -107,10 +107,10 @@ def test_saved_environments_are_found_used_and_forgotten() -> None:
     assert found is not None
     assert (found.cluster.context, found.release.namespace) == ("prod", "shop")
     use_environment("shop")
-    assert Where().name == "shop"
-    assert Where(env="local").name == "local"
+    assert catalog.default_name() == "shop"
+    assert catalog.open_environment("local").kind == "local"
     save_environment("shop", None)
-    assert Where().name == "local"
+    assert catalog.default_name() == "local"
     assert ClusterEnvironments().find("shop") is None
 
 
@@ -127,13 +127,13 @@ def test_names_spell_out_cluster_namespace_and_release() -> None:
 def test_only_kind_clusters_and_saved_ones_are_looked_at_unasked() -> None:
     clusters = ClusterEnvironments()
     assert list(clusters.names()) == ["kind:one", "kube:prod", "kube:arn:aws:eks:eu-west-1:1:cluster/big"]
-    before = clusters.familiar()
+    before = clusters.listed()
     assert [each.name for each in before] == ["kind:one"]
     assert isinstance(before[0], KindEnvironment)
     # It holds connections: it has to stay the same one.
-    assert clusters.familiar()[0] is before[0]
+    assert clusters.listed()[0] is before[0]
     save_environment("shop", SavedEnvironment(context="prod"))
-    assert [each.name for each in clusters.familiar()] == ["shop", "kind:one"]
+    assert [each.name for each in clusters.listed()] == ["shop", "kind:one"]
 
 
 # Reasons

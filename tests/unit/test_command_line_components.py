@@ -15,14 +15,15 @@ import msgspec
 import pytest
 
 import nomnom
-from nomnom_cli import options, output, program
+from nomnom_cli import output, program
 from nomnom_cli.application import app
 from nomnom_cli.command_line import Exit, main
 from nomnom_cli.commands.dlq import Matching
 from nomnom_cli.commands.rollouts import read_pairs
-from nomnom_cli.options import Where, open_environment, state_folder
+from nomnom_cli.options import Target, open_environment, state_folder
 from nomnom_cli.prompts import Declined, UsageError, confirm
-from nomnom_control.environments import LogLine
+from nomnom_control.environments import EnvironmentTemplate, LogLine, catalog
+from nomnom_control.environments.catalog import EnvironmentNotFound
 from nomnom_control.environments.local.environment import LocalEnvironment
 from nomnom_control.sending.files import Ingested, Sending, SendingError
 
@@ -60,10 +61,16 @@ class Source:
     def find(self, name: str) -> Elsewhere | None:
         return Elsewhere(name) if name == "far" else None
 
+    def listed(self) -> Sequence[Elsewhere]:
+        return ()
+
+    def templates(self) -> Sequence[EnvironmentTemplate]:
+        return ()
+
 
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "SOURCES", [Source()])
+    monkeypatch.setattr(catalog, "SOURCES", (catalog.LocalEnvironments, Source))
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +94,9 @@ class TestEnvironments:
         monkeypatch.delenv("NOMNOM_ENV", raising=False)
         monkeypatch.setenv("NOMNOM_HOME", str(tmp_path / "home"))
         assert open_environment(None).location == str(tmp_path / "home")
-        assert open_environment(Where(env="local")).location == str(tmp_path / "home")
-        assert open_environment(Where(dir=tmp_path)).location == str(tmp_path)
-        assert state_folder(open_environment(Where(dir=tmp_path))) == tmp_path
+        assert open_environment(Target(env="local")).location == str(tmp_path / "home")
+        assert open_environment(Target(dir=tmp_path)).location == str(tmp_path)
+        assert state_folder(open_environment(Target(dir=tmp_path))) == tmp_path
 
     def test_names_come_from_sources(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: None) -> None:
         monkeypatch.setenv("NOMNOM_ENV", "far")
@@ -98,14 +105,14 @@ class TestEnvironments:
         assert found.kind == "elsewhere"
         assert state_folder(found) == tmp_path / "nomnom" / "environments" / "far"
         # What is on the command line wins over the variable.
-        assert open_environment(Where(env="local")).kind == "local"
-        assert open_environment(Where(dir=tmp_path)).location == str(tmp_path)
+        assert open_environment(Target(env="local")).kind == "local"
+        assert open_environment(Target(dir=tmp_path)).location == str(tmp_path)
 
     def test_an_unknown_name_names_the_known(self, far: None) -> None:
-        with pytest.raises(UsageError, match="no environment 'near'; there are: local, far"):
-            open_environment(Where(env="near"))
-        with pytest.raises(UsageError, match="--dir is for the local environment"):
-            open_environment(Where(env="far", dir=Path("x")))
+        with pytest.raises(EnvironmentNotFound, match="no environment 'near'; available: local, far"):
+            open_environment(Target(env="near"))
+        with pytest.raises(EnvironmentNotFound, match="--dir applies to the local environment only"):
+            open_environment(Target(env="far", dir=Path("x")))
 
 
 class TestLogs:
@@ -130,7 +137,7 @@ class TestExitCodes:
     @pytest.mark.parametrize(
         "given",
         [
-            (("status", "--dir", "{folder}"), Exit.NOT_RUNNING, "nothing runs in"),
+            (("status", "--dir", "{folder}"), Exit.NOT_RUNNING, "no pipeline is running in"),
             (("entities", "--dir", "{folder}"), Exit.NOT_RUNNING, "nomnom: "),
             (("frobnicate",), Exit.USAGE, "Unknown command"),
             (("post",), Exit.USAGE, "requires an argument"),

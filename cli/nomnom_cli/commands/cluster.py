@@ -8,34 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from nomnom_cli.options import LOCAL, SOURCES, Flag, Json, Where, Yes, open_environment
+from nomnom_cli.options import Flag, Json, Target, Yes, open_environment
 from nomnom_cli.prompts import UsageError, confirm
 
 if TYPE_CHECKING:
-    from nomnom_control.environments import Environment
     from nomnom_control.environments.cluster.environment import KubeEnvironment
     from nomnom_control.environments.kind.environment import KindEnvironment
 
 _Text = Annotated[str | None, Parameter(show_default=False)]
 _Values = Annotated[list[str] | None, Parameter(name=("--values", "-f"), show_default=False, negative="")]
 _Set = Annotated[list[str] | None, Parameter(name="--set", show_default=False, negative="")]
-
-
-class _Clusters:
-    """The source of cluster environments; what it needs is imported when one is asked for."""
-
-    def names(self) -> Sequence[str]:
-        from nomnom_control.environments.cluster.saved import ClusterEnvironments
-
-        return ClusterEnvironments().names()
-
-    def find(self, name: str) -> Environment | None:
-        from nomnom_control.environments.cluster.saved import ClusterEnvironments
-
-        return ClusterEnvironments().find(name)
-
-
-SOURCES.append(_Clusters())
 
 
 async def create(
@@ -46,39 +28,41 @@ async def create(
     settings: _Set = None,
     bare: Flag = False,
 ) -> None:
-    """Make a kind cluster with everything in it, until the pipeline is ready.
+    """Create a kind cluster with a pipeline, and wait until it is ready.
 
-    Cluster, add-ons (KEDA, metrics-server, ingress), images, chart. What is there already is left as it is: a run that
-    was interrupted or failed is simply repeated. NOMNOM_NODE_IMAGE and NOMNOM_ADDONS replace the node image and the
-    add-ons' manifests.
+    Steps: cluster, add-ons (KEDA, metrics-server, ingress), images, chart. Re-run it after a failure; finished steps
+    are skipped. NOMNOM_NODE_IMAGE and NOMNOM_ADDONS replace the node image and the add-on manifests.
 
     Parameters
     ----------
     name
-        The cluster's name.
+        Cluster name.
     values
-        Values files: dev, prod, tpch, ecommerce or paths; dev by default.
+        Values files: dev, prod, tpch, ecommerce or paths. Default: dev.
     settings
-        Single values: name=value.
+        Single values: name=value. Repeatable.
     bare
-        The cluster, its add-ons and images, without the pipeline.
+        Create the cluster with add-ons and images only, without a pipeline.
     """
-    from nomnom_cli.output import show_progress, tell
+    from nomnom_cli.output import print_result, show_progress
 
     here = _kind(name)
     here.with_options(_options(values, settings))
     await show_progress(here.prepare() if bare else here.start())
-    tell(f"the cluster is ready: nomnom --env kind:{name} is the app on it; nomnom env use kind:{name} keeps to it")
+    print_result(
+        f"the cluster is ready; open the app with `nomnom --env kind:{name}`, "
+        f"or make it the default with `nomnom env use kind:{name}`"
+    )
     await here.close()
 
 
 async def delete(name: Annotated[str, Parameter(show_default=False)] = "nomnom", /, *, yes: Yes = False) -> None:
-    """Delete a kind cluster with everything in it.
+    """Delete a kind cluster and all its data.
 
     Parameters
     ----------
     name
-        The cluster's name.
+        Cluster name.
     """
     from nomnom_cli.output import show_progress
 
@@ -88,12 +72,12 @@ async def delete(name: Annotated[str, Parameter(show_default=False)] = "nomnom",
 
 
 async def load(name: Annotated[str, Parameter(show_default=False)] = "nomnom", /) -> None:
-    """Load the pipeline's images into a kind cluster, whatever it has.
+    """Load the images into a kind cluster, replacing the ones it has.
 
     Parameters
     ----------
     name
-        The cluster's name.
+        Cluster name.
     """
     from nomnom_cli.output import show_progress
 
@@ -103,22 +87,22 @@ async def load(name: Annotated[str, Parameter(show_default=False)] = "nomnom", /
 
 
 async def install(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, where: Where | None = None
+    *, values: _Values = None, settings: _Set = None, yes: Yes = False, target: Target | None = None
 ) -> None:
-    """Install the pipeline on the cluster of --env, or bring what is there to these values.
+    """Install the pipeline on the cluster of --env, or upgrade it to these values.
 
-    Without values those of before are kept.
+    Without values, the previous values are kept.
 
     Parameters
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
     settings
-        Single values: name=value.
+        Single values: name=value. Repeatable.
     """
     from nomnom_cli.output import show_progress
 
-    here = _cluster(where)
+    here = _cluster(target)
     here.with_options(_options(values, settings))
     confirm(f"Install on {here.location}?", here.plan("start"), yes=yes)
     await show_progress(here.start())
@@ -126,78 +110,80 @@ async def install(
 
 
 async def upgrade(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, where: Where | None = None
+    *, values: _Values = None, settings: _Set = None, yes: Yes = False, target: Target | None = None
 ) -> None:
-    """Upgrade the release to this chart and these values, pod by pod.
+    """Upgrade the release to this chart and these values with a rolling update.
 
-    Without values those of before are kept, and so is a scaling rule that was changed by nomnom scale.
+    Without values, the previous values are kept; so is an autoscaling policy changed by `nomnom scale`.
 
     Parameters
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
     settings
-        Single values: name=value.
+        Single values: name=value. Repeatable.
     """
     from nomnom_cli.output import show_progress
 
-    here = _cluster(where)
+    here = _cluster(target)
     if not await here.helm.history():
-        raise UsageError(f"nothing is installed on {here.location}: nomnom install does that")
+        raise UsageError(f"nothing is installed on {here.location}; install it with `nomnom install`")
     action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, settings)
     confirm(f"{action.title} on {here.location}?", action.plan(options), yes=yes)
     await show_progress(action.begin(options))
     await here.close()
 
 
-async def uninstall(*, keep_data: Flag = False, yes: Yes = False, where: Where | None = None) -> None:
+async def uninstall(*, keep_data: Flag = False, yes: Yes = False, target: Target | None = None) -> None:
     """Remove the pipeline from the cluster of --env.
 
     Parameters
     ----------
     keep_data
-        Leave the volume claims: an installation of the same name finds its data again.
+        Keep the volume claims; a later installation with the same name uses their data.
     """
     from nomnom_cli.output import show_progress
 
-    here = _cluster(where)
-    losses = (f"the pipeline on {here.location}; its volume claims stay",) if keep_data else here.losses()
+    here = _cluster(target)
+    losses = (f"the pipeline on {here.location}; its volume claims are kept",) if keep_data else here.losses()
     confirm(f"Uninstall {here.release.name}?", losses, yes=yes)
     await show_progress(here.installation.uninstall(data=not keep_data))
     await here.close()
 
 
 async def list_environments(*, json: Json = False) -> None:
-    """The environments that can be named by --env. No cluster is asked."""
+    """List the environments that --env accepts. No cluster is contacted."""
     from nomnom_cli.output import Column, as_json, show_table
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import read_settings
 
-    names = [LOCAL, *(each for source in SOURCES for each in source.names())]
-    chosen = Where().name
+    names = catalog.names()
+    chosen = catalog.default_name()
     saved = read_settings().environments
     found = [{"name": each, "used": each == chosen, "saved": each in saved, **_place(each)} for each in names]
     if json:
         as_json(found)
         return
-    columns = (Column(""), Column("NAME"), Column("KIND"), Column("WHERE", grows=True))
+    columns = (Column(""), Column("NAME"), Column("KIND"), Column("LOCATION", grows=True))
     rows = [("▸" if each["used"] else "", str(each["name"]), str(each["kind"]), str(each["where"])) for each in found]
     show_table(columns, rows, "no environments")
 
 
 async def use(name: str, /) -> None:
-    """Use an environment wherever no --env is given.
+    """Set the default environment.
 
     Parameters
     ----------
     name
-        Its name (nomnom env ls); local for this machine's.
+        Environment name (`nomnom env ls`); `local` for this machine.
     """
-    from nomnom_cli.output import tell
+    from nomnom_cli.output import print_result
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import use_environment
 
-    here = open_environment(Where(env=name))
-    use_environment("" if here.kind == LOCAL else name)
-    tell(f"commands and the app are now about {here.name}: {here.location}")
+    here = open_environment(Target(env=name))
+    use_environment("" if here.kind == catalog.LOCAL else name)
+    print_result(f"the default environment is now {here.name}: {here.location}")
 
 
 async def add(
@@ -211,62 +197,63 @@ async def add(
     kubeconfig: _Text = None,
     values: _Values = None,
 ) -> None:
-    """Give a release on a cluster a name.
+    """Save a release on a cluster under a name.
 
     Parameters
     ----------
     name
-        The name.
+        Name to save it under.
     context
-        A context of the kubeconfig.
+        Kubeconfig context.
     kind
-        Or a kind cluster.
+        kind cluster, instead of a context.
     namespace
-        The release's namespace.
+        Namespace of the release.
     release
-        The release's name.
+        Release name.
     kubeconfig
-        Another kubeconfig than the user's.
+        Kubeconfig file. Default: the user's.
     values
-        The values files that it is installed with.
+        Values files for its installation.
     """
-    from nomnom_cli.output import tell
+    from nomnom_cli.output import print_result
+    from nomnom_control.environments import catalog
     from nomnom_control.environments.cluster.configuration import SavedEnvironment, save_environment, settings_path
 
     if (context is None) == (kind is None):
-        raise UsageError("name a --context or a --kind cluster")
-    if name == LOCAL or ":" in name:
-        raise UsageError(f"{name!r} is no name for an environment: local and names with a colon are taken")
+        raise UsageError("pass either --context or --kind")
+    if name == catalog.LOCAL or ":" in name:
+        raise UsageError(f"{name!r} is not a valid environment name: `local` and names with a colon are reserved")
     entry = SavedEnvironment(kind or "", context or "", namespace, release, kubeconfig or "", tuple(values or ()))
     save_environment(name, entry)
-    tell(f"{name} is kept in {settings_path()}")
+    print_result(f"{name} is saved in {settings_path()}")
 
 
 async def forget(name: str, /) -> None:
-    """Forget the name of an environment; nothing else is changed.
+    """Remove a saved environment name; the environment itself is not changed.
 
     Parameters
     ----------
     name
-        Its name.
+        Environment name.
     """
     from nomnom_control.environments.cluster.configuration import read_settings, save_environment
 
     if name not in read_settings().environments:
-        raise UsageError(f"no saved environment {name!r} (nomnom env ls)")
+        raise UsageError(f"no saved environment {name!r}; `nomnom env ls` lists them")
     save_environment(name, None)
 
 
 async def build(*names: str) -> None:
-    """Build the pipeline's images with docker.
+    """Build the container images with docker.
 
-    NOMNOM_IMAGE_REGISTRY and NOMNOM_IMAGE_TAG say how they are named; NOMNOM_BASE_PYTHON, NOMNOM_BASE_NODE
-    and NOMNOM_BASE_NGINX, what they are built on.
+    NOMNOM_IMAGE_REGISTRY and NOMNOM_IMAGE_TAG set their names; NOMNOM_BASE_PYTHON, NOMNOM_BASE_NODE and
+    NOMNOM_BASE_NGINX set the base images.
 
     Parameters
     ----------
     names
-        Images; all by default.
+        Image names. Default: all.
     """
     from nomnom_cli.output import Column, show_progress, show_table
     from nomnom_control.environments.cluster.configuration import IMAGES, read_settings
@@ -286,13 +273,16 @@ def _kind(name: str) -> KindEnvironment:
     return KindEnvironment(name, read_settings())
 
 
-def _cluster(where: Where | None) -> KubeEnvironment:
-    """The cluster environment of the options; raises UsageProblem for this machine's."""
+def _cluster(target: Target | None) -> KubeEnvironment:
+    """The cluster environment of the options; raises UsageError for the local environment."""
     from nomnom_control.environments.cluster.environment import KubeEnvironment
 
-    here = open_environment(where)
+    here = open_environment(target)
     if not isinstance(here, KubeEnvironment):
-        raise UsageError("name a cluster with --env: kind:CLUSTER, kube:CONTEXT, or a name of nomnom env ls")
+        raise UsageError(
+            "this command needs a cluster: "
+            "pass --env kind:CLUSTER, --env kube:CONTEXT or a saved name (`nomnom env ls`)"
+        )
     return here
 
 
@@ -302,5 +292,5 @@ def _options(values: Sequence[str] | None, settings: Sequence[str] | None) -> di
 
 
 def _place(name: str) -> dict[str, str]:
-    here = open_environment(Where(env=name))
+    here = open_environment(Target(env=name))
     return {"kind": here.kind, "where": here.location}

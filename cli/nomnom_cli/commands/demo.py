@@ -1,4 +1,4 @@
-"""``nomnom demo``: a flow to look at."""
+"""``nomnom demo``: a stream of example records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_cli.exit_codes import Exit
-from nomnom_cli.options import Json, Where, open_environment, state_folder
+from nomnom_cli.options import Json, Target, open_environment, state_folder
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -25,29 +25,29 @@ async def demo(
     broken: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.05,
     seconds: Annotated[float | None, Parameter(validator=Number(gt=0), show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> Exit:
-    """Send a flow of TPC-H records, some broken.
+    """Send a stream of TPC-H records, some of them invalid.
 
-    Real records of tpchgen-cli, until Ctrl-C: orders with their lines, and rows of the other tables.
+    Records from tpchgen-cli, until Ctrl-C: orders with their line items, and rows of the other tables.
 
     Parameters
     ----------
     rate
-        Messages a second: an order with its lines, or a row of another table.
+        Messages per second; a message is an order with its line items, or a row of another table.
     broken
-        The share that cannot be written, 0 to 1: it becomes dead letters.
+        Fraction of invalid records, 0 to 1; they become dead letters.
     seconds
-        Stop after so many.
+        Stop after this many seconds.
     """
-    from nomnom_cli.output import as_json, say
+    from nomnom_cli.output import as_json, print_note
     from nomnom_control.sending.demo import Demo, prepare_records
     from nomnom_control.session.pipeline import Pipeline
 
-    here = open_environment(where)
+    here = open_environment(target)
     async with await Pipeline.of(here) as pipeline:
         if pipeline.schema.name != "tpch":
-            raise ControlError(f"the demo's records are TPC-H's, and this pipeline takes {pipeline.schema.name}")
+            raise ControlError(f"the demo sends TPC-H records; the schema of this pipeline is {pipeline.schema.name}")
         records = await prepare_records(state_folder(here) / "demo")
         flow = Demo(pipeline.messages, records, rate, broken)
         try:
@@ -58,22 +58,22 @@ async def demo(
             if json:
                 as_json(asdict(flow.counts))
             else:
-                _tell(flow.counts)
+                _print(flow.counts)
     if flow.counts.accepted == 0:
-        say(flow.counts.problem or "nothing was sent", "red")
+        print_note(flow.counts.problem or "nothing was sent", "red")
         return Exit.FAILED
     return Exit.OK
 
 
-def _tell(counts: DemoCounts) -> None:
-    from nomnom_cli.output import say, tell
+def _print(counts: DemoCounts) -> None:
+    from nomnom_cli.output import print_note, print_result
 
-    refused = f", {counts.refused:,} refused" if counts.refused else ""
-    tell(f"{counts.accepted:,} accepted in {counts.seconds:.1f} s, {counts.broken:,} of them broken{refused}")
+    refused = f", {counts.refused:,} rejected" if counts.refused else ""
+    print_result(f"{counts.accepted:,} accepted in {counts.seconds:.1f} s, {counts.broken:,} of them invalid{refused}")
     if counts.broken:
-        say("what was wrong with them:  nomnom dlq groups", "dim")
-        say("mend one and replay it:    nomnom dlq replay SEQUENCE --edit", "dim")
-        say("or see it all in the app:  nomnom", "dim")
+        print_note("group the errors:        nomnom dlq groups", "dim")
+        print_note("fix one and replay it:   nomnom dlq replay SEQUENCE --edit", "dim")
+        print_note("open the terminal app:   nomnom", "dim")
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _line(*, quiet: bool) -> Generator[Callable[[DemoCounts, Overview], None], N
             speed = counts.accepted / counts.seconds if counts.seconds else 0.0
             parts = [
                 f"{counts.accepted:,} accepted ({speed:,.0f}/s)",
-                f"{counts.broken:,} broken",
+                f"{counts.broken:,} invalid",
                 f"lag {count(overview.lag)}",
                 f"dead letters {count(overview.dead_letters)}",
             ]

@@ -1,4 +1,4 @@
-"""``nomnom dlq``: dead letters seen and counted, and what people did to them."""
+"""``nomnom dlq``: dead letters listed and grouped, and the audit log."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Flag, Json, Where, open_pipeline
+from nomnom_cli.options import Flag, Json, Target, open_pipeline
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
     from nomnom.inspection.dead_letters import DeadLetter, Filter
     from nomnom_control.session.dead_letters import Validation
 
-_WHICH = Group("Which letters", sort_key=50)
+_WHICH = Group("Filter", sort_key=50)
 _MANY = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
 @Parameter(name="*", group=_WHICH)
 @dataclass(frozen=True)
 class Matching:
-    """Which letters, by what they are."""
+    """Options that select dead letters."""
 
-    entity: Annotated[_MANY, Parameter(help="Of this entity, by name or tag; again for another.")] = ()
-    reason: Annotated[_MANY, Parameter(help="record, data, unanswered or envelope; again for another.")] = ()
-    grep: Annotated[str, Parameter(help="With this in the error.", show_default=False)] = ""
-    payload: Annotated[str, Parameter(help="With this in the payload.", show_default=False)] = ""
+    entity: Annotated[_MANY, Parameter(help="Entity, by name or tag. Repeatable.")] = ()
+    reason: Annotated[_MANY, Parameter(help="Reason: record, data, unanswered or envelope. Repeatable.")] = ()
+    grep: Annotated[str, Parameter(help="Error contains TEXT.", show_default=False)] = ""
+    payload: Annotated[str, Parameter(help="Payload contains TEXT.", show_default=False)] = ""
     regex: Annotated[Flag, Parameter(help="--grep and --payload are regular expressions.")] = False
-    id: Annotated[str, Parameter(help="Of the message whose id begins so.", show_default=False)] = ""
-    since: Annotated[str | None, Parameter(help="Failed since: 15m, 2h, 7d or a time.", show_default=False)] = None
-    until: Annotated[str | None, Parameter(help="Failed before.", show_default=False)] = None
+    id: Annotated[str, Parameter(help="Message ID prefix.", show_default=False)] = ""
+    since: Annotated[str | None, Parameter(help="Failed since: 15m, 2h, 7d or a timestamp.", show_default=False)] = None
+    until: Annotated[str | None, Parameter(help="Failed before: like --since.", show_default=False)] = None
 
     def filter(self, words: str = "") -> Filter:
         """The filter of these options and of ``words`` (``entity:orders since:2h``); raises FilterError."""
@@ -51,7 +51,7 @@ class Matching:
 
 
 Words = Annotated[
-    str, Parameter(help="A filter as words: entity:orders reason:record since:2h, or words of the error.")
+    str, Parameter(help="Filter expression: entity:orders reason:record since:2h, or words of the error.")
 ]
 
 
@@ -61,20 +61,20 @@ async def list_dead_letters(
     before: Annotated[int | None, Parameter(show_default=False)] = None,
     which: Matching | None = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """Dead letters, newest first.
+    """List dead letters, newest first.
 
     Parameters
     ----------
     limit
-        How many.
+        Maximum number of results.
     before
-        Those older than this sequence.
+        Only dead letters older than this sequence.
     """
-    from nomnom_cli.output import Column, ago, as_json, say, show_table
+    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         page = await pipeline.dead_letters.page(
             (which or Matching()).filter(" ".join(wanted)), before=before, limit=limit
         )
@@ -86,7 +86,7 @@ async def list_dead_letters(
         Column("ENTITY"),
         Column("REASON"),
         Column("FAILED", right=True),
-        Column("TRIES", right=True),
+        Column("ATTEMPTS", right=True),
         Column("ERROR", grows=True),
     )
     rows = [
@@ -95,7 +95,7 @@ async def list_dead_letters(
     ]
     show_table(columns, rows, "no dead letters")
     if page.older:
-        say(f"{page.matching:,} in all; more: --before {page.dead_letters[-1].sequence}", "dim")
+        print_note(f"{page.matching:,} in total; next page: --before {page.dead_letters[-1].sequence}", "dim")
 
 
 async def groups(
@@ -103,28 +103,28 @@ async def groups(
     by: str = "error",
     which: Matching | None = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """Dead letters by what they have in common, the most first.
+    """Group dead letters by what they have in common, largest group first.
 
     Parameters
     ----------
     by
-        error (those that differ only in values are one), reason or entity.
+        error (errors that differ only in values form one group), reason or entity.
     """
     from nomnom.inspection.dead_letters import GroupBy
-    from nomnom_cli.output import Column, ago, as_json, say, show_table
+    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
 
     known = [each.value for each in GroupBy]
     if by not in known:
-        raise UsageError(f"no grouping by {by!r}; there is {', '.join(known)}")
-    async with open_pipeline(where) as pipeline:
+        raise UsageError(f"cannot group by {by!r}; available: {', '.join(known)}")
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.dead_letters.groups(GroupBy(by), (which or Matching()).filter(" ".join(wanted)))
     if json:
         as_json([{**asdict(each), "filter": each.filter.describe()} for each in found])
         return
     columns = (
-        Column("LETTERS", right=True),
+        Column("COUNT", right=True),
         Column("NEWEST", right=True),
         Column("OLDEST", right=True),
         Column("EXAMPLE", right=True),
@@ -133,20 +133,20 @@ async def groups(
     rows = [(f"{each.count:,}", ago(each.newest), ago(each.oldest), str(each.example), each.key) for each in found]
     show_table(columns, rows, "no dead letters")
     if found:
-        say(f"look at one: nomnom dlq show {found[0].example}", "dim")
+        print_note(f"show an example: nomnom dlq show {found[0].example}", "dim")
 
 
-async def show(sequence: int, /, *, json: Json = False, where: Where | None = None) -> None:
-    """One dead letter: why it failed, its fields, and what is wrong with them.
+async def show(sequence: int, /, *, json: Json = False, target: Target | None = None) -> None:
+    """Show one dead letter: why it failed, and its fields with their errors.
 
     Parameters
     ----------
     sequence
-        Its sequence (nomnom dlq ls).
+        Its sequence (`nomnom dlq ls`).
     """
     from nomnom_cli.output import as_json
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         dead_letter = require(await pipeline.dead_letters.dead_letter(sequence), sequence)
         validation = pipeline.dead_letters.validate(dead_letter.payload or b"")
     if json:
@@ -157,24 +157,24 @@ async def show(sequence: int, /, *, json: Json = False, where: Where | None = No
 
 
 def require(dead_letter: DeadLetter | None, sequence: int) -> DeadLetter:
-    """The letter; raises ControlError where there is none."""
+    """The dead letter; raises ControlError if there is none."""
     from nomnom_control.errors import ControlError
 
     if dead_letter is None:
-        raise ControlError(f"there is no dead letter {sequence} (any more): nomnom dlq ls lists them")
+        raise ControlError(f"no dead letter with sequence {sequence} (never existed, or removed); see `nomnom dlq ls`")
     return dead_letter
 
 
 def _describe(dead_letter: DeadLetter) -> None:
-    from nomnom_cli.output import styled, tell, when
+    from nomnom_cli.output import print_result, styled, when
     from nomnom_control.rendering import size
 
     lines = {
-        "letter": f"{dead_letter.sequence}",
+        "sequence": f"{dead_letter.sequence}",
         "message": dead_letter.message_id,
         "entity": dead_letter.entity,
-        "reason": f"{dead_letter.reason}, after {dead_letter.attempts} tries"
-        + (f", replayed {dead_letter.replays} times before" if dead_letter.replays else ""),
+        "reason": f"{dead_letter.reason}, after {dead_letter.attempts} attempts"
+        + (f", replayed {dead_letter.replays} times" if dead_letter.replays else ""),
         "error": dead_letter.error,
         "received": when(dead_letter.received_at),
         "failed": when(dead_letter.failed_at),
@@ -185,21 +185,21 @@ def _describe(dead_letter: DeadLetter) -> None:
         if text:
             line = styled(label.ljust(10), "dim")
             line.append(text, "red" if label == "error" else "")
-            tell(line)
+            print_result(line)
 
 
 def draw_validation(validation: Validation) -> None:
-    """A payload's fields, those that are wrong with what was expected."""
-    from nomnom_cli.output import styled, tell
+    """Print a payload's fields; invalid ones with what was expected."""
+    from nomnom_cli.output import print_result, styled
 
     faulty = {row.number for row in validation.rows if row.problems or any(cell.problem for cell in row.cells)}
     for row in validation.rows:
         if faulty and row.number not in faulty:
-            # Of a message of many lines the faulty ones are what is looked for.
-            tell(f"line {row.number} is right: {row.text}", "dim")
+            # In a message of many lines, only the faulty ones matter.
+            print_result(f"line {row.number} is valid: {row.text}", "dim")
             continue
-        tell("")
-        tell(f"line {row.number}" + (f", {row.entity.name}" if row.entity else ""), "bold")
+        print_result("")
+        print_result(f"line {row.number}" + (f", {row.entity.name}" if row.entity else ""), "bold")
         width = max((len(each.field or "") for each in row.cells), default=0)
         for cell in row.cells:
             bad = cell.problem is not None
@@ -207,14 +207,14 @@ def draw_validation(validation: Validation) -> None:
             line.append(cell.text, "red" if bad else "")
             if cell.problem is not None:
                 line.append(f"  expected {cell.problem.expected}", "yellow")
-            tell(line)
+            print_result(line)
         for problem in row.problems:
-            tell(f"✗ expected {problem.expected}, found {problem.found}", "red")
+            print_result(f"✗ expected {problem.expected}, found {problem.found}", "red")
     shown = {each for row in validation.rows for each in row.problems}
     shown |= {cell.problem for row in validation.rows for cell in row.cells if cell.problem is not None}
     for problem in validation.problems:
         if problem not in shown:
-            tell(f"✗ {problem}", "red")
+            print_result(f"✗ {problem}", "red")
 
 
 async def audit(
@@ -227,39 +227,39 @@ async def audit(
     before: Annotated[int | None, Parameter(show_default=False)] = None,
     limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """Who did what to the messages, when, with what result; newest first.
+    """Show the audit log: who did what to which message, and the result; newest first.
 
     Parameters
     ----------
     message
-        Only of this message id.
+        Only this message ID.
     run
-        Only of this replay, undo or deletion.
+        Only this run of a replay, undo or deletion.
     action
-        Only replay, undo, delete, purge, pause or resume.
+        Only this action: replay, undo, delete, purge, pause or resume.
     actor
-        Only by this user@host.
+        Only this user@host.
     since
-        Only since: 15m, 2h, 7d or a time.
+        Only since: 15m, 2h, 7d or a timestamp.
     before
-        Those older than this entry.
+        Only entries older than this one.
     limit
-        How many.
+        Maximum number of results.
     """
     from nomnom.envelope import parse_message_id
     from nomnom.inspection.dead_letters import parse_moment
-    from nomnom_cli.output import Column, ago, as_json, say, show_table
+    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
     from nomnom_control.session.audit import Action
 
     known = [each.value for each in Action]
     if action is not None and action not in known:
-        raise UsageError(f"no action {action!r}; there are {', '.join(known)}")
+        raise UsageError(f"unknown action {action!r}; available: {', '.join(known)}")
     for given in (message, run):
         if given is not None and parse_message_id(given) is None:
-            raise UsageError(f"{given!r} is no id: expected a UUID")
-    async with open_pipeline(where) as pipeline:
+            raise UsageError(f"{given!r} is not a valid ID: expected a UUID")
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.audit.read(
             before=before,
             limit=limit,
@@ -275,9 +275,9 @@ async def audit(
     columns = (
         Column("ENTRY", right=True),
         Column("WHEN", right=True),
-        Column("WHO"),
+        Column("ACTOR"),
         Column("ACTION"),
-        Column("LETTER", right=True),
+        Column("DEAD LETTER", right=True),
         Column("ENTITY"),
         Column("RESULT", grows=True),
     )
@@ -293,9 +293,9 @@ async def audit(
         )
         for each in found
     ]
-    show_table(columns, rows, "nobody has done anything yet")
+    show_table(columns, rows, "the audit log is empty")
     if len(found) == limit:
-        say(f"more: --before {found[-1].id}", "dim")
+        print_note(f"next page: --before {found[-1].id}", "dim")
 
 
 def _result(result: str, detail: Any) -> str:

@@ -1,4 +1,4 @@
-"""``nomnom ingest``: files of records to the api."""
+"""``nomnom ingest``: files of records sent to the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from nomnom_cli.exit_codes import Exit
-from nomnom_cli.options import Flag, Json, Where, open_environment, state_folder
+from nomnom_cli.options import Flag, Json, Target, open_environment, state_folder
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
@@ -28,30 +28,30 @@ async def ingest(
     restart: Flag = False,
     rejects: Annotated[Path | None, Parameter(show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> Exit:
-    """Send files of records, a message a line.
+    """Send files of records, one message per line.
 
-    The same command goes on where it stopped, whatever stopped it. A line is one message however
-    often it is sent: chunks carry keys made of the file and their place in it.
+    After an interruption, run the same command to resume. Re-sending is idempotent: the key of a chunk is
+    derived from the file and the offset of the chunk.
 
     Parameters
     ----------
     files
-        Files (.gz is unpacked), or - for standard input.
+        Files (.gz is decompressed), or - for standard input.
     entity
-        Put this entity's tag before each line, as TPC-H's .tbl files need it: a name or a tag.
+        Prepend the tag of this entity (name or tag) to each line, as TPC-H .tbl files require.
     restart
-        From the beginning again; a line that was taken before stays the same message.
+        Start from the beginning; lines that were accepted before do not create second messages.
     rejects
-        Append the lines that the api refuses to this file.
+        Append rejected lines to this file.
     """
-    from nomnom_cli.output import as_json, say
+    from nomnom_cli.output import as_json, print_note
     from nomnom_control.sending.files import Sending
 
     if not files:
-        raise UsageError("name the files, or - for standard input")
-    here = open_environment(where)
+        raise UsageError("no files given; name files, or - for standard input")
+    here = open_environment(target)
     tag = (await here.schema()).entity(entity).tag if entity else None
     ends = await here.endpoints()
     sending = Sending(ends.api, ends.api_token, state_folder(here) / "ingestion", rejects)
@@ -60,16 +60,17 @@ async def ingest(
         try:
             last = await _send(sending, name, tag, restart=restart, quiet=json)
         except asyncio.CancelledError:
-            say(f"{name}: stopped; " + ("it cannot go on" if name == "-" else "the same command goes on from there"))
+            resume = "it cannot be resumed" if name == "-" else "run the same command to resume"
+            print_note(f"{name}: stopped; {resume}")
             raise
         if last is None:
-            say(f"{name}: all of it has been sent already; --restart sends it again", "dim")
+            print_note(f"{name}: already sent completely; --restart sends it again", "dim")
             continue
         refused += last.refused
         if json:
             as_json({**asdict(last), "seconds": round(last.seconds, 3)})
         else:
-            _tell(last)
+            _print(last)
     return Exit.PARTLY if refused else Exit.OK
 
 
@@ -84,35 +85,35 @@ async def _send(sending: Sending, name: str, tag: str | None, *, restart: bool, 
     return last
 
 
-def _tell(last: Ingested) -> None:
-    from nomnom_cli.output import say, tell
+def _print(last: Ingested) -> None:
+    from nomnom_cli.output import print_note, print_result
 
     parts = [f"{last.accepted:,} accepted"]
     if last.duplicates:
-        parts.append(f"{last.duplicates:,} of them there before")
+        parts.append(f"{last.duplicates:,} duplicates")
     if last.refused:
-        parts.append(f"{last.refused:,} refused")
-    parts.append(f"{last.lines:,} lines" + (" with those of earlier runs" if last.resumed else ""))
+        parts.append(f"{last.refused:,} rejected")
+    parts.append(f"{last.lines:,} lines" + (" in total, including earlier runs" if last.resumed else ""))
     rate = f", {last.accepted / last.seconds:,.0f}/s" if last.seconds > 0.5 else ""
-    tell(f"{last.name}: {', '.join(parts)} in {last.seconds:.1f} s{rate}")
+    print_result(f"{last.name}: {', '.join(parts)} in {last.seconds:.1f} s{rate}")
     for each in last.refusals[:_SHOWN]:
         lines = f"{each.line}" if each.line == each.last_line else f"{each.line}-{each.last_line}"
-        say(f"{last.name}:{lines}: {each.detail}", "red")
+        print_note(f"{last.name}:{lines}: {each.detail}", "red")
     if len(last.refusals) > _SHOWN:
-        say(f"and {len(last.refusals) - _SHOWN:,} more; --rejects FILE keeps the lines", "red")
+        print_note(f"and {len(last.refusals) - _SHOWN:,} more; --rejects FILE saves the lines", "red")
 
 
 @contextmanager
 def _bar(name: str, *, quiet: bool) -> Generator[Callable[[Ingested], None], None, None]:
-    """A bar where a person watches; elsewhere a line when the api begins or ends to be in trouble."""
-    from nomnom_cli.output import errors, interactive, say
+    """A progress bar on a terminal; otherwise a note whenever the API becomes unavailable or recovers."""
+    from nomnom_cli.output import errors, interactive, print_note
 
     problem = ""
 
     def note(now: Ingested) -> None:
         nonlocal problem
         if now.problem != problem and not quiet:
-            say(f"{name}: {now.problem}; trying again" if now.problem else f"{name}: going on", "yellow")
+            print_note(f"{name}: {now.problem}; retrying" if now.problem else f"{name}: resumed", "yellow")
         problem = now.problem
 
     if quiet or not interactive():
@@ -126,7 +127,7 @@ def _bar(name: str, *, quiet: bool) -> Generator[Callable[[Ingested], None], Non
         DownloadColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[trouble]}", style="yellow", markup=False),
+        TextColumn("{task.fields[problem]}", style="yellow", markup=False),
     )
     with Progress(*columns, console=errors(), expand=True, transient=True) as bar:
         task = bar.add_task(name, total=None, rate="", problem="")

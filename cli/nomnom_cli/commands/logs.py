@@ -1,4 +1,4 @@
-"""``nomnom logs``."""
+"""``nomnom logs``: the components' logs, merged by time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Flag, Json, Where, open_environment
+from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
     from nomnom_control.environments import LogLine
 
 _FIRST, _NEXT = 2.0, 0.1
-"""Seconds without a line that are a pause, before the first line and after."""
+"""Seconds without a line that count as a pause: before the first line, and after it."""
 _LEVELS = ("debug", "info", "warning", "error")
 _STYLES = {"error": "red", "warning": "yellow", "debug": "dim"}
 _COLOURS = ("cyan", "magenta", "blue", "green", "bright_yellow", "bright_cyan")
@@ -31,35 +31,35 @@ async def logs(
     level: str = "debug",
     grep: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """What the components wrote, merged by time.
+    """Show the logs of the components, merged by time.
 
     Parameters
     ----------
     components
-        Only these; all by default.
+        Component names. Default: all.
     follow
-        Go on, through restarts, until Ctrl-C.
+        Keep printing new lines, across restarts, until Ctrl-C.
     tail
-        This many lines of before.
+        Number of earlier lines to show.
     level
-        Only lines of this level or worse: debug, info, warning, error.
+        Minimum level: debug, info, warning or error.
     grep
-        Only lines in which this regular expression is found.
+        Only lines that match this regular expression.
     """
     from nomnom_cli.output import as_json_line
 
     if level not in _LEVELS:
-        raise UsageError(f"no level {level!r}; there are {', '.join(_LEVELS)}")
+        raise UsageError(f"unknown level {level!r}; available: {', '.join(_LEVELS)}")
     try:
         pattern = re.compile(grep) if grep else None
     except re.error as error:
         raise UsageError(f"--grep: {error}") from error
     least = _LEVELS.index(level)
-    # Of lines that are filtered out, none counts towards the tail: they are all looked at.
+    # Lines that are filtered out do not count towards --tail, so all lines have to be read.
     filtered = least > 0 or pattern is not None
-    lines = open_environment(where).logs(components, follow=follow, tail=None if filtered else tail)
+    lines = open_environment(target).logs(components, follow=follow, tail=None if filtered else tail)
     kept: deque[LogLine] | None = deque(maxlen=tail)
     show = as_json_line if json else _show
     async for each in _with_pause(lines):
@@ -75,7 +75,7 @@ async def logs(
 
 
 async def _with_pause(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine | None]:
-    """These lines, with one None where they pause for the first time, or end: behind what was there before."""
+    """These lines, with one None at the first pause or at the end: it marks the end of the earlier lines."""
     paused, patience = False, _FIRST
     coming = asyncio.ensure_future(anext(lines, None))
     try:
@@ -109,9 +109,9 @@ def _text(line: LogLine) -> str:
 def _show(line: LogLine) -> None:
     from rich.text import Text
 
-    from nomnom_cli.output import tell
+    from nomnom_cli.output import print_result
 
     at = f"{line.at.astimezone():%H:%M:%S.%f}"[:-3] if line.at else " " * 12
     colour = _COLOURS[sum(map(ord, line.component)) % len(_COLOURS)]
     parts = ((at, "dim"), "  ", (f"{line.component:<10}", colour), (f"{line.level:<8}", _STYLES.get(line.level, "dim")))
-    tell(Text.assemble(*parts, (_text(line), _STYLES.get(line.level, ""))))
+    print_result(Text.assemble(*parts, (_text(line), _STYLES.get(line.level, ""))))

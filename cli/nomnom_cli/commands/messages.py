@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_cli.exit_codes import Exit
-from nomnom_cli.options import Flag, Json, Where, open_pipeline
+from nomnom_cli.options import Flag, Json, Target, open_pipeline
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
@@ -28,32 +28,32 @@ async def post(
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
     key: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> Exit:
-    """Send one message: a record, or one with its children.
+    """Post one message: a record, or a parent record with its children.
 
     Parameters
     ----------
     text
-        The message, or - for standard input. A backslash and an n are the end of a line.
+        The message, or - for standard input. `\\n` starts a new line.
     wait
-        Follow it until it is completed or a dead letter; the exit code is 1 where it is not completed.
+        Wait until it is completed or a dead letter; the exit code is 1 if it is not completed.
     timeout
-        Seconds to follow it.
+        Maximum seconds to wait.
     key
-        An Idempotency-Key: the same key is the same message.
+        Idempotency key: repeating it does not create a second message.
     """
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
     content = await asyncio.to_thread(sys.stdin.buffer.read) if text == "-" else text.replace("\\n", "\n").encode()
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         posted = await pipeline.messages.post(content, idempotency_key=key)
         if wait:
             return await _follow(pipeline, posted.message_id, timeout, json=json)
         if json:
             as_json(posted)
         else:
-            tell(f"{posted.message_id} {posted.status.value}" + (" (it was there before)" if posted.duplicate else ""))
+            print_result(f"{posted.message_id} {posted.status.value}" + (" (duplicate)" if posted.duplicate else ""))
     return Exit.OK
 
 
@@ -64,22 +64,22 @@ async def message(
     follow: Annotated[Flag, Parameter(name=("--follow", "-f"))] = False,
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0), show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> Exit:
-    """What became of a message.
+    """Show the status of a message.
 
     Parameters
     ----------
     message_id
-        Its id.
+        The message ID.
     follow
-        Until it is completed or a dead letter; the exit code is 1 where it is not completed.
+        Follow it until it is completed or a dead letter; the exit code is 1 if it is not completed.
     timeout
-        Seconds to follow it; without an end by default.
+        Maximum seconds to follow it. Default: no limit.
     """
     from nomnom_cli.output import as_json
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         if follow:
             return await _follow(pipeline, message_id, timeout, json=json)
         state = await pipeline.messages.state(message_id)
@@ -92,7 +92,7 @@ async def message(
 
 async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *, json: bool) -> Exit:
     from nomnom.envelope import Status
-    from nomnom_cli.output import as_json_line, say, status, tell
+    from nomnom_cli.output import as_json_line, print_note, print_result, status
 
     last: State | None = None
     async for state in pipeline.messages.follow(message_id, timeout=timeout):
@@ -102,18 +102,18 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
             continue
         line = status(state.status.value)
         line.append(f"  {state.message_id}", "dim")
-        line.append(f"  try {state.retry_count}" if state.status is Status.FAILED else "", "dim")
+        line.append(f"  attempt {state.retry_count}" if state.status is Status.FAILED else "", "dim")
         line.append(f"  {state.error}" if state.error else "", "")
-        tell(line)
+        print_result(line)
     if last is not None and last.status is Status.COMPLETED:
         return Exit.OK
     if last is not None and not last.final and not json:
-        say(f"it is still {last.status.value} after {timeout:g} s" if timeout else "its end was not awaited")
+        print_note(f"still {last.status.value} after {timeout:g} s" if timeout else "stopped before it was final")
     return Exit.FAILED
 
 
 def _describe(state: State) -> None:
-    from nomnom_cli.output import status, styled, tell, when
+    from nomnom_cli.output import print_result, status, styled, when
 
     lines = {
         "message": state.message_id,
@@ -121,14 +121,14 @@ def _describe(state: State) -> None:
         "status": status(state.status.value),
         "received": when(state.received_at),
         "processed": when(state.processed_at),
-        "failed tries": f"{state.retry_count:,}" if state.retry_count else "",
+        "attempts": f"{state.retry_count:,}" if state.retry_count else "",
         "error": state.error or "",
-        "": "superseded: rows received later were there" if state.superseded else "",
+        "": "superseded: a message received later had been written already" if state.superseded else "",
     }
     for label, value in lines.items():
         if value:
             line = styled(label.ljust(14), "dim")
-            tell(line.append(value) if isinstance(value, str) else line.append_text(value))
+            print_result(line.append(value) if isinstance(value, str) else line.append_text(value))
 
 
 async def messages(
@@ -138,9 +138,9 @@ async def messages(
     limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
     after: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """Messages that workers have taken, newest first.
+    """List messages that workers have processed, newest first.
 
     Parameters
     ----------
@@ -149,14 +149,14 @@ async def messages(
     entity
         An entity's name or tag.
     limit
-        How many.
+        Maximum number of results.
     after
-        Go on behind the message of this id.
+        Continue after this message ID.
     """
     from nomnom_cli import output
 
     wanted = _status(status)
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         name = pipeline.schema.entity(entity).name if entity else None
         start = None
         if after is not None:
@@ -171,7 +171,7 @@ async def messages(
         output.Column("ENTITY"),
         output.Column("STATUS"),
         output.Column("RECEIVED", right=True),
-        output.Column("TOOK", right=True),
+        output.Column("LATENCY", right=True),
         output.Column("", grows=True),
     )
     from nomnom_control.rendering import duration
@@ -187,9 +187,9 @@ async def messages(
         )
         for each in found
     ]
-    output.show_table(columns, rows, "no messages; what waits is in the stream: nomnom stream messages")
+    output.show_table(columns, rows, "no messages; pending ones are in the stream: nomnom stream messages")
     if len(found) == limit:
-        output.say(f"more: --after {found[-1].message_id}", "dim")
+        output.print_note(f"next page: --after {found[-1].message_id}", "dim")
 
 
 def _status(text: str | None) -> Status | None:
@@ -199,5 +199,5 @@ def _status(text: str | None) -> Status | None:
         return None
     known = [each.value for each in Status if each is not Status.ACCEPTED]
     if text not in known:
-        raise UsageError(f"no status {text!r}; there are {', '.join(known)}")
+        raise UsageError(f"unknown status {text!r}; available: {', '.join(known)}")
     return Status(text)

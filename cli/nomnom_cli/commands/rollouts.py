@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Flag, Json, Where, open_environment
+from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
 
 _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=False)]
@@ -26,35 +26,35 @@ async def scale(
     threshold: _Whole = None,
     cooldown: Annotated[float | None, Parameter(validator=Number(gte=0), show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """How the workers scale: show or change it.
+    """Show or change how the workers scale.
 
-    Without options it is shown. A number holds so many workers by hand; the other options change the rule.
+    A number pins the workers to that number; the other options change the autoscaling policy.
 
     Parameters
     ----------
     replicas
-        Hold that many workers: autoscaling is paused until --auto.
+        Pin that many workers; autoscaling is paused until --auto.
     auto
-        Let the rule decide again.
+        Resume autoscaling.
     pause
-        Hold the present number.
+        Pause autoscaling at the current number of workers.
     minimum
-        The rule's fewest workers; 0 lets them end when nothing waits.
+        Minimum workers; 0 allows scale to zero.
     maximum
-        The rule's most workers.
+        Maximum workers.
     threshold
-        The lag that one worker is for.
+        Target lag (pending messages) per worker.
     cooldown
-        Seconds without lag before the last worker ends.
+        Seconds without lag before scaling to zero.
     """
     from nomnom_cli.output import as_json
     from nomnom_control.environments import WORKER
 
     if sum((replicas is not None, auto, pause)) > 1:
         raise UsageError("a number, --auto and --pause exclude each other")
-    here = open_environment(where)
+    here = open_environment(target)
     given = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
@@ -73,7 +73,7 @@ async def scale(
 
 
 def _describe(now: object) -> None:
-    from nomnom_cli.output import styled, tell, when
+    from nomnom_cli.output import print_result, styled, when
     from nomnom_control.environments import Scaling
     from nomnom_control.rendering import count, duration
 
@@ -82,20 +82,20 @@ def _describe(now: object) -> None:
     lines = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
         "lag": count(now.lag),
-        "rule": f"a worker for each {rule.threshold:,} waiting, {rule.minimum} to {rule.maximum}, "
-        f"cooldown {duration(rule.cooldown)}, looked at every {duration(rule.polling)}",
+        "policy": f"1 worker per {rule.threshold:,} pending, {rule.minimum}–{rule.maximum} workers, "
+        f"cooldown {duration(rule.cooldown)}, polled every {duration(rule.polling)}",
         "decision": f"{now.decision}; {when(now.decided_at)}",
     }
     if now.paused:
-        tell("PAUSED: the rule does not decide (nomnom scale --auto)", "bold yellow")
+        print_result("Autoscaling is PAUSED; resume it with `nomnom scale --auto`", "bold yellow")
     for label, text in lines.items():
-        tell(styled(label.ljust(10), "dim").append(text, ""))
+        print_result(styled(label.ljust(10), "dim").append(text, ""))
 
 
-async def restart(component: str, /, *, where: Where | None = None) -> None:
+async def restart(component: str, /, *, target: Target | None = None) -> None:
     """Restart a component without losing a message.
 
-    Workers one after another, each replaced before it leaves.
+    Replicas are replaced one at a time; a new one is ready before the old one stops.
 
     Parameters
     ----------
@@ -104,10 +104,10 @@ async def restart(component: str, /, *, where: Where | None = None) -> None:
     """
     from nomnom_cli.output import show_progress
 
-    await show_progress(open_environment(where).restart(component))
+    await show_progress(open_environment(target).restart(component))
 
 
-async def config(component: str, /, *settings: str, json: Json = False, where: Where | None = None) -> None:
+async def config(component: str, /, *settings: str, json: Json = False, target: Target | None = None) -> None:
     """Change a component's settings, or show them.
 
     Changes are rolled out as a new revision; without any, the settings of now are shown.
@@ -121,7 +121,7 @@ async def config(component: str, /, *settings: str, json: Json = False, where: W
     """
     from nomnom_cli.output import Column, as_json, show_progress, show_table
 
-    here = open_environment(where)
+    here = open_environment(target)
     if settings:
         changed = read_pairs(settings)
         await show_progress(here.configure(component, changed, f"set {', '.join(changed)}"))
@@ -134,8 +134,8 @@ async def config(component: str, /, *settings: str, json: Json = False, where: W
         show_table(columns, sorted(now.items()), f"{component} has its defaults")
 
 
-async def history(component: str, /, *, json: Json = False, where: Where | None = None) -> None:
-    """The revisions of a component's settings.
+async def history(component: str, /, *, json: Json = False, target: Target | None = None) -> None:
+    """List the revisions of a component's settings.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ async def history(component: str, /, *, json: Json = False, where: Where | None 
     from nomnom_cli.output import Column, as_json, show_table
     from nomnom_control.rendering import moment
 
-    found = await open_environment(where).history(component)
+    found = await open_environment(target).history(component)
     if json:
         as_json(found)
         return
@@ -169,7 +169,7 @@ async def rollback(
     revision: Annotated[int | None, Parameter(show_default=False)] = None,
     /,
     *,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
     """Roll out an earlier revision's settings again.
 
@@ -178,15 +178,15 @@ async def rollback(
     component
         api, worker or dashboard.
     revision
-        Its number (nomnom history); the one before by default.
+        Revision number (`nomnom history`). Default: the previous revision.
     """
     from nomnom_cli.output import show_progress
 
-    await show_progress(open_environment(where).rollback(component, revision))
+    await show_progress(open_environment(target).rollback(component, revision))
 
 
 def read_pairs(settings: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping; raises UsageProblem where one is not of that form."""
+    """NAME=VALUE texts as a mapping; raises UsageError if one is not of that form."""
     found: dict[str, str] = {}
     for each in settings:
         name, equals, value = each.partition("=")

@@ -1,4 +1,4 @@
-"""``nomnom entities`` and ``rows``: what the messages became."""
+"""``nomnom entities`` and ``nomnom rows``: the tables and their rows."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Json, Where, open_pipeline
+from nomnom_cli.options import Json, Target, open_pipeline
 
 
-async def entities(*, json: Json = False, where: Where | None = None) -> None:
-    """The entities' tables: rows and size.
+async def entities(*, json: Json = False, target: Target | None = None) -> None:
+    """List entities with the row count and size of their tables.
 
-    The count of a large table is PostgreSQL's estimate.
+    The row count of a large table is PostgreSQL's estimate.
     """
     from nomnom_cli.output import Column, as_json, show_table
     from nomnom_control.rendering import size
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.entities.reports()
     if json:
         as_json(
@@ -52,32 +52,32 @@ async def rows(
     after: Annotated[str | None, Parameter(show_default=False)] = None,
     before: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """The rows of an entity's table, in the order of its key.
+    """List the rows of an entity in key order.
 
     Parameters
     ----------
     entity
-        Its name or tag.
+        Entity name or tag.
     limit
-        How many.
+        Maximum number of rows.
     after
-        The page behind this cursor.
+        The page after this cursor.
     before
-        The page in front of this cursor.
+        The page before this cursor.
     """
-    from nomnom_cli.output import Column, as_json, say, show_table
+    from nomnom_cli.output import Column, as_json, print_note, show_table
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         page = await pipeline.entities.rows(entity, after=after, before=before, limit=limit)
     if json:
         as_json({"rows": [dict(each) for each in page.rows], "next": page.next, "previous": page.previous})
         return
     numeric = {each.name for each in page.entity.fields if each.type.numeric}
-    # The last columns say who wrote the row: on a narrow terminal they are the first to go.
+    # The last columns name the message that wrote the row; a narrow terminal drops them first.
     columns = [Column(name, right=name in numeric, grows=at > 1) for at, name in enumerate(page.columns)]
     table = [["" if row[name] is None else str(row[name]) for name in page.columns] for row in page.rows]
     show_table(columns, table, f"{page.entity.name} has no rows", unfolds=True)
     if page.next:
-        say(f"more: --after {page.next}", "dim")
+        print_note(f"next page: --after {page.next}", "dim")

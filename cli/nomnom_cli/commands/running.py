@@ -13,8 +13,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom_cli.exit_codes import Exit
-from nomnom_cli.options import LOCAL, Flag, Json, Where, Yes, open_environment, open_pipeline
+from nomnom_cli.options import Flag, Json, Target, Yes, open_environment, open_pipeline
 from nomnom_cli.prompts import confirm
+from nomnom_control.environments import catalog
 
 if TYPE_CHECKING:
     from nomnom.schema import Schema
@@ -27,22 +28,22 @@ _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=F
 
 
 async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0) -> None:
-    """Make or migrate streams and tables.
+    """Create or migrate streams and tables.
 
-    It is safe to repeat, and at once with others. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA say where;
-    DATABASE_WORKER_URL, ..._API_URL, ..._DASHBOARD_URL and ..._OPERATOR_URL, with which roles the components log in.
+    It is idempotent, and safe to run concurrently. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA name the target;
+    DATABASE_WORKER_URL, ..._API_URL, ..._DASHBOARD_URL and ..._OPERATOR_URL name the roles to create for components.
 
     Parameters
     ----------
     wait
-        Seconds to wait for the servers.
+        Seconds to wait for each server.
     """
     from nomnom.setup import SetupSettings, set_up
-    from nomnom_cli.output import tell
+    from nomnom_cli.output import print_result
 
     settings = SetupSettings.from_environment()
     for line in await set_up(settings, wait, settings.roles):
-        tell(line)
+        print_result(line)
 
 
 async def up(
@@ -61,60 +62,60 @@ async def up(
     detach: Annotated[Flag, Parameter(name=("--detach", "-d"))] = False,
     check: Flag = False,
     yes: Yes = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> Exit:
     """Run the whole pipeline on this machine.
 
-    It runs until Ctrl-C or nomnom down. What is chosen here holds for later runs too; data stay between runs.
+    It runs until Ctrl-C or `nomnom down`. Options are saved for later runs; data is kept between runs.
 
     Parameters
     ----------
     schema
         tpch, ecommerce or a schema file.
     port
-        The api's port; each port is the usual one where it is free, or any.
+        API port. Default: 8080 if free, otherwise any free port (likewise for the other ports).
     dashboard_port
-        The dashboard's API.
+        Dashboard API port. Default: 3000.
     page_port
-        The dashboard's page.
+        Dashboard page port. Default: 5173.
     nats_port
-        nats-server.
+        nats-server port. Default: 4222.
     monitor_port
-        nats-server's monitoring.
+        nats-server monitoring port. Default: 8222.
     postgres_port
-        PostgreSQL.
+        PostgreSQL port. Default: 5432.
     minimum
-        Fewest workers; 0 lets them end when nothing waits.
+        Minimum workers; 0 allows scale to zero.
     maximum
-        Most workers.
+        Maximum workers.
     threshold
-        The lag that one worker is for.
+        Target lag (pending messages) per worker.
     cooldown
-        Seconds without lag before the last worker ends.
+        Seconds without lag before scaling to zero.
     detach
-        Come back once it runs.
+        Run in the background; return when ready.
     check
         Post one example record and follow it until it is completed.
     """
-    from nomnom_cli.output import say, show_progress, show_step
+    from nomnom_cli.output import print_note, show_progress, show_step
 
     ports = {
         "api": port, "dashboard": dashboard_port, "page": page_port,
         "nats": nats_port, "nats_monitor": monitor_port, "postgres": postgres_port,
     }  # fmt: skip
     rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
-    here = open_environment(where)
-    if here.kind != LOCAL:
+    here = open_environment(target)
+    if here.kind != catalog.LOCAL:
         confirm(f"Start on {here.location}?", here.plan("start"), yes=yes)
         await show_progress(here.start())
-        say(f"it is up on {here.location}: nomnom status and the app look at it", "dim")
+        print_note(f"the pipeline is up on {here.location}; run `nomnom status` or open the app", "dim")
         await here.close()
         return Exit.OK
     if detach:
         given = {"schema": schema, **ports, **rule}
         chosen = {name: str(value) for name, value in given.items() if value is not None}
         await show_progress(here.with_options(chosen).start())
-        return Exit.OK if await _welcome(where, check=check) else Exit.FAILED
+        return Exit.OK if await _welcome(target, check=check) else Exit.FAILED
     from nomnom.settings import Settings
     from nomnom.telemetry import configure_logging
     from nomnom_control.environments.local.instance import Instance
@@ -122,7 +123,7 @@ async def up(
 
     configure_logging("supervisor", Settings(log_level="error"))
     supervisor = Supervisor(
-        Instance((where or Where()).dir),
+        Instance((target or Target()).dir),
         schema,
         {name: value for name, value in ports.items() if value is not None},
         {name: value for name, value in rule.items() if value is not None},
@@ -131,39 +132,39 @@ async def up(
         asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)
 
     async def ready() -> None:
-        await _welcome(where, check=check)
-        say("next, in another terminal: nomnom demo, nomnom status, nomnom (the app)", "dim")
-        say("Ctrl-C stops it (a second one at once); the data stay.", "dim")
-        await _live(open_environment(where))
+        await _welcome(target, check=check)
+        print_note("next, in another terminal: nomnom demo, nomnom status, or nomnom for the app", "dim")
+        print_note("Press Ctrl-C to stop (twice to stop at once); data is kept.", "dim")
+        await _live(open_environment(target))
 
     await supervisor.run(show_step, ready)
     return Exit.OK
 
 
-async def _welcome(where: Where | None, *, check: bool) -> bool:
-    """Say where what is; with ``check``, whether a record arrived."""
+async def _welcome(target: Target | None, *, check: bool) -> bool:
+    """Print the endpoints; with ``check``, whether an example record was completed."""
     from nomnom.envelope import Status
-    from nomnom_cli.output import say, status, tell
+    from nomnom_cli.output import print_note, print_result, status
 
-    here = open_environment(where)
+    here = open_environment(target)
     ends, schema = await here.endpoints(), await here.schema()
     example = _example(schema)
-    tell("")
-    tell(f"nomnom is up    {ends.api}/docs", "bold")
-    tell(f"dashboard       {ends.dashboard}")
-    tell(f"data and logs   {here.location}")
-    tell("")
-    tell(f"  curl -H 'Content-Type: text/plain' -d {shlex.quote(example)} {ends.api}/api/ingest/message")
-    tell("")
+    print_result("")
+    print_result(f"nomnom is up    {ends.api}/docs", "bold")
+    print_result(f"dashboard       {ends.dashboard}")
+    print_result(f"data and logs   {here.location}")
+    print_result("")
+    print_result(f"  curl -H 'Content-Type: text/plain' -d {shlex.quote(example)} {ends.api}/api/ingest/message")
+    print_result("")
     if not check:
         return True
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         posted = await pipeline.messages.post(example)
         async for state in pipeline.messages.follow(posted.message_id, timeout=60):
-            tell(status(state.status.value).append(f"  example record {posted.message_id}", ""))
+            print_result(status(state.status.value).append(f"  example record {posted.message_id}", ""))
             if state.status is Status.COMPLETED:
                 return True
-    say(f"the example record was not completed: nomnom message {posted.message_id} tells why", "red")
+    print_note(f"the example record was not completed; run `nomnom message {posted.message_id}` to see why", "red")
     return False
 
 
@@ -177,7 +178,7 @@ def _example(schema: Schema) -> str:
 
 
 async def _live(here: Environment) -> None:
-    """One line of figures that changes in place, where a person watches."""
+    """One line of figures that is updated in place, if standard error is a terminal."""
     from rich.live import Live
     from rich.text import Text
 
@@ -207,34 +208,34 @@ def _figures(now: Scaling) -> str:
     return f"lag {count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
 
 
-async def down(*, yes: Yes = False, where: Where | None = None) -> None:
-    """Stop the pipeline in order; its data stay."""
+async def down(*, yes: Yes = False, target: Target | None = None) -> None:
+    """Stop the pipeline gracefully; data is kept."""
     from nomnom_cli.output import show_progress
 
-    here = open_environment(where)
-    if here.kind != LOCAL:
+    here = open_environment(target)
+    if here.kind != catalog.LOCAL:
         confirm(f"Stop on {here.location}?", here.plan("stop"), yes=yes)
     await show_progress(here.stop())
 
 
-async def destroy(*, yes: Yes = False, where: Where | None = None) -> None:
+async def destroy(*, yes: Yes = False, target: Target | None = None) -> None:
     """Stop the pipeline and remove its data."""
     from nomnom_cli.output import show_progress
 
-    here = open_environment(where)
-    confirm("Remove it?", here.losses(), yes=yes)
+    here = open_environment(target)
+    confirm(f"Destroy {here.name}?", here.losses(), yes=yes)
     await show_progress(here.destroy())
 
 
-async def status(*, json: Json = False, where: Where | None = None) -> Exit:
-    """Components, backlog, dead letters, scaling.
+async def status(*, json: Json = False, target: Target | None = None) -> Exit:
+    """Show components, lag, dead letters and scaling.
 
-    The exit code is 4 where nothing runs.
+    The exit code is 4 if the pipeline is not running.
     """
-    from nomnom_cli.output import as_json, say
+    from nomnom_cli.output import as_json, print_note
     from nomnom_control.errors import ControlError
 
-    here = open_environment(where)
+    here = open_environment(target)
     components = await here.components()
     running = any(each.desired for each in components)
     scaling = await here.scaling() if running else None
@@ -242,7 +243,7 @@ async def status(*, json: Json = False, where: Where | None = None) -> Exit:
     problem = ""
     if running:
         try:
-            async with open_pipeline(where) as pipeline:
+            async with open_pipeline(target) as pipeline:
                 overview = await pipeline.overview()
         except ControlError as error:
             problem = str(error)
@@ -258,24 +259,24 @@ async def status(*, json: Json = False, where: Where | None = None) -> Exit:
         )
         return Exit.OK if running else Exit.NOT_RUNNING
     if not running:
-        say(f"nothing runs in {here.location}{_kept(here)}: nomnom up starts it")
+        print_note(f"no pipeline is running in {here.location}{_kept(here)}; start it with `nomnom up`")
         return Exit.NOT_RUNNING
     _show_status(components, scaling, overview)
     if problem:
-        say(problem, "red")
+        print_note(problem, "red")
     return Exit.OK
 
 
 def _kept(here: Environment) -> str:
-    if here.kind != LOCAL:
+    if here.kind != catalog.LOCAL:
         return ""
     from nomnom_control.environments.local.instance import Instance
 
-    return "; its data are there" if Instance(Path(here.location)).load().ports else ""
+    return " (data is kept)" if Instance(Path(here.location)).load().ports else ""
 
 
 def _show_status(components: Sequence[Component], scaling: Scaling | None, overview: Overview | None) -> None:
-    from nomnom_cli.output import Cell, Column, health, show_table, styled, tell
+    from nomnom_cli.output import Cell, Column, health, print_result, show_table, styled
     from nomnom_control.rendering import count
 
     columns = (Column("COMPONENT"), Column("HEALTH"), Column("READY", right=True), Column("VERSION"))
@@ -284,11 +285,11 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
         for each in components
     ]
     show_table((*columns, Column("", grows=True)), rows, "no components")
-    tell("")
+    print_result("")
     figures: dict[str, str] = {}
     if overview is not None:
         figures |= {"lag": count(overview.lag), "dead letters": count(overview.dead_letters)}
     if scaling is not None:
         figures["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
     for label, text in figures.items():
-        tell(styled(label.ljust(14), "dim").append(text, ""))
+        print_result(styled(label.ljust(14), "dim").append(text, ""))

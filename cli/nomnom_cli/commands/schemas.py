@@ -1,4 +1,4 @@
-"""``nomnom schema``: schema files, checked and described."""
+"""``nomnom schema``: schema files listed, described and validated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from nomnom_cli.options import Json
 
 
 def list_schemas(*, json: Json = False) -> None:
-    """The schemas that come with nomnom."""
+    """List the built-in schemas."""
     from nomnom.schema import built_in_schemas, load_schema
     from nomnom_cli.output import Column, as_json, show_table
 
@@ -19,14 +19,14 @@ def list_schemas(*, json: Json = False) -> None:
 
 
 def show_schema(schema: str = "tpch", entity: str | None = None, /, *, json: Json = False) -> None:
-    """A schema's entities, or one entity's fields.
+    """Show the entities of a schema, or the fields of one entity.
 
     Parameters
     ----------
     schema
-        tpch, ecommerce or a schema file.
+        tpch, ecommerce or a schema file (YAML).
     entity
-        An entity's name or tag.
+        Entity name or tag.
     """
     from nomnom.schema import load_schema
     from nomnom_cli.output import Column, as_json, show_table
@@ -53,19 +53,19 @@ def show_schema(schema: str = "tpch", entity: str | None = None, /, *, json: Jso
 
 
 def check_schema(file: str, /, *, json: Json = False) -> None:
-    """Whether a schema file is one; errors name the file, the line and the place.
+    """Validate a schema file; errors name the file, line and position.
 
     Parameters
     ----------
     file
-        The schema file.
+        Schema file (YAML).
     """
     from nomnom.schema import load_schema
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
     loaded = load_schema(file)
     tags = [each.tag for each in loaded]
     if json:
         as_json({"name": loaded.name, "title": loaded.title, "tags": tags})
     else:
-        tell(f"{file} is a schema: {loaded.name}, {len(tags)} entities, {' '.join(tags)}")
+        print_result(f"{file} is valid: {loaded.name}, {len(tags)} entities, {' '.join(tags)}")

@@ -1,4 +1,4 @@
-"""``nomnom stream`` and ``nomnom consumer``: what lies in JetStream, looked at without consuming."""
+"""``nomnom stream`` and ``nomnom consumer``: JetStream inspected without consuming."""
 
 from __future__ import annotations
 
@@ -9,36 +9,39 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from nomnom_cli.options import Flag, Json, Where, Yes, open_pipeline
+from nomnom_cli.options import Flag, Json, Target, Yes, open_pipeline
 from nomnom_cli.prompts import UsageError, confirm
 
 if TYPE_CHECKING:
     from nomnom.inspection.jetstream import ConsumerReport, StoredMessage
     from nomnom_control.session.pipeline import Pipeline
 
-_Stream: TypeAlias = Annotated[str | None, Parameter(help="The stream; that of the messages by default.")]
+_Stream: TypeAlias = Annotated[str | None, Parameter(help="Stream name. Default: the stream of accepted messages.")]
 _Of: TypeAlias = Annotated[
-    str | None, Parameter(name="--stream", help="The stream; that of the messages by default.", show_default=False)
+    str | None,
+    Parameter(name="--stream", help="Stream name. Default: the stream of accepted messages.", show_default=False),
 ]
-_Consumer: TypeAlias = Annotated[str | None, Parameter(help="The consumer; the workers' by default.")]
+_Consumer: TypeAlias = Annotated[str | None, Parameter(help="Consumer name. Default: the workers' consumer.")]
 _SHOWN_PAYLOAD = 200
 
 
-async def list_streams(*, json: Json = False, where: Where | None = None) -> None:
-    """All streams: how much they hold."""
+async def list_streams(*, json: Json = False, target: Target | None = None) -> None:
+    """List streams and their sizes."""
     from nomnom_control.session.jetstream.streams import stream_row
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.streams()
-    _show_reports([stream_row(each) for each in found], found, json=json, nothing="no streams: nomnom setup makes them")
+    _show_reports(
+        [stream_row(each) for each in found], found, json=json, nothing="no streams; `nomnom setup` creates them"
+    )
 
 
-async def stream_info(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
-    """All about a stream: its configuration and its state."""
+async def stream_info(stream: _Stream = None, /, *, json: Json = False, target: Target | None = None) -> None:
+    """Show the configuration and state of a stream."""
     from nomnom_cli.output import as_json, print_properties
     from nomnom_control.session.jetstream.streams import stream_properties
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.stream(stream or pipeline.streams.stream)
     if json:
         as_json(found)
@@ -55,25 +58,25 @@ async def stream_messages(
     newest: Flag = False,
     limit: Annotated[int, Parameter(name=("--limit", "-n"), validator=Number(gte=1, lte=10_000))] = 20,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """A stream's messages by sequence, oldest first; looking takes none away.
+    """List the messages of a stream by sequence, oldest first (read-only).
 
     Parameters
     ----------
     after
-        Those behind this sequence.
+        Only messages with a greater sequence.
     before
-        Those in front of this sequence.
+        Only messages with a smaller sequence.
     newest
         Newest first.
     limit
-        How many.
+        Maximum number of results.
     """
-    from nomnom_cli.output import Column, ago, as_json, say, show_table
+    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
     from nomnom_control.rendering import size
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         name = stream or pipeline.streams.stream
         page = await pipeline.jetstream.messages(name, after=after, before=before, limit=limit, newest_first=newest)
     if json:
@@ -94,74 +97,76 @@ async def stream_messages(
     if page.more and page.messages:
         backwards = newest or (before is not None and after is None)
         edge = min(each.sequence for each in page.messages) if backwards else page.messages[-1].sequence
-        say(f"more: {'--before' if backwards else '--after'} {edge}" + (" --newest" if newest else ""), "dim")
+        print_note(
+            f"next page: {'--before' if backwards else '--after'} {edge}" + (" --newest" if newest else ""), "dim"
+        )
 
 
-async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, where: Where | None = None) -> None:
-    """One message: its headers and its payload; looking does not take it away.
+async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, target: Target | None = None) -> None:
+    """Show the headers and payload of one message (read-only).
 
     Parameters
     ----------
     sequence
         Its sequence in the stream.
     """
-    from nomnom_cli.output import as_json, results, styled, tell, when
+    from nomnom_cli.output import as_json, print_result, results, styled, when
     from nomnom_control.errors import ControlError
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         name = stream or pipeline.streams.stream
         found = await pipeline.jetstream.peek(name, sequence)
     if found is None:
-        raise ControlError(f"{name} has no message {sequence:,} (any more): nomnom stream messages lists them")
+        raise ControlError(f"{name} has no message with sequence {sequence:,} (never existed, or removed)")
     if json:
         as_json(_described(found))
         return
     for label, value in {"subject": found.subject, "stored": when(found.stored_at), **found.headers}.items():
         line = styled(label.ljust(20), "dim")
         line.append(value, "")
-        tell(line)
-    tell("")
+        print_result(line)
+    print_result("")
     results().print(_text(found), soft_wrap=True)
 
 
-async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, where: Where | None = None) -> None:
-    """Remove every message of a stream for good; what is not processed is lost.
+async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, target: Target | None = None) -> None:
+    """Delete all messages of a stream permanently; unprocessed messages are lost.
 
     Parameters
     ----------
     stream
-        The stream, by its name.
+        Stream name.
     """
-    from nomnom_cli.output import as_json, tell
+    from nomnom_cli.output import as_json, print_result
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         held = (await pipeline.jetstream.stream(stream)).state.messages
-        confirm(f"Purge {stream}?", [f"{held:,} messages of {stream}"], yes=yes, typed=stream)
+        confirm(f"Purge {stream}?", [f"{held:,} messages of {stream} will be lost"], yes=yes, typed=stream)
         purged = await pipeline.jetstream.purge(stream, confirm=stream)
     if json:
         as_json({"stream": stream, "purged": purged})
     else:
-        tell(f"{purged:,} messages removed from {stream}")
+        print_result(f"{purged:,} messages deleted from {stream}")
 
 
-async def list_consumers(stream: _Stream = None, /, *, json: Json = False, where: Where | None = None) -> None:
-    """A stream's consumers: what they have taken and what waits."""
+async def list_consumers(stream: _Stream = None, /, *, json: Json = False, target: Target | None = None) -> None:
+    """List the consumers of a stream: delivered and pending messages."""
     from nomnom_control.session.jetstream.consumers import consumer_row
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         name = stream or pipeline.streams.stream
         found = await pipeline.jetstream.consumers(name)
     _show_reports([consumer_row(each) for each in found], found, json=json, nothing=f"{name} has no consumers")
 
 
 async def consumer_info(
-    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, where: Where | None = None
+    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, target: Target | None = None
 ) -> None:
-    """All about a consumer: its configuration and its state."""
+    """Show the configuration and state of a consumer."""
     from nomnom_cli.output import print_properties
     from nomnom_control.session.jetstream.consumers import consumer_properties
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.consumer(*_named(pipeline, stream, consumer))
     if json:
         _consumer_as_json(found)
@@ -176,45 +181,45 @@ async def pause(
     seconds: Annotated[float | None, Parameter(name="--for", validator=Number(gt=0), show_default=False)] = None,
     stream: _Of = None,
     json: Json = False,
-    where: Where | None = None,
+    target: Target | None = None,
 ) -> None:
-    """Deliver nothing to the workers until nomnom consumer resume; messages go on coming in.
+    """Pause deliveries to the workers until `nomnom consumer resume`; messages are still accepted.
 
     Parameters
     ----------
     seconds
-        Only for so many seconds.
+        Resume automatically after this many seconds.
     """
-    from nomnom_cli.output import tell, when
+    from nomnom_cli.output import print_result, when
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         until = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
         found = await pipeline.jetstream.pause(*_named(pipeline, stream, consumer), until)
     if json:
         _consumer_as_json(found)
     elif seconds is None:
-        tell(f"{found.name} is paused until nomnom consumer resume {found.name}")
+        print_result(f"{found.name} is paused; resume it with `nomnom consumer resume {found.name}`")
     else:
-        tell(f"{found.name} is paused until {when(found.paused_until).partition(' (')[0]}")
+        print_result(f"{found.name} is paused until {when(found.paused_until).partition(' (')[0]}")
 
 
 async def resume(
-    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, where: Where | None = None
+    consumer: _Consumer = None, /, *, stream: _Of = None, json: Json = False, target: Target | None = None
 ) -> None:
-    """Deliver again."""
-    from nomnom_cli.output import tell
+    """Resume deliveries to the workers."""
+    from nomnom_cli.output import print_result
 
-    async with open_pipeline(where) as pipeline:
+    async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.resume(*_named(pipeline, stream, consumer))
     if json:
         _consumer_as_json(found)
     else:
-        tell(f"{found.name} delivers; {found.lag:,} messages wait")
+        print_result(f"{found.name} is resumed; lag {found.lag:,}")
 
 
 def _named(pipeline: Pipeline, stream: str | None, consumer: str | None) -> tuple[str, str]:
     if stream is not None and consumer is None:
-        raise UsageError("a consumer of another stream has to be named")
+        raise UsageError(f"name the consumer of stream {stream}")
     return stream or pipeline.streams.stream, consumer or pipeline.streams.consumer
 
 
@@ -255,5 +260,5 @@ def _text(message: StoredMessage) -> str:
 
 
 def _subject(message: StoredMessage) -> str:
-    # Its last token, the id, takes half a line and is in its headers too.
+    # The last token is the message ID, which takes half a line and is in the headers too.
     return message.subject.rpartition(".")[0] + ".…"

@@ -1,4 +1,4 @@
-"""The chart's test: what a client and a viewer of this release would do. Ends with 1 and the reason where it fails."""
+"""The chart test: send a record, wait until it completes, read the dashboard. Exits with 1 and a reason on failure."""
 
 import json
 import os
@@ -17,31 +17,31 @@ def call(url: str, body: bytes | None = None) -> bytes:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}") from None
+        raise SystemExit(f"{url} returned {error.code}: {error.read().decode(errors='replace')[:500]}") from None
     except OSError as error:
-        raise SystemExit(f"{url} does not answer: {error}") from None
+        raise SystemExit(f"{url} is unavailable: {error}") from None
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(text, flush=True)
 
 
 accepted = json.loads(call(f"{API}/api/ingest/message", MESSAGE))
-say(f"accepted: {accepted['message_id']}")
+print_line(f"accepted: {accepted['message_id']}")
 deadline, now = time.monotonic() + SECONDS, ""
 while now != "completed":
     if time.monotonic() > deadline:
-        raise SystemExit(f"not completed in {SECONDS:g} s: {now}")
+        raise SystemExit(f"not completed within {SECONDS:g} s; last status: {now}")
     time.sleep(1)
     before, now = now, json.loads(call(f"{API}/api/ingest/status/{accepted['message_id']}"))["status"]
     if now != before:
-        say(f"status: {now}")
+        print_line(f"status: {now}")
     if now == "dlq":
-        raise SystemExit("the record became a dead letter: does tests.message fit the schema?")
+        raise SystemExit("the record became a dead letter: check that tests.message matches the schema")
 if PAGE:
     page = call(f"{PAGE}/")
     if b"/assets/" not in page:
-        raise SystemExit(f"{PAGE} is not the dashboard's page: {page[:200]!r}")
-    say("the page is served")
+        raise SystemExit(f"{PAGE} does not serve the dashboard: {page[:200]!r}")
+    print_line("dashboard: served")
 if BACKEND:
-    say(f"the dashboard: {call(f'{BACKEND}/ready').decode()}")
+    print_line(f"dashboard backend: {call(f'{BACKEND}/ready').decode()}")

@@ -1,4 +1,4 @@
-{{- /* A stateless component's Deployment.
+{{- /* Deployment of a stateless component.
 Takes (dict "root" $ "component" "…" "values" … "replicas" number or nil "user" 10001 "grace" seconds "container" text "volumes" text). */}}
 {{- define "nomnom.deployment" -}}
 {{- $ := .root -}}
@@ -54,7 +54,7 @@ spec:
       {{- include "nomnom.placement" (list $ .component .values) | nindent 6 }}
 {{- end -}}
 
-{{- /* Probes of our own services. Takes the port's name. */}}
+{{- /* Probes of nomnom's services. Takes the name of the port. */}}
 {{- define "nomnom.probes" -}}
 startupProbe:
   httpGet: {path: /health, port: {{ . }}}

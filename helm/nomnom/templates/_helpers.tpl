@@ -7,7 +7,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* What a component is selected by. Takes (list $ "component"). */}}
+{{/* Selector labels of a component. Takes (list $ "component"). */}}
 {{- define "nomnom.selector" -}}
 {{- $ := index . 0 -}}
 app.kubernetes.io/name: {{ include "nomnom.name" $ }}
@@ -15,7 +15,7 @@ app.kubernetes.io/instance: {{ $.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* All labels of a component's resource. Takes (list $ "component"). */}}
+{{/* All labels of a component's resources. Takes (list $ "component"). */}}
 {{- define "nomnom.labels" -}}
 {{- $ := index . 0 -}}
 {{ include "nomnom.selector" . }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{- end }}
 {{- end -}}
 
-{{/* A resource's name, namespace and labels. Takes (list $ "component") or (list $ "component" "name suffix"). */}}
+{{/* Name, namespace and labels of a resource. Takes (list $ "component") or (list $ "component" "name suffix"). */}}
 {{- define "nomnom.metadata" -}}
 {{- $ := index . 0 -}}
 {{- $suffix := index . 1 -}}
@@ -39,7 +39,7 @@ labels:
   {{- include "nomnom.labels" (list $ (index . 1)) | nindent 2 }}
 {{- end -}}
 
-{{/* An image's full name. Takes (list $ image). */}}
+{{/* Full name of an image. Takes (list $ image). */}}
 {{- define "nomnom.image" -}}
 {{- $ := index . 0 -}}
 {{- $image := index . 1 -}}
@@ -56,7 +56,7 @@ labels:
 {{- end -}}
 {{- end -}}
 
-{{/* What every pod has. Takes (list $ user group). */}}
+{{/* Fields common to all pods. Takes (list $ user group). */}}
 {{- define "nomnom.pod" -}}
 {{- $ := index . 0 -}}
 serviceAccountName: {{ include "nomnom.serviceAccountName" $ }}
@@ -83,7 +83,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Where a component's pods may run. Takes (list $ "component" values). */}}
+{{/* Scheduling constraints of a component's pods. Takes (list $ "component" values). */}}
 {{- define "nomnom.placement" -}}
 {{- $ := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -112,12 +112,12 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* A horizontal autoscaler on CPU. Takes (list $ "component" autoscaling). */}}
+{{/* HorizontalPodAutoscaler on CPU utilization. Takes (list $ "component" autoscaling). */}}
 {{- define "nomnom.autoscaler" -}}
 {{- $ := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $scaling := index . 2 -}}
-{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}{{ fail (printf "%s: autoscaling.minReplicas is %d, more than maxReplicas, %d" $component (int $scaling.minReplicas) (int $scaling.maxReplicas)) }}{{ end -}}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}{{ fail (printf "%s: autoscaling.minReplicas (%d) must not exceed autoscaling.maxReplicas (%d)" $component (int $scaling.minReplicas) (int $scaling.maxReplicas)) }}{{ end -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
@@ -138,7 +138,7 @@ spec:
           averageUtilization: {{ $scaling.targetCPUUtilizationPercentage }}
 {{- end -}}
 
-{{/* A budget for voluntary disruptions. Takes (list $ "component" "maxUnavailable" or "minAvailable" number). */}}
+{{/* PodDisruptionBudget. Takes (list $ "component" "maxUnavailable" or "minAvailable" number). */}}
 {{- define "nomnom.budget" -}}
 {{- $ := index . 0 -}}
 apiVersion: policy/v1
@@ -170,7 +170,7 @@ spec:
 {{ .Values.schema.content }}
 {{- else -}}
 {{- $text := .Files.Get (printf "files/schemas/%s.yaml" .Values.schema.name) -}}
-{{- if not $text }}{{ fail (printf "schema.name: the chart has no schema %q (it has tpch and ecommerce): give schema.content or schema.existingConfigMap" .Values.schema.name) }}{{ end -}}
+{{- if not $text }}{{ fail (printf "schema.name: the chart does not include a schema %q, only tpch and ecommerce; set schema.content or schema.existingConfigMap" .Values.schema.name) }}{{ end -}}
 {{ $text }}
 {{- end -}}
 {{- end -}}
@@ -183,18 +183,18 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* The role that a component logs in as. Takes (list $ "component"). */}}
+{{/* PostgreSQL role of a component. Takes (list $ "component"). */}}
 {{- define "nomnom.role" -}}
 {{- $roles := (index . 0).Values.database.roles -}}
 {{- ternary (index $roles (index . 1)) $roles.owner (and $roles.separate (ne (index . 1) "owner")) -}}
 {{- end -}}
 
-{{/* A password's key in the database's Secret. Takes (list $ "component"). */}}
+{{/* Key of a component's password in the database Secret. Takes (list $ "component"). */}}
 {{- define "nomnom.roleKey" -}}
 {{- ternary (index . 1) "owner" (index . 0).Values.database.roles.separate -}}-password
 {{- end -}}
 
-{{/* Two variables: a role's password and the URL made of it. Takes (list $ "component" "NAME_OF_URL"). */}}
+{{/* Two environment variables: a role's password, and the URL that contains it. Takes (list $ "component" "NAME_OF_URL"). */}}
 {{- define "nomnom.databaseEnv" -}}
 {{- $ := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -212,12 +212,12 @@ spec:
 {{- $mode := .Values.database.sslMode -}}
 {{- if $mode }}?sslmode={{ $mode }}{{ end -}}
 {{- if hasPrefix "verify" $mode -}}
-{{- if not .Values.database.caSecret }}{{ fail (printf "database.caSecret: sslMode %s needs the Secret with the authority's ca.crt" $mode) }}{{ end -}}
+{{- if not .Values.database.caSecret }}{{ fail (printf "database.caSecret: sslMode %s requires the Secret with the CA certificate, ca.crt" $mode) }}{{ end -}}
 &sslrootcert=/etc/nomnom-database/ca.crt
 {{- end -}}
 {{- end -}}
 
-{{/* What every component's container is told. Takes (list $ "NATS user" "database component"). */}}
+{{/* Environment variables common to all components. Takes (list $ "NATS user" "database component"). */}}
 {{- define "nomnom.env" -}}
 {{- $ := index . 0 -}}
 {{- $user := index . 1 -}}
@@ -253,7 +253,7 @@ nats://{{ $user }}:$(NATS_PASSWORD)@{{ include "nomnom.fullname" $ }}-nats.{{ $.
 {{- end -}}
 {{- end -}}
 
-{{/* The schema, and the authority that the database's certificate is checked against. */}}
+{{/* Volumes of the schema and the database's CA certificate. */}}
 {{- define "nomnom.schemaVolume" -}}
 - name: schema
   configMap:
@@ -277,12 +277,12 @@ nats://{{ $user }}:$(NATS_PASSWORD)@{{ include "nomnom.fullname" $ }}-nats.{{ $.
 {{- end }}
 {{- end -}}
 
-{{/* Pods are renewed when the schema changes. */}}
+{{/* Annotation that restarts pods when the schema changes. */}}
 {{- define "nomnom.schemaChecksum" -}}
 checksum/schema: {{ ternary .Values.schema.existingConfigMap (include "nomnom.schemaText" . | sha256sum) (not (empty .Values.schema.existingConfigMap)) }}
 {{- end -}}
 
-{{/* A password that was generated before, or a new one. Takes (list secret "key"). */}}
+{{/* The password generated earlier, or a new one. Takes (list secret "key"). */}}
 {{- define "nomnom.password" -}}
 {{- $kept := index (default dict (index . 0)) (index . 1) -}}
 {{- /* nats-server reads a value that begins with a digit as a number. */ -}}

@@ -9,7 +9,7 @@ from nomnom_control.environments import Environment, EnvironmentTemplate, StartO
 from nomnom_control.environments.cluster.actions import value_options
 from nomnom_control.environments.cluster.api import contexts
 from nomnom_control.environments.cluster.configuration import SavedEnvironment, read_settings, save_environment, words
-from nomnom_control.environments.cluster.saved import DEFAULT_CLUSTER, open_saved
+from nomnom_control.environments.cluster.names import DEFAULT_CLUSTER, open_saved
 from nomnom_control.errors import ControlError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")

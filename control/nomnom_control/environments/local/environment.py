@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib import metadata
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import msgspec
 
+import nomnom
 from nomnom.errors import NomnomError
 from nomnom.schema import Schema, load_schema
 from nomnom_control.environments import (
@@ -324,7 +324,7 @@ def _service_component(name: str, desired: int, running: tuple[Running, ...]) ->
         health = Health.HEALTHY
     else:
         health = Health.DEGRADED if ready else Health.STARTING
-    return Component(name, desired, ready, health, metadata.version("nomnom"), detail, running)
+    return Component(name, desired, ready, health, nomnom.__version__, detail, running)
 
 
 def _check_port(text: str) -> str | None:
