@@ -539,7 +539,7 @@ async def test_it_starts_before_its_servers_do(tmp_path: Path) -> None:
     }
     async with running(nowhere, tmp_path) as dashboard:
         assert (await dashboard.get("/ready")) == {"status": "ready"}
-        assert "is away" in (await dashboard.refusal(503, "/api/messages"))["detail"]
+        assert "is unavailable" in (await dashboard.refusal(503, "/api/messages"))["detail"]
         [event] = await dashboard.events(1)
         assert (event["database"]["ok"], event["nats"]["ok"]) == (False, False)
         assert "hidden-word" not in json.dumps(event)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nomnom.envelope import Status
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
+from nomnom.inspection.statuses import StatusCount
 from nomnom_control.environments import (
     Component,
     Endpoints,
@@ -24,7 +25,6 @@ from nomnom_control.environments import (
 )
 from nomnom_control.errors import ControlError
 from nomnom_control.session.overview import Overview
-from nomnom_control.session.statuses import StatusCount
 from nomnom_tui.app.session import Session
 
 QUESTIONS = 5

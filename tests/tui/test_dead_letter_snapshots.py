@@ -14,11 +14,11 @@ from nomnom.envelope import Status
 from nomnom.grammar import Grammar
 from nomnom.inspection.dead_letters import DeadLetter, Filter, Group, GroupBy
 from nomnom.inspection.jetstream import StreamState
+from nomnom.inspection.statuses import MessageStatus
 from nomnom.schema import load_schema
 from nomnom_control.session.audit import Action, Record
 from nomnom_control.session.dead_letters import Outcome, Page, Prediction, diff, validate
 from nomnom_control.session.messages import State
-from nomnom_control.session.statuses import MessageStatus
 from nomnom_tui.app.application import NomnomApp
 from tui.fakes import MOMENT, FakePipeline, FakeSession
 from tui.snapshots import compare

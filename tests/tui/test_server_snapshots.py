@@ -14,12 +14,12 @@ from textual.pilot import Pilot
 from conftest import LINE, ORDER
 from nomnom.envelope import Status, to_microseconds
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Count, EntityReport, RowPage
 from nomnom.inspection.jetstream import ConsumerReport, MessagePage, Position, StoredMessage, StreamReport, StreamState
+from nomnom.inspection.statuses import HourCount, StatusCount
 from nomnom.schema import load_schema
-from nomnom_control.session.entities import Count, EntityReport, RowPage
 from nomnom_control.session.jetstream import consumers as consumer_reports
 from nomnom_control.session.jetstream import streams as stream_reports
-from nomnom_control.session.statuses import HourCount, StatusCount
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
 from nomnom_tui.text import figures

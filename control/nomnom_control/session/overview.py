@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nomnom.envelope import Status
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport
-from nomnom_control.session.statuses import StatusCount
+from nomnom.inspection.statuses import StatusCount
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Self
 import platformdirs
 
 from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.statuses import Statuses
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, Database
+from nomnom_control.session.connections import TIMEOUT, Api
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
     from nomnom_control.session.dead_letters import DeadLetters
-    from nomnom_control.session.entities import Entities
     from nomnom_control.session.jetstream import JetStream
     from nomnom_control.session.messages import Messages
     from nomnom_control.session.overview import Overview
-    from nomnom_control.session.statuses import Statuses
 
 
 class Pipeline:
@@ -55,7 +56,7 @@ class Pipeline:
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
         self.nats = NatsConnection(endpoints.nats, "nomnom-control", timeout=timeout)
-        self.database = Database(endpoints.database, timeout)
+        self.database = Database(endpoints.database, application="nomnom-control", seconds=timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 
     @classmethod
@@ -103,16 +104,12 @@ class Pipeline:
 
     @cached_property
     def statuses(self) -> Statuses:
-        """The messages that workers have answered."""
-        from nomnom_control.session.statuses import Statuses
-
+        """The messages that workers have processed."""
         return Statuses(self.database)
 
     @cached_property
     def entities(self) -> Entities:
-        """The rows that the messages became."""
-        from nomnom_control.session.entities import Entities
-
+        """The rows that workers wrote."""
         return Entities(self.database, self.schema)
 
     @cached_property

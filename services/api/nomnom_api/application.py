@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable
 from blacksheep import Application, Content, Request, Response
 from blacksheep.server.routing import Router
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.problems import MEDIA_TYPE
 from nomnom.schema import load_schema
 from nomnom.telemetry import logger
 from nomnom_api.access import Access
 from nomnom_api.batches import Batches
 from nomnom_api.bodies import Bodies
-from nomnom_api.database import Database
 from nomnom_api.documents import Documents
-from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError
+from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError, UnavailableError
 from nomnom_api.identities import Clock
 from nomnom_api.intake import Intake
 from nomnom_api.messages import Messages
@@ -27,6 +28,8 @@ from nomnom_api.statuses import Statuses
 from nomnom_api.telemetry import CONTENT_TYPE, Metrics
 
 Handler = Callable[[Request], Awaitable[Response]]
+_DATABASE = 2.0
+"""Seconds for a status from PostgreSQL, connecting included."""
 _METHODS = ("GET", "HEAD", "POST")
 _OTHER = "other"
 """The route of requests that have none: what clients make up is no label."""
@@ -41,7 +44,9 @@ class Api:
         self.stopping = False
         self.metrics = Metrics()
         self.publisher = Publisher(settings)
-        self.database = Database(settings.database_url)
+        self.database = Database(
+            settings.database_url, application="nomnom-api", seconds=_DATABASE, within=_DATABASE, read_only=True
+        )
         self._access = Access(settings.tokens)
         self._bodies = Bodies(
             settings.nomnom_api_max_body, settings.nomnom_api_max_buffer, settings.nomnom_api_read_timeout
@@ -106,6 +111,8 @@ class Api:
                 response = await handler(request)
             except ApiError as error:
                 response = self._refuse(request, error)
+            except RequestError as error:
+                response = self._refuse(request, UnavailableError(str(error)))
             except Exception:  # noqa: BLE001  a defect, which is logged and answered as one
                 _log.exception("request failed", route=route)
                 response = self._refuse(request, ApiError("a defect: the api's log says more; try again"))

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from blacksheep import Content, Request, Response
 from msgspec import json
@@ -15,11 +14,13 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError as JetStreamNotFoundError
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.envelope import INGEST, EnvelopeError, Status, parse_message_id, read_envelope
-from nomnom.message_status import FIND
+from nomnom.inspection.statuses import MessageStatus
+from nomnom.inspection.statuses import Statuses as StatusRows
 from nomnom.streams import StreamSettings
 from nomnom_api.answers import MessageState
-from nomnom_api.database import Database
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError
 
 _JSON = b"application/json"
@@ -46,7 +47,7 @@ class Statuses:
     """Answers where messages are."""
 
     def __init__(self, streams: StreamSettings, client: Callable[[], Client], database: Database) -> None:
-        self._streams, self._client, self._database = streams, client, database
+        self._streams, self._client, self._rows = streams, client, StatusRows(database)
         self._delivered = 0
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
@@ -60,45 +61,45 @@ class Statuses:
         return Response(200, None, Content(_JSON, json.encode(await self.find(message_id))))
 
     async def find(self, message_id: str) -> MessageState:
-        """A message's state; raises NotFoundError, or UnavailableError where that cannot be told for sure."""
+        """A message's state; raises NotFoundError, or UnavailableError or RequestError if it is not known for sure."""
         try:
-            row = await self._database.fetch_row(FIND, message_id)
-        except UnavailableError as away:
+            row = await self._rows.find(message_id)
+        except RequestError as error:
             waiting = await self._waiting(message_id)
             if waiting is None:
                 raise
-            return _of_stream(message_id, waiting, f"{away}: an earlier failed attempt would not be known")
+            return _of_stream(message_id, waiting, f"{error}. An earlier failed attempt would not be known")
         if row is not None:
             return await self._of_row(row)
         waiting = await self._waiting(message_id)
         if waiting is not None:
             return _of_stream(message_id, waiting)
         # It may have left the stream between the two looks; it has a row then.
-        row = await self._database.fetch_row(FIND, message_id)
+        row = await self._rows.find(message_id)
         if row is None:
             raise NotFoundError(f"no message {message_id} is known: none was accepted, or it was removed long ago")
         return await self._of_row(row)
 
-    async def _of_row(self, row: Any) -> MessageState:
-        status, note = Status(row["status"]), None
-        if status is Status.DLQ:
+    async def _of_row(self, row: MessageStatus) -> MessageState:
+        note = None
+        if row.status is Status.DLQ:
             # Replayed, it waits in the stream again: the row still describes the generation before.
             try:
-                waiting = await self._waiting(str(row["message_id"]))
+                waiting = await self._waiting(row.message_id)
             except UnavailableError as away:
                 note = f"{away}; a replay that waits in the stream would not be known"
             else:
-                if waiting is not None and waiting.replays > row["replays"]:
-                    return _of_stream(str(row["message_id"]), waiting)
+                if waiting is not None and waiting.replays > row.replays:
+                    return _of_stream(row.message_id, waiting)
         return MessageState(
-            message_id=str(row["message_id"]),
-            status=status.value,
-            entity=row["entity_type"],
-            received_at=row["received_at"],
-            processed_at=row["processed_at"],
-            retry_count=row["retry_count"],
-            error=row["error_message"],
-            superseded=row["superseded"],
+            message_id=row.message_id,
+            status=row.status.value,
+            entity=row.entity,
+            received_at=row.received_at,
+            processed_at=row.processed_at,
+            retry_count=row.retry_count,
+            error=row.error,
+            superseded=row.superseded,
             note=note,
         )
 

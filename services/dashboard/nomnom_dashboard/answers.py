@@ -44,7 +44,7 @@ class Health(Struct, frozen=True):
 
 
 class Count(Struct, frozen=True):
-    """A number of rows; beyond some thousands it is the planner's estimate."""
+    """A number of rows; from 100,000 on it is an estimate of PostgreSQL."""
 
     value: int
     exact: bool
@@ -280,6 +280,8 @@ class EntitySummary(Struct, frozen=True):
     table: str
     parent: str | None
     rows: Count
+    bytes: int
+    """Size of its table with indexes, as PostgreSQL has it on disk."""
 
 
 class EntityList(Struct, frozen=True):

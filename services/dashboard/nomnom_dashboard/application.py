@@ -12,7 +12,10 @@ from blacksheep import Application, Content, Request, Response, StreamedContent
 from blacksheep.server.routing import Router
 from openapi_ui_bundles import swagger_ui
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Entities
 from nomnom.problems import MEDIA_TYPE, problem_details
 from nomnom.schema import load_schema
 from nomnom.settings import SettingsError
@@ -21,10 +24,8 @@ from nomnom_dashboard.access import Access
 from nomnom_dashboard.answers import Alive, Health, Snapshot
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.broker import Broker
-from nomnom_dashboard.database import Database
 from nomnom_dashboard.dead_letters import DeadLetterIndex
-from nomnom_dashboard.entities import Entities
-from nomnom_dashboard.errors import DashboardError, InvalidQueryError, UnauthorizedError
+from nomnom_dashboard.errors import DashboardError, InvalidQueryError, UnauthorizedError, http_error
 from nomnom_dashboard.messages import Messages
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS, Operation, Sources, entity_operations
@@ -63,6 +64,8 @@ _BESIDE = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+xml", "
 _INGEST = b"/api/ingest/"
 _NO_API = "records are taken by the ingest api, and none is ready at this address: send it again, or ask the api's own"
 _YEAR = 365 * 24 * 60 * 60
+_PATIENCE = 5.0
+"""Seconds, beyond those of a query, to connect to a server that is slow to answer."""
 _log = logger(__name__)
 
 
@@ -73,7 +76,12 @@ class Dashboard:
         schema = load_schema(settings.nomnom_schema)
         self.settings = settings
         self.database = Database(
-            settings.database_url, settings.nomnom_dashboard_connections, settings.nomnom_dashboard_query_seconds
+            settings.database_url,
+            application="nomnom-dashboard",
+            connections=settings.nomnom_dashboard_connections,
+            seconds=settings.nomnom_dashboard_query_seconds,
+            within=settings.nomnom_dashboard_query_seconds + _PATIENCE,
+            read_only=True,
         )
         self.broker = Broker(settings)
         self.broadcast = Broadcast()
@@ -160,6 +168,11 @@ class Dashboard:
                 response = await answer(request)
             except DashboardError as error:
                 response = self._problem(request, error)
+            except RequestError as error:
+                answered = http_error(error)
+                if answered.status == 500:
+                    _log.error("request failed", path=request.url.path.decode(errors="replace"), problem=str(error))
+                response = self._problem(request, answered)
             except Exception:  # noqa: BLE001  a defect, which is logged and answered as one
                 _log.exception("request failed", path=request.url.path.decode(errors="replace"))
                 response = problem(request, 500, "the dashboard failed; its log says how")

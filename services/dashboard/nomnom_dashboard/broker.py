@@ -165,7 +165,7 @@ class Broker:
                     return found
                 else:
                     what = (answer.headers or {}).get("Description", "no description")
-                    raise UnavailableError(SOURCE, f"stream {stream}: {status} {what}")
+                    raise UnavailableError(f"{SOURCE}: stream {stream}: {status} {what}")
         except (NatsError, OSError, TimeoutError) as error:
             raise self._away(error) from error
         finally:
@@ -183,7 +183,7 @@ class Broker:
         if status := headers.get("Status"):
             if status == str(_NOT_FOUND):
                 return None
-            raise UnavailableError(SOURCE, f"stream {stream}: {status} {headers.get('Description', '')}")
+            raise UnavailableError(f"{SOURCE}: stream {stream}: {status} {headers.get('Description', '')}")
         return _stored(answer)
 
     async def _api(self, subject: str, request: bytes, kind: type[T], what: str) -> T:
@@ -194,17 +194,17 @@ class Broker:
             raise self._away(error) from error
         if error := msgspec.json.decode(answer.data, type=_ApiAnswer).error:
             hint = ": run nomnom setup" if error.code == _NOT_FOUND else ""
-            raise UnavailableError(SOURCE, f"{what}: {error.description}{hint}")
+            raise UnavailableError(f"{SOURCE}: {what}: {error.description}{hint}")
         return msgspec.json.decode(answer.data, type=kind)
 
     def _connected(self) -> Client:
         if not self._client.is_connected:
-            raise UnavailableError(SOURCE, f"{self.address} is away: {self._problem}")
+            raise UnavailableError(f"{SOURCE}: {self.address} is away: {self._problem}")
         return self._client
 
     def _away(self, error: BaseException) -> UnavailableError:
         problem = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return UnavailableError(SOURCE, f"{self.address}: {problem}")
+        return UnavailableError(f"{SOURCE}: {self.address}: {problem}")
 
     async def _connect(self) -> None:
         while True:

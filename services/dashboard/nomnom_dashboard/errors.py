@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from nomnom.connections.errors import DatabaseRefused, RequestError
+from nomnom.connections.postgres import AccessDenied, InvalidValue, StatementTimeout
 from nomnom.errors import NomnomError
+from nomnom.inspection.cursors import InvalidQuery
 
 
 class DashboardError(NomnomError):
@@ -35,15 +38,18 @@ class NotFoundError(DashboardError):
 
 
 class UnavailableError(DashboardError):
-    """PostgreSQL or NATS is away, or not set up; asking again later may help."""
+    """PostgreSQL or NATS is unavailable, or not set up; a later request may succeed."""
 
     status = 503
     retry_after = 5
 
-    def __init__(self, source: str, problem: str) -> None:
-        self.source, self.problem = source, problem
-        super().__init__(f"{source}: {problem}")
 
-
-class QueryTimeoutError(UnavailableError):
-    """A query that was stopped at its time limit."""
+def http_error(error: RequestError) -> DashboardError:
+    """The answer to a request that failed at PostgreSQL or NATS."""
+    if isinstance(error, InvalidQuery):
+        return InvalidQueryError(str(error), error.allowed)
+    if isinstance(error, InvalidValue):
+        return InvalidQueryError(str(error))
+    if isinstance(error, DatabaseRefused) and not isinstance(error, StatementTimeout | AccessDenied):
+        return DashboardError(str(error))
+    return UnavailableError(str(error))

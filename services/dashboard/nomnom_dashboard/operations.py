@@ -13,15 +13,17 @@ from typing import Any
 
 from msgspec import Struct
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.envelope import parse_message_id
 from nomnom.grammar import Grammar, RecordError
+from nomnom.inspection.cursors import read_cursor, write_cursor
+from nomnom.inspection.entities import Entities
 from nomnom.schema import Schema
 from nomnom_dashboard import answers, queries
 from nomnom_dashboard.broker import Broker
-from nomnom_dashboard.cursors import read_cursor, write_cursor
-from nomnom_dashboard.database import Database
 from nomnom_dashboard.dead_letters import DeadLetterIndex, Filter, read_letter
-from nomnom_dashboard.entities import Entities
+from nomnom_dashboard.entities import list_entities, list_rows
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
 from nomnom_dashboard.messages import Messages, text
 from nomnom_dashboard.overview import Overview
@@ -72,8 +74,8 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
         begun = asyncio.get_running_loop().time()
         try:
             detail = await question()
-        except UnavailableError as error:
-            return answers.Dependency(name, ok=False, detail=error.problem)
+        except (UnavailableError, RequestError) as error:
+            return answers.Dependency(name, ok=False, detail=str(error))
         return answers.Dependency(name, ok=True, detail=detail, seconds=asyncio.get_running_loop().time() - begun)
 
     async def database() -> str:
@@ -82,8 +84,8 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
 
     async def tables() -> str:
         await sources.messages.newest(1)
-        found = await sources.entities.summaries()
-        return f"message_status and {len(found.entities)} tables of schema {found.schema}"
+        found = await sources.entities.reports()
+        return f"message_status and {len(found)} tables of schema {sources.schema.name}"
 
     async def nats() -> str:
         await sources.broker.round_trip()
@@ -96,7 +98,7 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
     async def consumer() -> str:
         info = await sources.broker.consumer()
         if info.paused:
-            raise UnavailableError("NATS", "paused by an operator: nothing is processed")
+            raise UnavailableError("paused by an operator: nothing is processed")
         return f"{info.num_pending:,} waiting, {info.num_ack_pending:,} in progress"
 
     async def workers() -> str:
@@ -104,9 +106,9 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
         connected = snapshot.workers.connected if snapshot and snapshot.workers else None
         lag = snapshot.lag.total if snapshot and snapshot.lag else 0
         if connected is None:
-            raise UnavailableError("PostgreSQL", "unknown: the database tells which workers are connected")
+            raise UnavailableError("unknown: PostgreSQL lists the connected workers, and is unavailable")
         if connected == 0 and lag:
-            raise UnavailableError("NATS", f"none is connected, and {lag:,} messages wait")
+            raise UnavailableError(f"none is connected, and {lag:,} messages wait")
         return f"{connected} connected" if connected else "none, and none is needed: nothing waits"
 
     found = await asyncio.gather(
@@ -127,12 +129,18 @@ async def _stats(sources: Sources, _: Mapping[str, str], query: queries.StatsQue
 
 
 async def _entities(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.EntityList:
-    return await sources.entities.summaries()
+    return await list_entities(sources.entities, sources.schema)
 
 
 async def _rows(sources: Sources, path: Mapping[str, str], query: queries.RowsQuery) -> answers.EntityRows:
-    return await sources.entities.rows(
-        path["name"], limit=query.limit, cursor=query.cursor, sort=query.sort, filters=query.filter
+    return await list_rows(
+        sources.entities,
+        sources.schema,
+        path["name"],
+        limit=query.limit,
+        cursor=query.cursor,
+        sort=query.sort,
+        filters=query.filter,
     )
 
 
@@ -161,7 +169,7 @@ async def _dead_letters(
 ) -> answers.DeadLetterList:
     letters = sources.letters
     if not sources.overview.nats_answers:
-        raise UnavailableError("NATS", "away: the dead letters are in its stream")
+        raise UnavailableError("NATS is unavailable, and the dead letters are in its stream")
     # What the snapshot has counted can be listed, too.
     if letters.seen != sources.overview.dead_letters_seen:
         await letters.refresh()
@@ -321,7 +329,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def entity_operations(schema: Schema) -> tuple[Operation, ...]:
     """The rows of each entity under its own name: /api/orders, and so on."""
     return tuple(
-        _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title or each.name}", each.name)
+        _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title}", each.name)
         for each in schema
         if each.name not in RESERVED
     )

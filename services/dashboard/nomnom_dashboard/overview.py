@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from nomnom.connections.errors import DatabaseUnavailable, RequestError
+from nomnom.connections.postgres import Database
+from nomnom.envelope import Status
+from nomnom.inspection.statuses import StatusCount, Statuses
+from nomnom.message_status import ARRIVALS, FLOW
 from nomnom.schema import Schema
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
 from nomnom_dashboard.broker import SOURCE as NATS
 from nomnom_dashboard.broker import Broker, ConsumerInfo, StreamInfo
-from nomnom_dashboard.database import SOURCE as POSTGRESQL
-from nomnom_dashboard.database import Database
 from nomnom_dashboard.dead_letters import DeadLetterIndex
-from nomnom_dashboard.entities import estimate
 from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
 from nomnom_dashboard.flow import BUCKET, KEPT, Flow, Latency, Point, moment
-from nomnom_dashboard.message_rows import ARRIVALS, COUNTED, COUNTS, ESTIMATES, FLOW, WORKERS
 from nomnom_dashboard.messages import Messages
 
 WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 * 3600, 300)}
@@ -39,6 +40,12 @@ _CHUNK = 600
 _UNSETTLED = 30
 """Seconds for which a bucket is read again: a transaction may commit after the time it wrote."""
 _LATENCY_WINDOW = 300
+# A worker has one connection, which bears its name.
+_WORKERS = """
+SELECT count(*) AS workers
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'nomnom-worker%'
+"""
 _log = logger(__name__)
 
 
@@ -90,14 +97,15 @@ class Overview:
         self._interval, self._publish = interval, publish
         self._flow = Flow()
         self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
-        self._counts: dict[str, Count] | None = None
+        self._statuses = Statuses(database)
+        self._counts: list[StatusCount] | None = None
         self._workers: int | None = None
         self._newest: list[MessageSummary] | None = None
         self._stream: StreamInfo | None = None
         self._consumer: ConsumerInfo | None = None
         self._dead: StreamInfo | None = None
         self._sequence = 0
-        self._database_state = SourceState(ok=False, detail=f"{POSTGRESQL}: not asked yet")
+        self._database_state = SourceState(ok=False, detail="PostgreSQL: not asked yet")
         self._nats_state = SourceState(ok=False, detail=f"{NATS}: not asked yet")
         self._tasks: list[asyncio.Task[None]] = []
         self._counting, self._flowing = _Rhythm(2.0), _Rhythm(5.0)
@@ -134,14 +142,14 @@ class Overview:
         return (self._dead.state.last_seq, self._dead.state.messages) if self._dead else None
 
     def snapshot(self) -> Snapshot:
-        """The newest snapshot. Raises UnavailableError while PostgreSQL is away."""
+        """The newest snapshot. Raises DatabaseUnavailable."""
         snapshot = self.last or self._snapshot()
         if not self._database_state.ok:
-            raise UnavailableError(POSTGRESQL, self._database_state.detail.removeprefix(f"{POSTGRESQL}: "))
+            raise DatabaseUnavailable(self._database_state.detail)
         return snapshot
 
     def stats(self, window: str) -> Stats:
-        """The snapshot with the series of a window; raises InvalidQueryError or UnavailableError."""
+        """The snapshot with the series of a window; raises InvalidQueryError or DatabaseUnavailable."""
         if window not in WINDOWS:
             raise InvalidQueryError(f"window: expected one of {', '.join(WINDOWS)}", list(WINDOWS))
         snapshot = self.snapshot()
@@ -194,7 +202,7 @@ class Overview:
         try:
             await self._listing.run(self._read_newest)
             await self._counting.run(self._count)
-        except UnavailableError as error:
+        except RequestError as error:
             self._database_state = SourceState(ok=False, detail=str(error))
             self._counts = self._workers = self._newest = None
         else:
@@ -204,14 +212,8 @@ class Overview:
         self._newest = await self._messages.newest(NEWEST)
 
     async def _count(self) -> None:
-        rows = await self._database.fetch(COUNTS, COUNTED + 1)
-        counts: dict[str, Count] = {}
-        for row in rows:
-            number = row["rows"]
-            if number > COUNTED:
-                number = max(number, await estimate(self._database, ESTIMATES[row["what"]]))
-            counts[row["what"]] = Count(number, exact=row["rows"] <= COUNTED)
-        workers = await self._database.fetch_row(WORKERS)
+        counts = await self._statuses.counts()
+        workers = await self._database.fetch_row(_WORKERS)
         self._counts, self._workers = counts, workers["workers"] if workers else 0
 
     async def _read_history(self) -> None:
@@ -220,7 +222,7 @@ class Overview:
         try:
             await self._flowing.run(self._read_recent)
             await self._read_older()
-        except UnavailableError as error:
+        except RequestError as error:
             _log.warning("history", problem=str(error))
 
     async def _read_recent(self) -> None:
@@ -295,19 +297,17 @@ class Overview:
     def _counted(self) -> Counts | None:
         if self._counts is None:
             return None
-        found, consumer = self._counts, self._consumer
-        unfinished = [found["failed"], found["dlq"], found["processing"]]
-        completed = max(0, found["total"].value - sum(each.value for each in unfinished))
-        exact = found["total"].exact and all(each.exact for each in unfinished)
+        found = {each.status: Count(each.messages, each.exact) for each in self._counts}
+        consumer, failed = self._consumer, found[Status.FAILED]
         # A failed message waits for its next attempt as one that is not answered: it is counted once, as failed.
-        processing = max(0, consumer.num_ack_pending - found["failed"].value) if consumer else None
+        processing = max(0, consumer.num_ack_pending - failed.value) if consumer else None
         return Counts(
             accepted=Count(consumer.num_pending, exact=True) if consumer else None,
             processing=Count(processing, exact=True) if processing is not None else None,
-            completed=Count(completed, exact=exact),
-            failed=found["failed"],
-            dlq=found["dlq"],
-            total=found["total"],
+            completed=found[Status.COMPLETED],
+            failed=failed,
+            dlq=found[Status.DLQ],
+            total=Count(sum(each.value for each in found.values()), all(each.exact for each in found.values())),
         )
 
     def _rates(self) -> Rates:

@@ -11,7 +11,7 @@ from typing import Any
 from nomnom.schema import load_schema
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_worker.database import Database
+from nomnom_worker.database import Session
 from nomnom_worker.errors import AbandonedError, WorkerError
 from nomnom_worker.health import State, listen, serve
 from nomnom_worker.intake import Intake
@@ -33,7 +33,7 @@ class Worker:
         self._schema = load_schema(settings.nomnom_schema)
         self._metrics = Metrics()
         self._link = Link(settings, self._metrics)
-        self._database = Database(settings, self._metrics)
+        self._database = Session(settings, self._metrics)
         self._intake = Intake(settings, self._link, self._metrics)
         self._pipeline = Pipeline(
             settings,

@@ -23,8 +23,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.entities import EntityReport
-    from nomnom_control.session.statuses import HourCount, StatusCount
+    from nomnom.inspection.entities import EntityReport
+    from nomnom.inspection.statuses import HourCount, StatusCount
 
 SPANS = (24, 72, 168)
 """Hours that can be looked at."""

@@ -21,8 +21,8 @@ from nomnom_tui.widgets.properties import LABEL, TextTable, broken, labelled
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
+    from nomnom.inspection.entities import RowPage
     from nomnom.schema import Entity
-    from nomnom_control.session.entities import RowPage
 
 _WIDEST = 40
 """Columns of the screen that a column of the table has at most; one row shows its values whole."""

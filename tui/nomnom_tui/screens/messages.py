@@ -26,7 +26,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.statuses import MessageStatus
+    from nomnom.inspection.statuses import MessageStatus
     from nomnom_tui.app.session import Session
 
 STATUS_MARKS: dict[Status, tuple[str, Style]] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nomnom
+from nomnom.errors import NomnomError
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
@@ -35,7 +36,7 @@ async def lines_as_step(step: str, lines: AsyncIterator[str]) -> AsyncIterator[P
     try:
         async for line in lines:
             yield Progress(step, Step.OUTPUT, line)
-    except ControlError as error:
+    except NomnomError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)

@@ -22,12 +22,12 @@ import asyncpg
 import msgspec
 
 from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp
+from nomnom.connections.postgres import Database
 from nomnom.envelope import new_message_id
 from nomnom.errors import NomnomError
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
 from nomnom_control.session.audit.spool import Spool
-from nomnom_control.session.connections import Database
 
 __all__ = ["Action", "Audit", "AuditWaits", "Entry", "Ledger", "Record"]
 

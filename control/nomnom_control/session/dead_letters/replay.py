@@ -23,12 +23,12 @@ from nomnom.errors import NomnomError
 from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
 from nomnom.inspection.jetstream.requests import StreamFull
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditWaits, Entry, Ledger
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
 from nomnom_control.session.jetstream.changes import delete_message
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

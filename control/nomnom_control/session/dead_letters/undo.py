@@ -22,12 +22,12 @@ from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
 from nomnom_control.session.jetstream.changes import delete_message
 from nomnom_control.session.jetstream.pausing import held
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
