@@ -125,7 +125,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     workers: Workers | None
     latency: Latency | None
     dead_letters: int | None
-    """Letters in the dead-letter stream now: those replayed or deleted are not among them."""
+    """Messages in the dead-letter stream now: those replayed or deleted are not among them."""
     point: Point
     """The newest live sample."""
     newest: list[MessageSummary] | None
@@ -199,7 +199,7 @@ class MessageDetail(Struct, frozen=True):
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that needs a person."""
+    """A message that could not be processed. Null: its headers are malformed and do not say it."""
 
     sequence: int
     message_id: str | None
@@ -216,11 +216,11 @@ class DeadLetter(Struct, frozen=True):
 
 
 class DeadLetterGroup(Struct, frozen=True):
-    """The letters of one reason and entity."""
+    """The dead letters of one reason and entity."""
 
     reason: str
     entity: str
-    letters: int
+    dead_letters: int
     newest_at: datetime
     newest_error: str
 
@@ -228,14 +228,14 @@ class DeadLetterGroup(Struct, frozen=True):
 class DeadLetterList(Struct, frozen=True):
     """Dead letters, the newest first, and all that match by reason and entity."""
 
-    letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]
     next: str | None
     total: int
-    """Letters in the stream."""
+    """Dead letters in the stream."""
     matching: int
     groups: list[DeadLetterGroup]
     older: int
-    """Letters that are too many to be filtered and grouped: the oldest."""
+    """How many of the oldest are neither listed nor counted here: see NOMNOM_DASHBOARD_LETTERS."""
 
 
 class FieldProblem(Struct, frozen=True):
@@ -251,7 +251,7 @@ class FieldProblem(Struct, frozen=True):
 class DeadLetterDetail(Struct, frozen=True):
     """A dead letter with its payload and what the schema finds wrong with it."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     payload: str
     text: bool
     """Whether the payload is UTF-8; else unreadable bytes are shown as U+FFFD."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -17,12 +16,14 @@ from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
 from nomnom.envelope import parse_message_id
 from nomnom.grammar import Grammar, RecordError
-from nomnom.inspection.cursors import read_cursor, write_cursor
+from nomnom.inspection.cursors import read_cursor
+from nomnom.inspection.dead_letters import DeadLetterIndex, Filter, read_dead_letter
 from nomnom.inspection.entities import Entities
+from nomnom.inspection.jetstream import JetStream
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom_dashboard import answers, queries
-from nomnom_dashboard.broker import Broker
-from nomnom_dashboard.dead_letters import DeadLetterIndex, Filter, read_letter
+from nomnom_dashboard.dead_letters import list_dead_letters, shown_dead_letter
 from nomnom_dashboard.entities import list_entities, list_rows
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
 from nomnom_dashboard.messages import Messages, text
@@ -37,12 +38,13 @@ class Sources:
     """What the operations ask."""
 
     database: Database
-    broker: Broker
+    jetstream: JetStream
+    streams: StreamSettings
     schema: Schema
     grammar: Grammar
     entities: Entities
     messages: Messages
-    letters: DeadLetterIndex
+    dead_letters: DeadLetterIndex
     overview: Overview
 
 
@@ -68,7 +70,7 @@ class Operation:
 
 
 async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.Health:
-    streams = sources.broker.streams
+    jetstream, streams = sources.jetstream, sources.streams
 
     async def ask(name: str, question: Callable[[], Awaitable[str]]) -> answers.Dependency:
         begun = asyncio.get_running_loop().time()
@@ -88,15 +90,15 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
         return f"message_status and {len(found)} tables of schema {sources.schema.name}"
 
     async def nats() -> str:
-        await sources.broker.round_trip()
-        return f"NATS at {sources.broker.address}"
+        await jetstream.nats.round_trip()
+        return f"NATS at {jetstream.nats.address}"
 
     async def stream(name: str) -> str:
-        info = await sources.broker.stream(name)
+        info = await jetstream.stream(name)
         return f"{info.state.messages:,} messages, {info.state.bytes:,} bytes"
 
     async def consumer() -> str:
-        info = await sources.broker.consumer()
+        info = await jetstream.consumer(streams.stream, streams.consumer)
         if info.paused:
             raise UnavailableError("paused by an operator: nothing is processed")
         return f"{info.num_pending:,} waiting, {info.num_ack_pending:,} in progress"
@@ -167,39 +169,38 @@ async def _message(sources: Sources, path: Mapping[str, str], _: queries.NoQuery
 async def _dead_letters(
     sources: Sources, _: Mapping[str, str], query: queries.DeadLettersQuery
 ) -> answers.DeadLetterList:
-    letters = sources.letters
     if not sources.overview.nats_answers:
         raise UnavailableError("NATS is unavailable, and the dead letters are in its stream")
     # What the snapshot has counted can be listed, too.
-    if letters.seen != sources.overview.dead_letters_seen:
-        await letters.refresh()
-    chosen = Filter(query.reason, query.entity, query.text)
+    if sources.overview.dead_letters_changed:
+        await sources.dead_letters.refresh()
+    wanted = Filter(
+        reasons=(query.reason,) if query.reason else (),
+        entities=(query.entity,) if query.entity else (),
+        text=query.text or "",
+    )
     before = read_cursor(query.cursor, int) if query.cursor else None
-    found = list(islice(letters.newest_first(chosen, before), query.limit + 1))
-    shown = found[: query.limit]
-    following = write_cursor(shown[-1].sequence) if len(found) > query.limit else None
-    groups = letters.groups(chosen)
-    matching = sum(each.letters for each in groups)
-    return answers.DeadLetterList(shown, following, letters.depth, matching, groups, letters.older)
+    return await list_dead_letters(sources.dead_letters, wanted, before, query.limit)
 
 
 async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQuery) -> answers.DeadLetterDetail:
     digits = path["sequence"]
     if not (digits.isascii() and digits.isdecimal() and 0 < int(digits) < 2**63):
         raise InvalidQueryError(f"sequence: expected a whole number from 1 on, found {digits[:60]!r}")
-    message = await sources.broker.at(sources.broker.streams.dead_stream, int(digits))
+    message = await sources.jetstream.peek(sources.streams.dead_stream, int(digits))
     if message is None:
-        raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never was")
+        raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never existed")
+    shown = shown_dead_letter(read_dead_letter(message))
     try:
         readable = message.payload.decode()
     except UnicodeDecodeError:
-        return answers.DeadLetterDetail(read_letter(message), text(message.payload), text=False, problems=[])
+        return answers.DeadLetterDetail(shown, text(message.payload), text=False, problems=[])
     problems: list[answers.FieldProblem] = []
     try:
         sources.grammar.parse(readable)
     except RecordError as error:
         problems = [answers.FieldProblem(*each) for each in error.problems]
-    return answers.DeadLetterDetail(read_letter(message), text(message.payload), text=True, problems=problems)
+    return answers.DeadLetterDetail(shown, text(message.payload), text=True, problems=problems)
 
 
 def _row_operation(name: str, path: str, summary: str, entity: str | None = None) -> Operation:

@@ -34,7 +34,7 @@ export function DeadLetters() {
     refetchInterval: (state) => ((state.state.data?.pages.length ?? 0) > 1 ? false : 5_000),
   });
   const first = query.data?.pages[0];
-  const letters = query.data?.pages.flatMap((page) => page.letters) ?? [];
+  const letters = query.data?.pages.flatMap((page) => page.dead_letters) ?? [];
   const filtered = Boolean(reason ?? entity ?? text);
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
@@ -117,7 +117,7 @@ function Group({ group, chosen, choose }: GroupProps) {
   return (
     <li>
       <button type="button" className="group" aria-pressed={chosen} onClick={() => choose(!chosen)}>
-        <span className="group-count">{number(group.letters)}</span>
+        <span className="group-count">{number(group.dead_letters)}</span>
         <span className="group-about">
           <b>
             {reason?.title ?? group.reason} <span className="entity-pill">{group.entity}</span>

@@ -24,37 +24,37 @@ export function Letter({ sequence }: { sequence: string }) {
         <>
           <header className="panel-head">
             <h1>
-              {REASONS[query.data.letter.reason]?.title ?? query.data.letter.reason}{" "}
-              <span className="entity-pill">{query.data.letter.entity}</span>
+              {REASONS[query.data.dead_letter.reason]?.title ?? query.data.dead_letter.reason}{" "}
+              <span className="entity-pill">{query.data.dead_letter.entity}</span>
             </h1>
           </header>
-          <p className="error-text">{query.data.letter.error}</p>
+          <p className="error-text">{query.data.dead_letter.error}</p>
           <dl className="facts">
             <div>
               <dt>Message</dt>
               <dd className="mono">
-                {query.data.letter.message_id === null ? (
+                {query.data.dead_letter.message_id === null ? (
                   "none"
                 ) : (
-                  <Link href={`/messages/${query.data.letter.message_id}`}>{query.data.letter.message_id}</Link>
+                  <Link href={`/messages/${query.data.dead_letter.message_id}`}>{query.data.dead_letter.message_id}</Link>
                 )}
               </dd>
             </div>
             <div>
               <dt>Received</dt>
-              <dd>{moment(query.data.letter.received_at)}</dd>
+              <dd>{moment(query.data.dead_letter.received_at)}</dd>
             </div>
             <div>
               <dt>Failed</dt>
-              <dd>{moment(query.data.letter.failed_at)}</dd>
+              <dd>{moment(query.data.dead_letter.failed_at)}</dd>
             </div>
             <div>
               <dt>Attempts</dt>
-              <dd>{number(query.data.letter.attempts)}</dd>
+              <dd>{number(query.data.dead_letter.attempts)}</dd>
             </div>
             <div>
               <dt>Size</dt>
-              <dd>{bytes(query.data.letter.size)}</dd>
+              <dd>{bytes(query.data.dead_letter.size)}</dd>
             </div>
           </dl>
           <h2>Payload</h2>
