@@ -16,17 +16,19 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
 import httpx
 import msgspec
 
+from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 
 _CHUNK = 2 * 1024 * 1024
 _PATIENCE = 300.0
-_LONGEST_WAIT = 10.0
+_RETRY = RetryPolicy(first=0.5, longest=10.0)
 _KEPT_REFUSALS = 1000
 _LATER = (408, 429, 502, 503, 504)
 """Answers of the api, or of a proxy before it, after which the same chunk is sent again."""
@@ -181,9 +183,9 @@ class Sending:
     async def _post(self, client: httpx.AsyncClient, lines: list[bytes], key: str) -> AsyncIterator[_Settled | str]:
         """Post a chunk until its first lines, or all, are taken or refused for good: troubles, then what is settled."""
         headers = {**self._headers, "Idempotency-Key": key}
-        wait, ends = 0.25, time.monotonic() + _PATIENCE
-        while True:
-            wait = min(wait * 2, _LONGEST_WAIT)
+        ends = time.monotonic() + _PATIENCE
+        for failures in count(1):
+            wait = _RETRY.wait(failures)
             try:
                 answer = await client.post(self._url, content=b"".join(lines), headers=headers, params={"ids": "none"})
             except httpx.HTTPError as error:
@@ -236,7 +238,7 @@ def _settled(answer: _Answer, lines: int) -> _Settled:
 def _retry_after(answer: httpx.Response, wait: float) -> float:
     """Seconds; a proxy's date (RFC 9110 allows one) is not read."""
     given = answer.headers.get("Retry-After", "")
-    return min(float(given), _LONGEST_WAIT) if given.isdecimal() else wait
+    return min(float(given), _RETRY.longest) if given.isdecimal() else wait
 
 
 def _open(path: Path, *, packed: bool) -> IO[bytes]:

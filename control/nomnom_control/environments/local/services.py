@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import httpx
 
+from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER
 from nomnom_control.environments.local.instance import Instance, any_port
@@ -19,7 +20,7 @@ from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_control.errors import ControlError
 
 _log = logger(__name__)
-_AGAIN = (0.5, 15.0)
+_RESTART = RetryPolicy(first=0.5, longest=15.0)
 _STEADY = 60.0
 _READY = 30.0
 _GRACE = 30.0
@@ -107,7 +108,7 @@ class Services:
             if not each.again_at:
                 lived = (datetime.now(UTC) - each.started_at).total_seconds()
                 each.failures = 0 if lived > _STEADY else each.failures
-                wait = min(_AGAIN[0] * 2**each.failures, _AGAIN[1])
+                wait = _RESTART.wait(each.failures + 1)
                 each.again_at = now + wait
                 _log.warning("ended", process=each.name, code=each.process.exit_code, again_in=wait)
             elif now >= each.again_at:
