@@ -138,7 +138,7 @@ async def test_an_edit_that_does_not_apply_leaves_the_letter(deployment: Deploym
     assert (await replay.finish()).counts == {Result.REPLAYED: 1, Result.FAILED: 1}
     assert [each.detail for each in replay.failures] == ["no line of the payload has the field o_orderdate"]
     assert [each.data for each in await dead(deployment)] == [b"C|1"]
-    with pytest.raises(ControlError, match="one edited payload for 2 letters"):
+    with pytest.raises(ControlError, match="one edited payload for 2 dead letters"):
         await session.dead_letters.replay([1, 2], Edit(payload=b"O|1"))
     with pytest.raises(EditError, match="invalid group reference"):
         Edit(replacements=(("a", r"\9"),))

@@ -1,6 +1,6 @@
-"""Dead letters: seen, grouped, edited, tried out, replayed, taken back, deleted.
+"""Dead letters: listed, grouped, edited, tried in a dry run, replayed, undone, deleted.
 
-They are read by sequence, without a consumer: looking changes nothing. :class:`DeadLetters` is what commands and
+They are read by sequence, without a consumer: reading changes nothing. :class:`DeadLetters` is what commands and
 screens use; it hangs at ``pipeline.dead_letters``.
 """
 
@@ -73,20 +73,20 @@ __all__ = [
 ]
 
 Selection: TypeAlias = Filter | Sequence[int]
-"""Letters by their sequences, or all that match a filter now."""
+"""Dead letters by their sequences, or all that match a filter now."""
 
 EVERYTHING = Filter()
 _NEAR = 2000
-"""So many unread letters are read before a page without filter is shown; beyond, the page is read by itself."""
+"""Up to this many unread dead letters are read before a page without filter; with more, only the page is read."""
 _TRIED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Letters in the order that was asked for.
+    """Dead letters in the requested order.
 
-    ``matching`` of ``total`` letters match (of those ``scanned``, while the scan is not ``complete``). ``older`` and
-    ``newer`` say whether there are others on either side.
+    ``matching`` of ``total`` match (of those ``scanned``, while the scan is not ``complete``). ``older`` and ``newer``
+    say whether there are others on either side.
     """
 
     dead_letters: tuple[DeadLetter, ...]
@@ -100,8 +100,8 @@ class Page:
 
 
 class DeadLetters:
-    """The dead letters of a pipeline. Every method raises NatsUnavailable or NotSetUp where the stream cannot be
-    asked.
+    """The dead letters of a pipeline. Every method raises NatsUnavailable or NotSetUp if the stream cannot be
+    read.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -112,8 +112,8 @@ class DeadLetters:
     async def scan(self, *, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
         """Read what is new, for about ``within`` seconds at most; returns whether all is known now.
 
-        The first scan reads every letter once; the next ones only what came and went. ``progress`` is told how many
-        letters are known, of how many.
+        The first scan reads every dead letter once; later ones only what came and went. ``progress`` is called with how
+        many dead letters are known, of how many.
         """
         return await self.index.refresh(within, progress)
 
@@ -127,10 +127,10 @@ class DeadLetters:
         newest_first: bool = True,
         within: float | None = None,
     ) -> Page:
-        """A page by sequence: the letters nearest above ``after``, or nearest below ``before``; with neither, the
+        """A page by sequence: those nearest above ``after``, or nearest below ``before``; with neither, the
         newest (or the oldest, with ``newest_first`` false).
 
-        A filter needs the scan; with ``within`` seconds the page is of what was scanned by then (``complete`` tells).
+        A filter needs the scan; with ``within`` seconds the page shows what was scanned by then (see ``complete``).
         """
         state = (await self._pipeline.jetstream.stream(self._stream)).state
         behind = state.last_seq - (self.index.sequences[-1] if self.index.sequences else 0)
@@ -149,12 +149,12 @@ class DeadLetters:
         )
 
     async def dead_letter(self, sequence: int) -> DeadLetter | None:
-        """One letter with its payload; None where there is none (any more)."""
+        """One dead letter with its payload; None if it does not exist."""
         message = await read_one(self._pipeline.nats, self._stream, sequence)
         return None if message is None else read_dead_letter(message)
 
     async def find(self, message_id: str) -> list[DeadLetter]:
-        """The letters of a message id (or of all that begin so), oldest first, with their payloads."""
+        """The dead letters whose message id begins with this, oldest first, with their payloads."""
         return await self._dead_letters(await self.matching(Filter(message_id=message_id)))
 
     async def matching(self, selection: Selection) -> list[int]:
@@ -167,7 +167,7 @@ class DeadLetters:
     async def groups(
         self, by: GroupBy = GroupBy.REASON, wanted: Filter = EVERYTHING, *, within: float | None = None
     ) -> list[Group]:
-        """How many letters have the same reason, entity or kind of error, the largest group first."""
+        """How many dead letters have the same reason, entity or kind of error, the largest group first."""
         await self.index.refresh(within)
         return await self.index.groups(by, await self.index.select(wanted))
 
@@ -176,15 +176,15 @@ class DeadLetters:
         return validate(payload, self._pipeline.grammar)
 
     def diff(self, before: bytes | str, after: bytes | str) -> Diff:
-        """What an edit changes, field by field where that can be told."""
+        """What an edit changes, field by field if possible."""
         return diff(before, after, self._pipeline.schema)
 
     async def dry_run(
         self, selection: Selection, edit: Edit | None = None, *, deep: bool = False
     ) -> AsyncGenerator[list[Prediction], None]:
-        """What a replay would come to, in parts of a few hundred letters; nothing is changed.
+        """What a replay would result in, a few hundred dead letters at a time; nothing is changed.
 
-        ``deep`` also lets PostgreSQL try each letter's rows, in transactions that are rolled back.
+        ``deep`` also lets PostgreSQL try the rows of each, in transactions that are rolled back.
         """
         sequences = await self.matching(selection)
         for start in range(0, len(sequences), _TRIED):
@@ -192,7 +192,7 @@ class DeadLetters:
             dead_letters = await self._dead_letters(part)
             there = {each.sequence for each in dead_letters}
             gone = [
-                Prediction(each, "", Outcome.GONE, "there is no letter of this sequence", "")
+                Prediction(each, "", Outcome.GONE, "there is no dead letter with this sequence", "")
                 for each in part
                 if each not in there
             ]
@@ -209,7 +209,7 @@ class DeadLetters:
         rate: float | None = None,
         concurrency: int = CHUNK,
     ) -> Replay:
-        """A replay of what is selected now; iterate over it to run it. ``rate`` is letters/s at most."""
+        """A replay of what is selected now; iterate over it to run it. ``rate`` limits it, in dead letters/s."""
         sequences = await self.matching(selection)
         return Replay(
             self._pipeline, sequences, edit or Edit(), rate, concurrency, selection=_describe(selection, sequences)
@@ -225,7 +225,7 @@ class DeadLetters:
     ) -> list[Undone]:
         """Undo the last replay of a message, or all of a run that no worker has taken yet; one result each.
 
-        Raises ControlError where there is no such replay, or all of it has been undone.
+        Raises ControlError if there is no such replay, or all of it has been undone.
         """
         if (message_id is None) == (run is None):
             raise ControlError("name what to undo: a message id or a replay's run")
@@ -252,8 +252,8 @@ class DeadLetters:
     ) -> Deletion:
         """Delete what is selected now, for good. ``expected_count`` is the number that the person has confirmed.
 
-        Raises NotConfirmed where another number is selected by now. The audit keeps what the letters were, their
-        payloads (up to 8 KiB of each) unless told otherwise.
+        Raises NotConfirmed if another number is selected by now. The audit log keeps what was deleted, with up to 8 KiB
+        of each payload if ``keep_payloads``.
         """
         sequences = await self.matching(selection)
         if not isinstance(selection, Filter):
@@ -261,7 +261,7 @@ class DeadLetters:
         if len(sequences) != expected_count:
             raise NotConfirmed(
                 f"nothing is deleted: {expected_count:,} dead letters were confirmed, and {len(sequences):,} are "
-                "selected by now; look again"
+                "selected by now; list them again"
             )
         deletion = Deletion(self._pipeline, sequences, _describe(selection, sequences), keep_payloads)
         await deletion.finish(progress)
@@ -271,7 +271,7 @@ class DeadLetters:
         return sorted(await read_many(self._pipeline.nats, self._stream, sequences))
 
     async def _dead_letters(self, sequences: Sequence[int]) -> list[DeadLetter]:
-        """These letters with their payloads, as they are now."""
+        """These dead letters with their payloads, as they are now."""
         messages = await read_many(self._pipeline.nats, self._stream, sequences)
         return [read_dead_letter(messages[each]) for each in sorted(messages)]
 

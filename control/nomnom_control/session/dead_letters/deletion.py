@@ -1,4 +1,4 @@
-"""Deleting dead letters for good, behind a confirmation; the audit keeps what they were."""
+"""Deleting dead letters for good, after a confirmation; the audit log keeps what they were."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 KEPT_PAYLOAD = 8 * 1024
-"""Bytes of a deleted letter's payload that the audit keeps; of a longer one its beginning."""
+"""Bytes of a deleted payload that the audit log keeps; of a longer one its beginning."""
 
 
 @dataclass(slots=True)
 class Deletion:
-    """A run of deletions and how far it is. ``gone`` were not there any more."""
+    """A run of deletions and its progress. ``gone``: those that no longer existed."""
 
     pipeline: Pipeline = field(repr=False)
     sequences: Sequence[int] = field(repr=False)
@@ -35,7 +35,7 @@ class Deletion:
     gone: int = 0
 
     async def finish(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Delete; cancelled, it stops between letters. Raises DatabaseUnavailable with nothing done;
+        """Delete; cancelled, it stops between two. Raises DatabaseUnavailable with nothing done;
         NatsUnavailable, AuditWaits.
         """
         async with self.pipeline.audit.ledger() as ledger:

@@ -2,7 +2,7 @@
 
 The grammar, the message's status and newer rows of the same keys are asked of what is there. What only PostgreSQL can
 know (a constraint of its own) is asked, where wanted, by running the workers' own upsert in a transaction that is
-always rolled back, one letter at a time, with short timeouts so that no worker waits for it.
+always rolled back, one dead letter at a time, with short timeouts so that no worker waits for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 _STRIDE = 20
-"""Letters looked at before the loop gets its turn."""
+"""Dead letters examined before the event loop gets its turn."""
 _LIMITS = "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '200ms'; SET CONSTRAINTS ALL IMMEDIATE"
 
 
@@ -45,14 +45,14 @@ class Outcome(StrEnum):
     UNDETERMINED = "undetermined"
     """Only PostgreSQL can say: ask with a deep dry run."""
     GONE = "gone"
-    """The letter is not there any more."""
+    """The dead letter no longer exists."""
     IMPOSSIBLE = "impossible"
     """It cannot be replayed, or not be edited so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One letter's outcome, and why. ``entity`` is that of the payload as it would be replayed."""
+    """The outcome of one dead letter, and why. ``entity`` is that of the payload as it would be replayed."""
 
     sequence: int
     message_id: str
@@ -65,7 +65,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The predictions of many letters, counted."""
+    """The predictions of many dead letters, counted."""
 
     total: int
     outcomes: dict[Outcome, int]
@@ -79,7 +79,7 @@ def forecast(predictions: Sequence[Prediction]) -> Forecast:
 async def predict(
     pipeline: Pipeline, dead_letters: Sequence[DeadLetter], edit: Edit, *, deep: bool
 ) -> list[Prediction]:
-    """The outcomes of these letters (with their payloads), in their order. Raises DatabaseUnavailable or NotSetUp."""
+    """The outcomes of these dead letters (with payloads), in their order. Raises DatabaseUnavailable or NotSetUp."""
     identified = [each.message_id for each in dead_letters if not each.envelope_problem]
     answers = await pipeline.statuses.answers(identified)
     found: dict[int, Prediction] = {}
@@ -110,7 +110,7 @@ def _without_database(dead_letter: DeadLetter, validation: Validation, answer: A
     if answer is not None and answer.status is Status.COMPLETED:
         return _prediction(dead_letter, Outcome.ALREADY, "this message is completed already", validation.entity)
     if answer is not None and answer.replays > dead_letter.replays:
-        detail = f"replay {answer.replays} of this message has been answered: {answer.status}"
+        detail = f"replay {answer.replays} of this message has been processed: {answer.status}"
         return _prediction(dead_letter, Outcome.ALREADY, detail, validation.entity)
     if validation.problems:
         text = "; ".join(str(each) for each in validation.problems)

@@ -1,4 +1,4 @@
-"""Publishing that may be a repeat: what JetStream calls a duplicate may be gone from the stream by now."""
+"""Publishing that may be a repeat: a message that JetStream reports as a duplicate may no longer be in the stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nomnom_control.session.jetstream.changes import publish
 T = TypeVar("T")
 
 CHUNK = 64
-"""Letters in flight at once where nobody says otherwise."""
+"""Dead letters in flight at once, by default."""
 
 
 async def publish_once(
@@ -22,8 +22,8 @@ async def publish_once(
 ) -> tuple[int, str, bool]:
     """Publish, and be sure that the message is in the stream: its sequence, its ``Nats-Msg-Id``, whether it was there.
 
-    The duplicate window outlives the message: one that was published, taken back and published again within it is
-    answered as a duplicate and stored nowhere. So a duplicate is looked up, and published under another id if missing.
+    The duplicate window outlives the message: one that was published, undone and published again within it is reported
+    as a duplicate and stored nowhere. So a duplicate is read back, and published under another id if it is missing.
     """
     ack = await publish(nats, subject, payload, headers)
     if not ack.duplicate:
@@ -39,7 +39,7 @@ async def publish_once(
 async def finish(work: Awaitable[T]) -> T:
     """Await ``work`` to its end even if the caller is cancelled meanwhile; the cancellation comes after it.
 
-    What has been begun with a letter is brought to an end that can be told; each step has its own timeout.
+    What was begun with a dead letter ends in a known state; each step has its own timeout.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -50,7 +50,7 @@ async def finish(work: Awaitable[T]) -> T:
             cancelled = error
     if cancelled is not None:
         if not task.cancelled():
-            task.exception()  # the cancellation is what the caller hears of
+            task.exception()  # the caller gets the cancellation instead
         raise cancelled
     return task.result()
 
@@ -65,5 +65,5 @@ async def all_of(work: Iterable[Awaitable[T]]) -> list[T | Exception]:
 
 
 def dead_letter_headers(message: StoredMessage) -> dict[str, str]:
-    """What makes a letter the letter it is; its deduplication id is its place's."""
+    """The headers that restore a dead letter; its deduplication id is not one of them."""
     return {name: value for name, value in message.headers.items() if name != MSG_ID and name.startswith("Nomnom-")}

@@ -1,8 +1,8 @@
 """Replay: dead letters back into the stream, one, many or all that match.
 
-A letter at a time goes: publish and await the ack; journal the audit entry; delete the letter; enter the audit entry.
+The steps for each: publish and await the ack; spool the audit entry; delete the dead letter; enter the audit entry.
 Wherever that breaks, the message is in the stream, or among the dead letters, or in both, and the next run finishes it:
-it finds the message of the earlier run (waiting in the stream, or answered in ``message_status``) and does not publish
+it finds the message of the earlier run (waiting in the stream, or final in ``message_status``) and does not publish
 it again. What two runs publish twice all the same, the workers apply once.
 """
 
@@ -37,20 +37,20 @@ _SUMMARY_LENGTH = 500
 
 
 class Result(StrEnum):
-    """What became of a letter."""
+    """What became of a dead letter."""
 
     REPLAYED = "replayed"
     ALREADY = "already replayed"
-    """An earlier run published it, and a worker has answered; the letter it left behind is deleted."""
+    """An earlier run published it, and a worker has processed it; the dead letter that was left is deleted."""
     GONE = "gone"
-    """It is not there: someone else replayed or deleted it."""
+    """It does not exist: someone else replayed or deleted it."""
     FAILED = "failed"
     """It stays a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterResult:
-    """One letter's result; ``stream_sequence`` is where its message is now."""
+    """The result of one dead letter; ``stream_sequence`` is where its message is now."""
 
     sequence: int
     message_id: str
@@ -61,7 +61,7 @@ class DeadLetterResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is; ``last`` are the letters since the progress before, ``rate`` is letters/s so far."""
+    """How far a replay is; ``last`` are the results since the previous progress."""
 
     run: str
     total: int
@@ -72,13 +72,13 @@ class ReplayProgress:
 
     @property
     def rate(self) -> float:
-        """Letters a second since the start."""
+        """Dead letters a second since the start."""
         return self.done / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
 class _Case:
-    """A letter on its way. ``entry`` is set once there is something to audit, ``result`` once it is decided."""
+    """A dead letter in progress. ``entry`` is set once there is something to audit, ``result`` once it is decided."""
 
     sequence: int
     message: StoredMessage | None
@@ -92,11 +92,11 @@ class _Case:
 
 @dataclass
 class Replay:
-    """One run over the letters that matched when it was made; letters that arrive later are not its.
+    """One run over the dead letters that matched when it was made; later ones are not part of it.
 
     Iterate over it for its progress; :meth:`finish` runs it to the end. Cancelling the iterating task (or closing the
-    iterator) stops between letters: those begun are finished first, and ``progress`` is exact then. To go on, make a
-    new replay of the same selection: what is done has no letter any more.
+    iterator) stops between two: those begun are finished first, and ``progress`` is exact then. To go on, make a new
+    replay of the same selection: what is done is no longer a dead letter.
     """
 
     pipeline: Pipeline = field(repr=False)
@@ -107,24 +107,26 @@ class Replay:
     selection: str = ""
     run: str = field(default_factory=new_message_id)
     failures: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
-    """All letters that stay, with the reason."""
+    """All that stay dead letters, with the reason."""
     unaudited: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
-    """Letters whose audit entry waits in the journal, where PostgreSQL went away."""
+    """Those whose audit entry waits in the spool because PostgreSQL became unavailable."""
     _counts: Counter[Result] = field(default_factory=Counter[Result], repr=False)
     _last: tuple[DeadLetterResult, ...] = field(default=(), repr=False)
     _started: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.rate <= 0:
-            raise ControlError(f"a rate of {self.rate:g} letters/s: expected more than 0")
+            raise ControlError(f"a rate of {self.rate:g} dead letters/s: expected more than 0")
         if self.concurrency < 1:
-            raise ControlError(f"{self.concurrency} letters in flight: expected at least 1")
+            raise ControlError(f"{self.concurrency} dead letters in flight: expected at least 1")
         if self.edit.payload is not None and len(self.sequences) > 1:
-            raise ControlError(f"one edited payload for {len(self.sequences):,} letters: set fields or replace instead")
+            raise ControlError(
+                f"one edited payload for {len(self.sequences):,} dead letters: set fields or replace text instead"
+            )
 
     @property
     def total(self) -> int:
-        """How many letters it is about."""
+        """How many dead letters it covers."""
         return len(self.sequences)
 
     @property
@@ -140,10 +142,10 @@ class Replay:
         return self.progress
 
     async def __aiter__(self) -> AsyncGenerator[ReplayProgress, None]:
-        """Replay, and tell the progress several times a second.
+        """Replay, and yield the progress several times a second.
 
-        Raises, with nothing done, where NATS is away or the audit cannot be written; in the middle StreamFull,
-        NatsUnavailable or AuditWaits, with ``progress`` exact and all letters that were not replayed still there.
+        Raises, with nothing done, if NATS is unavailable or the audit log cannot be written; in the middle StreamFull,
+        NatsUnavailable or AuditWaits, with ``progress`` exact and all that were not replayed still dead letters.
         """
         loop = asyncio.get_running_loop()
         size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
@@ -237,7 +239,7 @@ class Replay:
     async def _publish(self, case: _Case, answers: Mapping[str, Answer]) -> None:
         dead_letter, message = case.dead_letter, case.message
         if dead_letter is None or message is None:
-            case.result = DeadLetterResult(case.sequence, "", Result.GONE, "there is no letter of this sequence")
+            case.result = DeadLetterResult(case.sequence, "", Result.GONE, "there is no dead letter with this sequence")
             return
         if dead_letter.envelope_problem:
             case.result = self._failed(
@@ -324,13 +326,13 @@ def _describe(case: _Case, note: str, sequence: int | None, identity: str, pipel
 
 
 def _correct(case: _Case, was_there: bool | Exception) -> list[Entry]:
-    """The entry of a letter whose deletion came out otherwise than expected."""
+    """The entry of a dead letter whose deletion had another result than expected."""
     assert case.result is not None
     assert case.entry is not None
     if was_there is True:
         return []
     if isinstance(was_there, Exception):
-        text = f"published, but the letter could not be deleted: {was_there}; replay it again to finish"
+        text = f"published, but the dead letter could not be deleted: {was_there}; replay it again to finish"
         case.result = DeadLetterResult(
             case.sequence, case.result.message_id, Result.FAILED, text, case.result.stream_sequence
         )
@@ -340,7 +342,7 @@ def _correct(case: _Case, was_there: bool | Exception) -> list[Entry]:
             case.sequence, case.result.message_id, Result.GONE, "someone else replayed it just now"
         )
         return [_corrected(case.entry, Result.GONE.value, case.result.detail)]
-    return [_corrected(case.entry, case.entry.result, "the letter was gone when it was to be deleted")]
+    return [_corrected(case.entry, case.entry.result, "the dead letter was gone when it was to be deleted")]
 
 
 def _corrected(entry: Entry, result: str, note: str) -> Entry:
@@ -358,5 +360,5 @@ def _corrected(entry: Entry, result: str, note: str) -> Entry:
 
 
 def digest(payload: bytes) -> str:
-    """What tells payloads apart."""
+    """A digest of a payload, with its algorithm."""
     return f"sha256:{hashlib.sha256(payload).hexdigest()}"

@@ -1,11 +1,11 @@
 """Undo: a replay that no worker has taken yet becomes the dead letter again that it was.
 
-The letter is put back first, then its message is taken out of the stream, so it is always in one of them. A message
-that a worker holds is left alone. The consumer is paused for the moment between looking and taking out (by itself it
-goes on after :data:`HOLD` seconds, should this session end there), so no worker is given the message meanwhile. Where
-the pause did not hold, that shows afterwards: deliveries have passed the message's sequence. Then the worker's answer
-is waited for; without one the undo is reported as uncertain, with the letter kept: should a worker complete the
-message, replaying the letter does nothing.
+The dead letter is restored first, then its message is deleted from the stream, so it is always in one of them. A
+message that a worker holds is not touched. The consumer is paused between the check and the deletion (it resumes by
+itself after :data:`HOLD` seconds, should this session end there), so no worker is given the message meanwhile. If the
+pause did not hold, deliveries have passed the message's sequence afterwards. Then the worker's result is waited for;
+without one the undo is reported as uncertain, and the dead letter is kept: should a worker complete the message,
+replaying the dead letter does nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 SETTLE = 2.0
-"""Seconds to wait for the answer of a worker that may have been given a message at the last moment."""
+"""Seconds to wait for the result of a worker that may have been given a message at the last moment."""
 HOLD = 5.0
-"""Seconds that deliveries are held back at most, where this session ends before it lets them go on."""
+"""Seconds after which deliveries resume by themselves, should this session end before it resumes them."""
 PART = 256
 """Replays undone while deliveries are held back: a few tenths of a second."""
 _POLL = 0.05
@@ -57,7 +57,7 @@ class UndoResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """One replay's result; ``letter`` is the sequence of the dead letter that it is again."""
+    """One replay's result; ``dead_letter`` is the sequence of the dead letter that it is again."""
 
     message_id: str
     result: UndoResult
@@ -72,7 +72,7 @@ class _Case:
     subject: str
     headers: dict[str, str]
     payload: bytes | None
-    """The letter's payload, where the replay changed it."""
+    """The dead letter's payload, if the replay changed it."""
     message: StoredMessage | None = None
     dead_letter: int | None = None
     taken_out: bool = False
@@ -90,7 +90,7 @@ class _Case:
 
     @property
     def identity(self) -> str:
-        """The restored letter's deduplication id: one for each replay that is undone."""
+        """The restored dead letter's deduplication id: one for each replay that is undone."""
         return f"{self.message_id}.{self.replays}.dead.undo.{self.record.event}"
 
     def answered(self, answers: dict[str, Answer]) -> Answer | None:
@@ -166,7 +166,7 @@ class Undo:
         await ledger.prepare([each.entry for each in cases if each.entry is not None])
 
     async def _missing(self, case: _Case, answers: dict[str, Answer]) -> None:
-        """A message that is not where it was published."""
+        """Decide about a message that is no longer where it was published."""
         answer = case.answered(answers)
         if answer is not None:
             case.decide(UndoResult.TOO_LATE, f"a worker has processed it: {answer.status}")
@@ -177,7 +177,9 @@ class Undo:
             case.dead_letter = last.sequence
             case.decide(UndoResult.UNDONE, "an earlier, interrupted undo had done it")
         else:
-            case.decide(UndoResult.TOO_LATE, "its message is not in the stream any more, and no worker has answered it")
+            case.decide(
+                UndoResult.TOO_LATE, "its message is no longer in the stream, and no worker has recorded a result"
+            )
 
     async def _take_back(self, cases: Sequence[_Case]) -> None:
         stream = self.pipeline.streams.dead_stream
@@ -190,7 +192,7 @@ class Undo:
         for case, outcome in zip(cases, await all_of(self._swap(each) for each in cases), strict=True):
             if isinstance(outcome, NomnomError):
                 kept = (
-                    "the letter is back; its message may be in the stream too"
+                    "the dead letter is restored; its message may be in the stream too"
                     if case.dead_letter
                     else "nothing changed"
                 )
@@ -199,7 +201,7 @@ class Undo:
                 raise outcome
 
     async def _swap(self, case: _Case) -> None:
-        """The letter in, then the message out."""
+        """Restore the dead letter, then delete the message."""
         assert case.message is not None
         nats, streams = self.pipeline.nats, self.pipeline.streams
         payload = case.message.payload if case.payload is None else case.payload
@@ -209,7 +211,7 @@ class Undo:
         case.taken_out = await delete_message(nats, streams.stream, case.stream_sequence)
 
     async def _resolve(self, cases: Sequence[_Case]) -> None:
-        """Decide what can be told by now."""
+        """Decide what is known by now."""
         rest = [each for each in cases if each.result is None]
         consumer = await self._consumer()
         answers = await self._answers(rest)
@@ -221,19 +223,19 @@ class Undo:
                 case.decide(UndoResult.UNDONE, "")
 
     async def _wait_for_answers(self, cases: Sequence[_Case]) -> None:
-        """What a worker may have been given all the same: its answer tells, or nothing does."""
+        """Wait for the results of what a worker may have been given all the same."""
         deadline = asyncio.get_running_loop().time() + self.settle
         while any(each.result is None for each in cases):
             if asyncio.get_running_loop().time() >= deadline:
                 for case in cases:
                     if case.result is None:
-                        case.decide(UndoResult.UNCERTAIN, "a worker may have it; the letter is kept")
+                        case.decide(UndoResult.UNCERTAIN, "a worker may have it; the dead letter is kept")
                 return
             await asyncio.sleep(_POLL)
             await self._resolve(cases)
 
     async def _withdraw(self, case: _Case, answer: Answer) -> None:
-        """A worker was faster: the letter that was put back is one too many."""
+        """A worker was faster: the restored dead letter is one too many."""
         if case.dead_letter is not None:
             await delete_message(self.pipeline.nats, self.pipeline.streams.dead_stream, case.dead_letter)
         case.dead_letter = None
