@@ -1,4 +1,4 @@
-"""What browser tests need: the page, built, and Chromium. Where one is missing a test is skipped, and says why."""
+"""The harness of browser tests: the built page and Chromium. Tests are skipped, with the reason, if one is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 WEB = Path(__file__).parents[1] / "services" / "dashboard" / "web"
 sys.path.insert(0, str(WEB))
-import page_build  # noqa: E402  (it stands beside the page, which is no package)
+import page_build  # noqa: E402  (next to the page, outside of any package)
 
 FLAGS = (
     "--headless",
@@ -38,7 +38,7 @@ PHONE: dict[str, Any] = {
 
 
 def npm() -> tuple[str, Mapping[str, str]]:
-    """The program that builds the page, and its environment; the test is skipped where it is missing."""
+    """The path and the environment of npm; skips the test if npm is missing."""
     try:
         return page_build.npm()
     except page_build.PageError as error:
@@ -46,23 +46,23 @@ def npm() -> tuple[str, Mapping[str, str]]:
 
 
 def install() -> None:
-    """What the page is built with, as its lock file says."""
+    """Install the page's dependencies; skips the test if npm is missing."""
     npm()
     page_build.install()
 
 
 def build() -> Path:
-    """The folder of the page, built anew where it is older than its sources."""
+    """Build the page unless it is up to date; returns its folder."""
     npm()
     return page_build.build()
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """The machine's Chromium; the test is skipped where there is none."""
+    """Start the installed Chromium; skips the test if there is none."""
     program = os.environ.get("NOMNOM_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("Chromium is not installed (Debian's package is chromium; NOMNOM_CHROMIUM names another program)")
+        pytest.skip("Chromium is not installed (apt install chromium, or set NOMNOM_CHROMIUM)")
     async with async_playwright() as playwright:
         started = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield started
@@ -71,7 +71,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def window(browser: Browser, **options: Any) -> AsyncIterator[Page]:
-    """A window; an error that nothing caught fails the test at its end."""
+    """Open a window; an uncaught script error fails the test when it closes."""
     context = await browser.new_context(**options)
     page = await context.new_page()
     page.set_default_timeout(15_000)

@@ -1,4 +1,4 @@
-"""Real servers for the tests, from their wheels: one pair a run, a fresh deployment a test."""
+"""Real servers for the tests, from their wheels: one pair per test run, a new deployment per test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nomnom.setup import set_up
 from nomnom.streams import StreamSettings
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
-# A shell starts what runs in its background with SIGINT ignored, and so would be what the tests start and interrupt.
+# Shells start background jobs with SIGINT ignored, which the processes started by the tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
@@ -30,7 +30,7 @@ LINE = "OLI|1|789|1|100|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DE
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on."""
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's user can enter (pytest's own are closed to others)."""
+    """A folder that PostgreSQL's user can access, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="nomnom-tests-"))
     folder.chmod(0o755)
     yield folder
@@ -47,7 +47,7 @@ def server_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def open_folder(server_folder: Path) -> Path:
-    """A fresh folder below the servers' one, which PostgreSQL's user can enter."""
+    """A new folder that PostgreSQL's user can access."""
     folder = server_folder / uuid.uuid4().hex[:12]
     folder.mkdir(mode=0o755)
     return folder
@@ -55,7 +55,7 @@ def open_folder(server_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 async def nats_server(server_folder: Path) -> AsyncIterator[NatsServer]:
-    """The run's nats-server."""
+    """The nats-server of the test run."""
     server = NatsServer(server_folder / "nats", free_port(), free_port(), server_folder / "nats.log")
     await server.start()
     yield server
@@ -64,7 +64,7 @@ async def nats_server(server_folder: Path) -> AsyncIterator[NatsServer]:
 
 @pytest.fixture(scope="session")
 async def postgres_server(server_folder: Path) -> AsyncIterator[PostgresServer]:
-    """The run's PostgreSQL."""
+    """The PostgreSQL server of the test run."""
     server = PostgresServer(server_folder / "postgres", free_port(), server_folder / "postgres.log")
     await server.start()
     yield server
@@ -73,7 +73,7 @@ async def postgres_server(server_folder: Path) -> AsyncIterator[PostgresServer]:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A fresh set of streams and a fresh database on the run's servers, after ``nomnom setup``."""
+    """New streams and a new database on the servers of the test run, after ``nomnom setup``."""
 
     settings: Settings
     client: Client
@@ -86,7 +86,7 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a service's process needs to work on this deployment."""
+        """The environment variables of services of this deployment."""
         return {
             "NATS_URL": self.settings.nats_url,
             "DATABASE_URL": self.settings.database_url,
@@ -96,7 +96,7 @@ class Deployment:
 
 @pytest.fixture
 async def deployment(nats_server: NatsServer, postgres_server: PostgresServer) -> AsyncIterator[Deployment]:
-    """A fresh deployment of the tpch schema; streams and database are dropped afterwards."""
+    """A new deployment of the tpch schema; streams and database are deleted afterwards."""
     name = f"t{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres_server.url)
     await admin.execute(f'CREATE DATABASE "{name}"')

@@ -1,4 +1,4 @@
-"""A dashboard process for the tests, and a client of it."""
+"""The harness of dashboard tests: a dashboard process and a client."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Dashboard:
         return problem
 
     async def until(self, path: str, check: Callable[[Any], bool], wait: float = 15) -> Any:
-        """Ask until the answer passes the check."""
+        """Poll until the response passes the check."""
         deadline = time.monotonic() + wait
         while True:
             answer = await self.client.get(path)
             body = answer.json()
             if answer.status_code == 200 and check(body):
                 return body
-            assert time.monotonic() < deadline, f"{path} came to rest at {answer.status_code}: {body}"
+            assert time.monotonic() < deadline, f"{path}: last response {answer.status_code}: {body}"
             await asyncio.sleep(0.05)
 
     async def events(self, count: int, wait: float = 10) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Dashboard:
 
 @asynccontextmanager
 async def running(environment: dict[str, str], folder: Path, **settings: str) -> AsyncIterator[Dashboard]:
-    """A dashboard process on a free port."""
+    """Run a dashboard process on a free port."""
     port = int(settings.get("NOMNOM_DASHBOARD_PORT") or free_port())
     process = ChildProcess(
         "dashboard",

@@ -15,10 +15,10 @@ CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\n\r\
 
 
 def field_values(each: Field) -> st.SearchStrategy[Value]:
-    """Values that a field takes, as the grammar binds them."""
+    """Valid values of a field, as the grammar binds them."""
     if each.values is not None:
         return st.sampled_from(sorted(each.values))
-    # In a field that may be null, an empty text is none.
+    # In a nullable field, empty text is null.
     return st.none() | _values(each).filter(lambda value: value != "") if each.nullable else _values(each)
 
 
@@ -36,7 +36,7 @@ def _values(each: Field) -> st.SearchStrategy[Value]:
         return st.dates(first, date.max).map(date.isoformat)
     if kind.name == "timestamp":
         return st.datetimes(datetime.min, datetime.max, timezones=st.just(UTC)).map(
-            lambda moment: moment.isoformat().replace("+00:00", "Z")
+            lambda time: time.isoformat().replace("+00:00", "Z")
         )
     if kind.name == "boolean":
         return st.booleans()
@@ -54,13 +54,13 @@ def _decimals(kind: FieldType, minimum: Value, maximum: Value) -> st.SearchStrat
 
 
 def records(entity: Entity) -> st.SearchStrategy[Record]:
-    """Whole records of an entity."""
+    """Complete records of an entity."""
     return st.tuples(*(field_values(each) for each in entity.fields)).map(lambda values: Record(entity, values))
 
 
 @st.composite
 def messages(draw: st.DrawFn, schema: Schema) -> list[Record]:
-    """A record, or a parent with children that bear its key or leave it to it."""
+    """A record, or a parent with children that refer to it."""
     entity = draw(st.sampled_from(schema.entities))
     first = draw(records(entity))
     kinds = [each for each in schema if each.parent is not None and each.parent.entity == entity.name]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nomnom.errors import NomnomError
+from nomnom.presentation.terminal import printable
 from nomnom_cli.exit_codes import Exit
 
 __all__ = ["Exit", "main"]
@@ -67,5 +68,5 @@ def _keep_traceback() -> Path:
 
 
 def _end(code: Exit, text: str) -> NoReturn:
-    print(f"nomnom: {text}", file=sys.stderr)  # noqa: T201
+    print(printable(f"nomnom: {text}", keep="\n"), file=sys.stderr)  # noqa: T201
     raise SystemExit(code)

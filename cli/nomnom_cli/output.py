@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
 from functools import cache
+from json import dumps
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -14,29 +14,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nomnom_control.environments import Health, Progress, Step
-from nomnom_control.rendering import NOTHING, Property, duration, moment
+from nomnom.envelope import Status
+from nomnom.presentation.figures import Property, duration
+from nomnom.presentation.marks import HEALTHS, STATUSES, STEPS, Health, Mark, Step, Tone
+from nomnom.presentation.terminal import printable
+from nomnom_control.environments import Progress
 
 Cell: TypeAlias = str | Text
 _PIPED = 10_000
 _GAP = 2
 """Blanks between columns."""
 _NARROW = 12
-_MARKS = {Step.DONE: ("✓", "green"), Step.FAILED: ("✗", "red"), Step.SKIPPED: ("-", "dim"), Step.OUTPUT: (" ", "dim")}
-_STATUS = {
-    "accepted": ("○", "blue"),
-    "processing": ("◐", "cyan"),
-    "completed": ("●", "green"),
-    "failed": ("▲", "yellow"),
-    "dlq": ("✗", "red"),
-}
-_HEALTH = {
-    Health.HEALTHY: ("●", "green"),
-    Health.STARTING: ("◐", "cyan"),
-    Health.DEGRADED: ("▲", "yellow"),
-    Health.STOPPED: ("○", "dim"),
-    Health.FAILED: ("✗", "red"),
-}
+_TONES = {Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.BAD: "red", Tone.ACCENT: "cyan", Tone.MUTED: "dim"}
 
 
 class _Results(Console):
@@ -65,12 +54,19 @@ def interactive() -> bool:
 
 def print_result(text: Cell, style: str = "") -> None:
     """Print a line of the result; it is neither truncated nor wrapped."""
-    results().print(text if isinstance(text, Text) else Text(text, style), soft_wrap=True)
+    results().print(plain(text, style), soft_wrap=True)
 
 
 def print_note(text: str, style: str = "", end: str = "\n") -> None:
     """Print a note on standard error."""
-    errors().print(Text(text, style), soft_wrap=True, end=end)
+    errors().print(plain(text, style), soft_wrap=True, end=end)
+
+
+def plain(text: Cell, style: str = "") -> Text:
+    """The text as rich prints it: without markup, and without characters that the terminal would obey."""
+    made = text if isinstance(text, Text) else Text(text, style)
+    made.plain = printable(made.plain, keep="\n\t")
+    return made
 
 
 def styled(text: str, style: str) -> Text:
@@ -78,29 +74,18 @@ def styled(text: str, style: str) -> Text:
     return Text.assemble((text, style))
 
 
-def status(value: str) -> Text:
+def status(value: Status) -> Text:
     """A message's status with its sign."""
-    sign, style = _STATUS.get(value, ("?", ""))
-    return Text(f"{sign} {value}", style)
+    return _marked(STATUSES[value])
 
 
 def health(value: Health) -> Text:
     """A component's health with its sign."""
-    sign, style = _HEALTH[value]
-    return Text(f"{sign} {value.value}", style)
+    return _marked(HEALTHS[value])
 
 
-def ago(at: datetime | None) -> str:
-    """How long ago, in whole seconds."""
-    if at is None:
-        return NOTHING
-    seconds = (datetime.now(UTC) - at).total_seconds()
-    return f"{duration(float(round(seconds)))} ago" if seconds >= 1 else "now"
-
-
-def when(at: datetime | None) -> str:
-    """A time with its age."""
-    return NOTHING if at is None else f"{moment(at)} ({ago(at)})"
+def _marked(mark: Mark) -> Text:
+    return Text(str(mark), _TONES[mark.tone])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +108,7 @@ def show_table(
 
     A table that ``unfolds`` is printed one cell per line if the terminal is too narrow.
     """
-    filled = [[each if isinstance(each, Text) else Text(each.replace("\n", "↵")) for each in row] for row in rows]
+    filled = [[plain(each if isinstance(each, Text) else each.replace("\n", "↵")) for each in row] for row in rows]
     if not filled:
         print_note(nothing, "dim")
         return
@@ -181,13 +166,13 @@ def print_properties(properties: Sequence[Property]) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON document; times as ISO 8601, bytes as text."""
-    sys.stdout.write(msgspec.json.format(_encoded(value), indent=2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(_encoded(value), indent=2) + "\n")
     sys.stdout.flush()
 
 
 def as_json_line(value: Any) -> None:
     """One line of JSON."""
-    sys.stdout.write(_encoded(value).decode() + "\n")
+    sys.stdout.write(_encoded(value) + "\n")
     sys.stdout.flush()
 
 
@@ -201,16 +186,19 @@ def show_step(each: Progress) -> None:
     """Print one event of a long operation; the start of a step prints nothing."""
     if each.state is Step.STARTED:
         return
-    mark, style = _MARKS[each.state]
-    seconds = f" ({each.seconds:.1f} s)" if each.seconds is not None else ""
-    text = f"{each.step}{seconds}" if each.state is not Step.OUTPUT else f"  {each.text}"
-    if each.text and each.state is not Step.OUTPUT:
-        text += f": {each.text}"
-    errors().print(Text.assemble((f"{mark} ", style), (text, "dim" if each.state is Step.OUTPUT else "")))
+    if each.state is Step.OUTPUT:
+        errors().print(plain(f"    {each.text}", "dim"))
+        return
+    mark = STEPS[each.state]
+    took = f" ({duration(each.seconds)})" if each.seconds is not None else ""
+    reason = f": {each.text}" if each.text else ""
+    errors().print(plain(Text.assemble((f"{mark.sign} ", _TONES[mark.tone]), f"{each.step}{took}{reason}")))
 
 
-def _encoded(value: Any) -> bytes:
-    return msgspec.json.encode(_plain(value))
+def _encoded(value: Any) -> str:
+    """One line of JSON, in which characters that a terminal would obey are escaped."""
+    line = msgspec.json.encode(_plain(value)).decode()
+    return line if line.isprintable() else "".join(each if each.isprintable() else dumps(each)[1:-1] for each in line)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every part of nomnom shares: the record grammar, the envelope, streams, tables, settings and telemetry."""
+"""The core library: record grammar, schemas, envelope, streams, tables, settings and telemetry."""
 
 from nomnom.errors import NomnomError
 

@@ -1,6 +1,6 @@
-"""PostgreSQL's part of ``nomnom setup``: migrations of the fixed tables, and the entities' tables brought forward.
+"""Migrations: the tables of nomnom itself, from SQL files, and the tables of the schema's entities.
 
-Each step is recorded in ``nomnom_migrations``; an advisory lock makes two runs at once safe, one after the other.
+Each step is recorded in ``nomnom_migrations``; an advisory lock serializes concurrent runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nomnom.schema import Entity, Field, Schema
 from nomnom.tables import Table, quote
 
 LOCK = 0x6E6F6D6E6F6D  # "nomnom"
-"""The advisory lock of all of setup."""
+"""The advisory lock of ``nomnom setup``."""
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS nomnom_migrations (
     name       text PRIMARY KEY,
@@ -35,13 +35,13 @@ _SPELLED = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?")
 
 
 class MigrationError(NomnomError):
-    """A database that cannot be brought to what the schema asks for without losing something."""
+    """A database that cannot be migrated to the schema without losing data."""
 
 
 async def migrate(connection: asyncpg.Connection, schema: Schema) -> list[str]:
-    """Bring the database forward to this release and schema, in one transaction; returns what was done.
+    """Migrate the database to this version and schema, in one transaction; returns what was done.
 
-    Raises MigrationError where a change would lose data; nothing is changed then.
+    Raises MigrationError if a change would lose data; then nothing is changed.
     """
     done: list[str] = []
     async with connection.transaction():
@@ -50,7 +50,7 @@ async def migrate(connection: asyncpg.Connection, schema: Schema) -> list[str]:
         applied = {row["name"]: row["checksum"] for row in await connection.fetch("TABLE nomnom_migrations")}
         done += await _apply_files(connection, applied)
         for entity in schema:
-            done += await _bring_forward(connection, entity)
+            done += await _migrate_entity(connection, entity)
     return done or ["tables: up to date"]
 
 
@@ -58,7 +58,7 @@ async def _apply_files(connection: asyncpg.Connection, applied: Mapping[str, str
     done: list[str] = []
     scripts = {each.name: each.read_text() for each in files("nomnom.migrations").iterdir() if each.name[0].isdigit()}
     if unknown := [name for name in applied if name[0].isdigit() and name not in scripts]:
-        raise MigrationError(f"the database is ahead of this release (it has {unknown[0]}): use a newer nomnom")
+        raise MigrationError(f"the database was migrated by a newer version (migration {unknown[0]}); upgrade nomnom")
     for name in sorted(scripts):
         checksum = hashlib.sha256(scripts[name].encode()).hexdigest()
         if name not in applied:
@@ -67,19 +67,21 @@ async def _apply_files(connection: asyncpg.Connection, applied: Mapping[str, str
             done.append(f"migration {name}: applied")
         elif applied[name] != checksum:
             raise MigrationError(
-                f"migration {name} was applied from another text: this release and the database differ"
+                f"checksum mismatch for migration {name}: it was applied by another build of nomnom; use that one"
             )
     return done
 
 
-async def _bring_forward(connection: asyncpg.Connection, entity: Entity) -> list[str]:
+async def _migrate_entity(connection: asyncpg.Connection, entity: Entity) -> list[str]:
     table = Table(entity)
     present = {row["name"]: row for row in await connection.fetch(_COLUMNS, table.name)}
     if not present:
         steps = [table.create, *table.indexes]
     else:
         if missing := {"received_at", "message_id"} - present.keys():
-            raise MigrationError(f"table {entity.table} has no {missing.pop()}: it is not nomnom's; rename one of them")
+            raise MigrationError(
+                f"table {entity.table} has no column {missing.pop()}; rename it, or change the schema's table"
+            )
         steps = [step for each in entity.fields for step in _column_steps(table, each, present.get(each.name))]
         if gone := present.keys() - entity.index.keys() - {"received_at", "message_id"}:
             blocking = sorted(name for name in gone if present[name]["filled"])
@@ -98,14 +100,14 @@ def _column_steps(table: Table, each: Field, present: asyncpg.Record | None) -> 
     nullable = table.entity.column_nullable(each)
     alter = f"ALTER TABLE {table.name}"
     if present is None:
-        # Where the table has rows and the column takes no null, PostgreSQL refuses, and the error says so.
+        # If the table has rows and the column is NOT NULL, PostgreSQL raises an error that says so.
         return [f"{alter} ADD COLUMN {quote(each.name)} {table.column_type(each)}"]
     steps: list[str] = []
     change = _type_change(present["type"], each.type.column)
     if change is None:
         raise MigrationError(
-            f"table {table.entity.table}, column {each.name}: it is {present['type']}, the schema says "
-            f"{each.type.column}; only a wider type can be reached by itself: change the column by hand, or the schema"
+            f"table {table.entity.table}, column {each.name}: type is {present['type']}, the schema requires "
+            f"{each.type.column}; only widening is automatic: change the column manually, or change the schema"
         )
     if change:
         steps.append(f"{alter} ALTER COLUMN {quote(each.name)} TYPE {each.type.column}")
@@ -116,9 +118,9 @@ def _column_steps(table: Table, each: Field, present: asyncpg.Record | None) -> 
     return steps
 
 
-def _type_change(present: str, wanted: str) -> bool | None:
-    """Whether the type has to change; None where that could lose data."""
-    was, becomes = _spelled(present), _spelled(wanted)
+def _type_change(present: str, target: str) -> bool | None:
+    """Whether the type has to change; None if the change could lose data."""
+    was, becomes = _spelled(present), _spelled(target)
     if was == becomes:
         return False
     (old, old_size, old_scale), (new, new_size, new_scale) = was, becomes

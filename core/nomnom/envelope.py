@@ -1,8 +1,7 @@
 """The envelope: a message's identity, its subjects and its NATS headers.
 
-Identity: a UUIDv7, or the UUIDv5 of a caller's Idempotency-Key and who the caller is. It names the message on its
-subject, in its headers and in every table; ``received_at`` (microseconds) is set once and kept by a dead letter and its
-replay.
+The message ID is a UUIDv7, or a UUIDv5 of the caller and its Idempotency-Key. It identifies the message in its subject,
+its headers and every table. ``received_at`` (microseconds) is set once; dead letters and replays keep it.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ DEAD = "messages.dlq"
 MSG_ID = "Nats-Msg-Id"
 """JetStream's deduplication header."""
 RECEIVED_AT = "Nomnom-Received-At"
-"""Microseconds since the epoch, as the api set it."""
+"""Microseconds since the epoch at which the API accepted the message."""
 REPLAYS = "Nomnom-Replays"
-"""How many times this message has been replayed from the dead letters; absent means never."""
+"""How many times the message was replayed from the dead letters; absent if never."""
 REASON = "Nomnom-Reason"
 ERROR = "Nomnom-Error"
 ATTEMPTS = "Nomnom-Attempts"
 FAILED_AT = "Nomnom-Failed-At"
-"""Microseconds since the epoch at which the worker gave up."""
+"""Microseconds since the epoch at which the message became a dead letter."""
 
 _NAMESPACE = uuid.UUID("5b0f6f3c-6a59-5c0e-9f44-3c1d3f0a7e11")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,11 +41,11 @@ _CANONICAL = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f
 
 
 class EnvelopeError(NomnomError):
-    """A message in a stream whose subject or headers are not nomnom's."""
+    """A message with an invalid subject or invalid headers."""
 
 
 class Status(StrEnum):
-    """Where a message is. ``failed`` will be retried; ``dlq`` waits for a person."""
+    """The status of a message. ``failed`` will be retried; ``dlq`` awaits review as a dead letter."""
 
     ACCEPTED = "accepted"
     PROCESSING = "processing"
@@ -56,21 +55,21 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a message is a dead letter."""
+    """The reason why a message is a dead letter."""
 
     RECORD = "record"
-    """It does not follow the grammar of its schema."""
+    """It does not match the schema."""
     DATA = "data"
-    """PostgreSQL refused its values."""
+    """PostgreSQL rejected its values."""
     UNANSWERED = "unanswered"
-    """It was delivered too often without an answer: it seems to end the workers that take it."""
+    """It was redelivered too often without being acknowledged: it appears to crash workers (poison message)."""
     ENVELOPE = "envelope"
-    """Its subject or headers are not nomnom's."""
+    """Its subject or headers are invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a message carries beside its payload."""
+    """The metadata of a message."""
 
     message_id: str
     entity: str
@@ -79,19 +78,19 @@ class Envelope:
 
 
 def new_message_id() -> str:
-    """A fresh UUIDv7."""
+    """A new UUIDv7."""
     return str(uuid_utils.uuid7())
 
 
 def idempotent_message_id(caller: str, key: str) -> str:
-    """The id that every repeat of ``key`` by the same caller gets."""
-    # The length keeps ("a", "b c") and ("a b", "c") apart.
+    """The message ID for an idempotency key: the same for every request of this caller with this key."""
+    # The length distinguishes ("a", "b c") from ("a b", "c").
     return str(uuid.uuid5(_NAMESPACE, f"{len(caller)} {caller} {key}"))
 
 
 def parse_message_id(text: str) -> str | None:
-    """The canonical form of a message id, or None where the text is not a UUID."""
-    if _CANONICAL(text):  # nearly all: uuid.UUID costs a worker ten times as much
+    """The canonical form of a message ID, or None if the text is not a UUID."""
+    if _CANONICAL(text):  # the usual case; uuid.UUID takes ten times as long
         return text
     try:
         return str(uuid.UUID(text)) if len(text) in (32, 36) else None
@@ -100,7 +99,7 @@ def parse_message_id(text: str) -> str | None:
 
 
 def ingest_subject(entity: str, message_id: str) -> str:
-    """The subject of a message on its way in."""
+    """The subject of an ingested message."""
     return f"{INGEST}.{entity}.{message_id}"
 
 
@@ -110,25 +109,25 @@ def dead_subject(entity: str, message_id: str) -> str:
 
 
 def from_microseconds(microseconds: int) -> datetime:
-    """The moment, exact (a float of seconds would lose the last digits)."""
+    """The exact time; a float of seconds would lose the last digits."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def to_microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch, exact."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+def to_microseconds(time: datetime) -> int:
+    """The exact number of microseconds since the epoch."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def headers(message_id: str, received_at: int) -> dict[str, str]:
-    """The headers of a message that the api publishes; ``received_at`` in microseconds."""
+    """The headers of an ingested message; ``received_at`` in microseconds."""
     return {MSG_ID: message_id, RECEIVED_AT: str(received_at)}
 
 
 def replay_headers(envelope: Envelope, payload: bytes) -> dict[str, str]:
-    """The headers of a dead letter's replay: one replay more, and a new deduplication id.
+    """The headers of a replay: an incremented replay count and a new deduplication ID.
 
-    The id follows from the letter and the payload, so publishing the same replay again is caught as a repeat, and an
-    edited payload is not.
+    The deduplication ID is derived from the dead letter and the payload: JetStream drops a repeated replay, but not one
+    with an edited payload.
     """
     replays = envelope.replays + 1
     digest = hashlib.sha256(payload).hexdigest()[:16]
@@ -140,7 +139,7 @@ def replay_headers(envelope: Envelope, payload: bytes) -> dict[str, str]:
 
 
 def dead_headers(envelope: Envelope, reason: Reason, error: str, attempts: int, failed_at: datetime) -> dict[str, str]:
-    """The headers of a dead letter. Its deduplication id names the message and its replay generation."""
+    """The headers of a dead letter. The deduplication ID allows one dead letter per message and replay."""
     return {
         MSG_ID: f"{envelope.message_id}.{envelope.replays}.dead",
         RECEIVED_AT: str(to_microseconds(envelope.received_at)),
@@ -153,24 +152,24 @@ def dead_headers(envelope: Envelope, reason: Reason, error: str, attempts: int, 
 
 
 def header_text(text: str) -> str:
-    """Text that is safe as one header's value: printable, on one line, of bounded length."""
+    """The text as a safe header value: printable, on one line and of limited length."""
     line = " ".join(text.split())
     line = "".join(character if character.isprintable() else "�" for character in line)
     return line if len(line) <= _ERROR_LENGTH else line[: _ERROR_LENGTH - 1] + "…"
 
 
 def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str = INGEST) -> Envelope:
-    """The envelope of a stored message; raises EnvelopeError where subject or headers are not nomnom's."""
+    """Parse the envelope of a stored message; raises EnvelopeError if subject or headers are invalid."""
     tokens = subject.removeprefix(f"{prefix}.").split(".")
     message_id = parse_message_id(tokens[1]) if len(tokens) == 2 else None
     if message_id is None or not subject.startswith(prefix):
-        raise EnvelopeError(f"subject {subject!r} is not {prefix}.<entity>.<message id>")
+        raise EnvelopeError(f"invalid subject {subject!r}: expected {prefix}.<entity>.<message ID>")
     given = headers or {}
     try:
         received_at = from_microseconds(int(given[RECEIVED_AT]))
         replays = int(given.get(REPLAYS, "0"))
     except (KeyError, ValueError, OverflowError) as error:
-        raise EnvelopeError(f"headers of {subject!r} lack a readable {RECEIVED_AT} or {REPLAYS}: {error}") from error
-    if not 0 <= replays < 2**31:  # what PostgreSQL's integer holds
-        raise EnvelopeError(f"headers of {subject!r}: {REPLAYS} is {replays}")
+        raise EnvelopeError(f"missing or invalid header {RECEIVED_AT} or {REPLAYS} of {subject!r}: {error}") from error
+    if not 0 <= replays < 2**31:  # the range of PostgreSQL's integer
+        raise EnvelopeError(f"invalid header {REPLAYS} of {subject!r}: {replays} is out of range")
     return Envelope(message_id, tokens[0] or UNKNOWN, received_at, replays)

@@ -1,5 +1,5 @@
-"""The base of every error that nomnom raises on purpose."""
+"""The base class of nomnom's errors."""
 
 
 class NomnomError(Exception):
-    """Something that a person can act on: the text says what failed, with what input, and what to do."""
+    """An expected failure. The text says what failed, with which input, and what to do."""

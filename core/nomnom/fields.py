@@ -1,7 +1,7 @@
-"""Field types: how a value is written on the wire, checked, bound to a statement and stored.
+"""Field types: how values are encoded on the wire, validated, bound to statements and stored.
 
-A value is checked by a regular expression first (its shape) and then by a conversion (its meaning: a date that exists,
-a number within its range). The same expression serves a single field and, joined with its neighbours, a whole line.
+A regular expression checks the syntax of a value first; a conversion then checks its meaning (the date exists, the
+number is within range). The same expression matches a single field and, joined with the others, a whole line.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 Value = int | str | bool | None
-"""A parsed value as it is bound. Decimals, dates and times are checked and stay texts, which PostgreSQL reads: a float
-would lose digits, and asyncpg turns the first and the last date there is into -infinity and infinity."""
+"""A parsed value, ready to bind. Decimals, dates and times are validated but remain text for PostgreSQL to parse: a
+float would lose digits, and asyncpg converts the minimum and the maximum date to -infinity and infinity."""
 Native = Value | Decimal | date | datetime
-"""A value as Python counts with it."""
+"""A value as a native Python type, for comparisons."""
 
 _BIGINT = (-(2**63), 2**63 - 1)
 _INTEGER = (-(2**31), 2**31 - 1)
@@ -26,11 +26,11 @@ _TRUE, _FALSE = "true", "false"
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """One type with its parameters filled in.
+    """A field type with its parameters.
 
-    ``pattern`` matches every well-formed wire value that holds no escape; ``convert`` turns such a text into what is
-    bound, raising ValueError where the shape is right and the value is not; ``parameter`` is the array element type a
-    statement takes and ``column`` the column's type.
+    ``pattern`` matches every well-formed wire value without escapes; ``convert`` turns it into the value to bind and
+    raises ValueError if the syntax is valid but the value is not; ``parameter`` is the array element type of statement
+    parameters and ``column`` the type of the column.
     """
 
     name: str
@@ -46,7 +46,7 @@ class FieldType:
     scale: int | None = None
 
     def native(self, value: Value) -> Native:
-        """The value as Python counts with it: Decimal, date, datetime in UTC."""
+        """The value as Decimal, date or datetime in UTC, if its type is one of those."""
         read = _NATIVE.get(self.name)
         return read(value) if read is not None and isinstance(value, str) else value
 
@@ -74,10 +74,10 @@ def _date(text: str) -> str:
 
 
 def _timestamp(text: str) -> str:
-    """One moment has one text, whatever its zone was: keys are compared by it."""
-    moment = datetime.fromisoformat(text)
-    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    """Normalize to UTC: equal times must have equal text, because keys are compared as text."""
+    time = datetime.fromisoformat(text)
+    time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _boolean(text: str) -> bool:
@@ -110,8 +110,8 @@ def _text(name: str, length: int) -> FieldType:
         column=f"{name}({length})",
         parameter="text",
         pattern=f"{_TEXT}{{0,{length}}}",
-        expected=f"at most {length} characters",
-        # char(n) compares without its trailing spaces (SQL), and PostgreSQL pads it again when it is read.
+        expected=f"at most {length} character{'' if length == 1 else 's'}",
+        # In SQL, char(n) is compared without trailing spaces, and PostgreSQL pads it on read.
         convert=_unpadded if name == "char" else None,
         textual=True,
         length=length,
@@ -149,7 +149,7 @@ TYPE_NAMES = "bigint, integer, decimal(p,s), date, timestamp, boolean, char(n), 
 
 
 def field_type(text: str) -> FieldType:
-    """The type that a schema file calls ``text``; raises ValueError, naming the types there are."""
+    """Parse a type name of a schema file; raises ValueError with the valid types."""
     if plain := _PLAIN.get(text):
         return plain
     if match := _PARAMETRIC.fullmatch(text):
@@ -162,7 +162,7 @@ def field_type(text: str) -> FieldType:
 
 
 def render(kind: FieldType, value: Value) -> str:
-    """The wire text of a value, without escapes: what ``convert`` reads back to the same value."""
+    """The wire text of a value, without escapes; ``convert`` turns it back into the same value."""
     if value is None:
         return ""
     if isinstance(value, bool):

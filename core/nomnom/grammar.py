@@ -1,8 +1,8 @@
-"""The record grammar: text to records and back.
+"""The record grammar: parses text into records and formats records as text.
 
-A message is one record, or a parent and its children, a line each: ``TAG|field|…`` with ``\\|`` and ``\\\\`` as escapes
-and an optional last ``|``. A line is first matched whole by one compiled expression (what nearly all lines need); only
-a line that does not match is taken apart field by field, to say exactly what is wrong or to read its escapes.
+A message is one record, or a parent and its children, one per line: ``TAG|field|…`` with the escapes ``\\|`` and
+``\\\\`` and an optional trailing ``|``. A line is first matched as a whole by one compiled expression, which suffices
+for nearly all lines; if it does not match, it is parsed field by field, to resolve escapes or report each problem.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import msgspec
 
 from nomnom.errors import NomnomError
 from nomnom.fields import Value, render
+from nomnom.lines import escape, invalid_escape, split_line, unescape
 from nomnom.schema import Entity, Field, Schema
 
 _SHOWN = 60
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a message. ``line`` and ``position`` count from 1; the tag has position 0."""
+    """A problem with a message. ``line`` and ``position`` count from 1; the tag has position 0."""
 
     line: int
     field: str | None
@@ -39,7 +40,7 @@ class Problem(NamedTuple):
 
 
 class RecordError(NomnomError):
-    """A message that does not follow the grammar, with every problem found."""
+    """A message that does not match the schema, with all problems found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -47,24 +48,24 @@ class RecordError(NomnomError):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One line's values in the order of the entity's fields, typed for binding."""
+    """The values of one line in the order of the entity's fields, ready to bind."""
 
     entity: Entity
     values: tuple[Value, ...]
 
     @property
     def key(self) -> tuple[Value, ...] | None:
-        """The key's values, or None where the record has none and is stored under its message id."""
+        """The values of the key, or None if the record has no key and is stored under its message ID."""
         key = tuple(self.values[at] for at in self.entity.key_indexes)
         return None if None in key else key
 
     def mapping(self) -> dict[str, Any]:
-        """Values by field name, as Python counts with them."""
+        """Values by field name, as native Python types."""
         return {each.name: each.type.native(value) for each, value in zip(self.entity.fields, self.values, strict=True)}
 
 
 class _Line:
-    """A layout compiled: one expression for the line, and the conversions that its groups need."""
+    """A compiled layout: one expression for the line, and the conversions of its groups."""
 
     def __init__(self, entity: Entity, layout: tuple[str, ...]) -> None:
         self.entity = entity
@@ -80,7 +81,7 @@ class _Line:
         self.width = len(entity.fields)
 
     def arrange(self, values: list[Value]) -> tuple[Value, ...]:
-        """The values in the order of the entity's fields, None for what the layout leaves out."""
+        """The values in the order of the entity's fields, with None for fields that the layout omits."""
         if self.in_order:
             return tuple(values)
         arranged: list[Value] = [None] * self.width
@@ -89,7 +90,7 @@ class _Line:
         return tuple(arranged)
 
     def convert(self, texts: Sequence[str]) -> tuple[Value, ...]:
-        """Values of fields that all have the right shape; raises ValueError or OverflowError."""
+        """Convert fields with valid syntax to values; raises ValueError or OverflowError."""
         values: list[Value] = list(texts)
         for at, conversion in self.conversions:
             values[at] = conversion(texts[at])
@@ -101,7 +102,7 @@ def _may_be_empty(each: Field) -> bool:
 
 
 def _conversion(each: Field) -> Callable[[str], Value] | None:
-    """What turns a well-shaped text into the field's value, or None where the text is the value."""
+    """The conversion from a text with valid syntax to the field's value, or None if the text is the value."""
     convert, nullable, limited = each.type.convert, each.nullable, each.limited
     if not nullable and not limited:
         return convert
@@ -128,7 +129,7 @@ def _check_limits(each: Field, value: Value) -> None:
 
 
 class Grammar:
-    """Reads and writes the messages of one schema."""
+    """Parses and formats the messages of one schema."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
@@ -138,7 +139,7 @@ class Grammar:
         }
 
     def parse(self, message: str) -> list[Record]:
-        """The records of a message, a parent before its children; raises RecordError with every problem."""
+        """Parse a message into records, a parent before its children; raises RecordError with all problems."""
         if "\n" not in message:
             record = self._read(message)
             if record is not None:
@@ -146,11 +147,11 @@ class Grammar:
         return self._parse_lines(message)
 
     def write(self, records: Sequence[Record]) -> str:
-        """The message of these records, each in its entity's full layout where it has all fields."""
+        """Format records as a message, each in the longest layout of its entity that it has the fields for."""
         return "\n".join(self._write(record) for record in records)
 
     def _read(self, line: str) -> Record | None:
-        """The record of a line without escapes and faults, else None."""
+        """The record of a valid line without escapes, otherwise None."""
         for candidate in self._lines.get(line[: line.find("|")], ()):
             matched = candidate.match(line)
             if matched is not None:
@@ -174,7 +175,7 @@ class Grammar:
                 problems.append(problem)
                 continue
             try:
-                record = self._read(line) or self._take_apart(line, number)
+                record = self._read(line) or self._parse_fields(line, number)
             except RecordError as error:
                 problems.extend(error.problems)
             else:
@@ -191,12 +192,12 @@ class Grammar:
         return records
 
     def _misplaced(self, entity: Entity, parent: Record | None, number: int, line: str) -> Problem | None:
-        if parent is None:  # the first line is faulty, and has been reported
+        if parent is None:  # the first line is invalid, which has been reported
             return None
         if entity.parent is not None and entity.parent.entity == parent.entity.name:
             return None
         children = [each.tag for each in self.schema if each.parent and each.parent.entity == parent.entity.name]
-        expected = f"a child of {parent.entity.tag} ({', '.join(children)})" if children else "no further line"
+        expected = f"a child of {parent.entity.tag} ({', '.join(children)})" if children else "no more lines"
         return Problem(number, "tag", 0, expected, _shown(line[: line.find("|")]))
 
     def _adopt(self, child: Record, parent: Record, number: int, problems: list[Problem]) -> Record:
@@ -213,14 +214,14 @@ class Grammar:
                 problems.append(Problem(number, mine, at + 1, expected, _shown(str(values[at]))))
         return Record(child.entity, tuple(values))
 
-    def _take_apart(self, line: str, number: int) -> Record:
-        """Read a line field by field; raises RecordError with the problems of the layout that fits best."""
-        tag, bar, _ = line.partition("|")
+    def _parse_fields(self, line: str, number: int) -> Record:
+        """Parse a line field by field; raises RecordError with the problems of the best matching layout."""
+        tag, separator, _ = line.partition("|")
         candidates = self._lines.get(tag)
         if candidates is None:
             expected = "one of the tags " + ", ".join(sorted(self._lines))
             raise RecordError([Problem(number, "tag", 0, expected, _shown(tag))])
-        texts, problem = _split(line[len(tag) + 1 :] if bar else "", number)
+        texts, problem = _split(line[len(tag) + 1 :] if separator else "", number)
         if problem:
             raise RecordError([problem])
         forms = [texts, texts[:-1]] if texts[-1] == "" else [texts]
@@ -247,7 +248,7 @@ class Grammar:
     def _fits(self, entity: Entity, each: Field, text: str) -> bool:
         if _may_be_empty(each) and not text:
             return True
-        # Escapes are resolved by now, so | and \ are ordinary characters of a text field.
+        # Escapes are already resolved, so | and \ are ordinary characters of a text field.
         plain = text.replace("|", "_").replace("\\", "_") if each.type.textual else text
         if not self._patterns[entity.name, each.name].fullmatch(plain):
             return False
@@ -267,8 +268,8 @@ class Grammar:
             default=lines[0],
         )
         texts = (render(each.type, record.values[at]) for at, each in _columns(layout))
-        line = "|".join([record.entity.tag, *(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts)])
-        # Without its last bar, an empty last field would read as one.
+        line = "|".join([record.entity.tag, *map(escape, texts)])
+        # An empty last field needs a trailing separator, or it would be parsed as a trailing separator itself.
         return line + "|" if line.endswith("|") else line
 
 
@@ -277,24 +278,13 @@ def _columns(line: _Line) -> list[tuple[int, Field]]:
 
 
 def _split(body: str, number: int) -> tuple[list[str], Problem | None]:
-    """The fields of a line after its tag, escapes resolved."""
+    """The fields of a line after its tag, with escapes resolved."""
     texts: list[str] = []
-    current: list[str] = []
-    at = 0
-    for token in re.finditer(r"[^|\\]+|\||\\(.?)", body, re.DOTALL):
-        text = token[0]
-        if text == "|":
-            texts.append("".join(current))
-            current = []
-        elif text[0] == "\\":
-            if token[1] not in ("|", "\\"):
-                return texts, Problem(number, None, len(texts) + 1, r"\| or \\ after a backslash", _shown(text))
-            current.append(token[1])
-        else:
-            current.append(text)
-        at = token.end()
-    assert at == len(body)
-    texts.append("".join(current))
+    for position, (start, end) in enumerate(split_line(body), start=1):
+        text = body[start:end]
+        if (found := invalid_escape(text)) is not None:
+            return texts, Problem(number, None, position, r"\| or \\ after a backslash", _shown(found))
+        texts.append(unescape(text))
     return texts, None
 
 

@@ -1,4 +1,4 @@
-"""RFC 9457 problem details: the body of every error that a service answers with."""
+"""Problem details (RFC 9457): the body of every error response of a service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEDIA_TYPE = b"application/problem+json"
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong: ``title`` is the same for every problem of a status, ``detail`` says what to do about this."""
+    """Problem details (RFC 9457). ``title`` is the phrase of the status; ``detail`` says what failed and what to do."""
 
     title: str
     status: int
@@ -18,13 +18,13 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     type: str = "about:blank"
     instance: str | None = None
     allowed: list[str] | None = None
-    """Where a value was refused because it is none of a list: the list."""
+    """The allowed values, if a value was rejected because it is not one of them."""
 
 
 def problem_details(
     status: int, detail: str, instance: str | None = None, allowed: list[str] | None = None
 ) -> ProblemDetails:
-    """The problem of an HTTP status, titled by the status's own phrase."""
+    """The problem details of an HTTP status, with its standard phrase as the title."""
     return ProblemDetails(
         title=HTTPStatus(status).phrase, status=status, detail=detail, instance=instance, allowed=allowed
     )

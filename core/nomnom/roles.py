@@ -1,6 +1,6 @@
-"""The roles that components log in with: made by ``nomnom setup``, each with no more than what it does needs.
+"""The PostgreSQL roles of the components, created by ``nomnom setup`` with the privileges each one needs.
 
-A role is told by the URL that its component connects with: its user and password become the role's.
+User and password of a role are those in the URL that its component connects with.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from nomnom.tables import Table, quote
 
 _ITERATIONS = 4096
 _EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
-_MADE = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
-_RENEWED = "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
+_CREATE = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
+_ALTER = "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
 _WHERE = "SELECT current_database() AS database, current_schema() AS schema, current_user AS owner"
 _READ, _WRITE = "SELECT", "SELECT, INSERT, UPDATE"
 _STATISTICS = "pg_read_all_stats"
 
 
 class RoleError(NomnomError):
-    """A role that cannot be made, or cannot be given what it needs."""
+    """A role that cannot be created or granted its privileges."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A component's login. ``component`` is worker, api, dashboard or operator."""
+    """The login role of a component: worker, api, dashboard or operator."""
 
     component: str
     name: str
@@ -44,17 +44,17 @@ class Role:
 
     @classmethod
     def from_url(cls, component: str, url: str) -> Role:
-        """The role that this URL logs in as; raises RoleError where it names no user or holds no password."""
+        """The role that this URL logs in as; raises RoleError if user or password is missing."""
         parts = urlsplit(url)
         if not parts.username or not parts.password:
-            raise RoleError(f"the {component}'s database URL has no user or no password; give both")
+            raise RoleError(f"the {component}'s database URL needs a user and a password")
         return cls(component, unquote(parts.username), unquote(parts.password))
 
 
 async def ensure_roles(connection: asyncpg.Connection, schema: Schema, roles: Sequence[Role]) -> list[str]:
-    """Make or renew these roles and give each what its component needs, and nothing else; returns what was done.
+    """Create or update roles and grant the privileges of their components; returns what was done.
 
-    The tables have to be there. Raises RoleError; nothing is changed then.
+    The tables must exist. Raises RoleError, and then nothing is changed.
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
@@ -67,18 +67,18 @@ async def _ensure(connection: asyncpg.Connection, schema: Schema, role: Role, he
     exists = await connection.fetchval(_EXISTS, role.name)
     name, namespace = quote(role.name), quote(here["schema"])
     try:
-        # Made of a verifier, the statement may be logged: it does not hold the password.
-        statement = await connection.fetchval(_RENEWED if exists else _MADE, role.name, _verifier(role.password))
+        # The statement may be logged, so it contains a verifier instead of the password.
+        statement = await connection.fetchval(_ALTER if exists else _CREATE, role.name, _verifier(role.password))
         await connection.execute(str(statement))
         await connection.execute(f"GRANT CONNECT ON DATABASE {quote(here['database'])} TO {name}")
         await connection.execute(f"GRANT USAGE ON SCHEMA {namespace} TO {name}")
         await connection.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA {namespace} FROM {name}")
-        for rights, tables in _rights(role.component, schema):
-            await connection.execute(f"GRANT {rights} ON {', '.join(tables)} TO {name}")
+        for privileges, tables in _privileges(role.component, schema):
+            await connection.execute(f"GRANT {privileges} ON {', '.join(tables)} TO {name}")
     except asyncpg.PostgresError as error:
         raise RoleError(
-            f"role {role.name} of the {role.component}: {error}; set up with a user that may create roles, or make the "
-            f"role by hand and set up without its URL"
+            f"role {role.name} of the {role.component}: {error}; run setup as a user with CREATEROLE, or create the "
+            f"role manually and run setup without its URL"
         ) from error
     done = f"role {role.name}: {'up to date' if exists else 'created'}"
     if role.component in ("dashboard", "operator"):
@@ -87,16 +87,16 @@ async def _ensure(connection: asyncpg.Connection, schema: Schema, role: Role, he
 
 
 async def _show_statistics(connection: asyncpg.Connection, name: str) -> str:
-    """Let a role see other roles' sessions: workers are counted by theirs."""
+    """Grant access to the sessions of other roles, which are used to count workers."""
     try:
         async with connection.transaction():
             await connection.execute(f"GRANT {_STATISTICS} TO {name}")
     except asyncpg.InsufficientPrivilegeError:
-        return f" (without {_STATISTICS}, which this user may not give: it cannot count workers by their sessions)"
+        return f" (without {_STATISTICS}, which this user cannot grant: connected workers cannot be counted)"
     return ""
 
 
-def _rights(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[str]]]:
+def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[str]]]:
     entities = [Table(entity).name for entity in schema]
     match component:
         case "worker":
@@ -106,15 +106,15 @@ def _rights(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[str]
         case "dashboard":
             return ((_READ, [*entities, "message_status", "nomnom_audit"]),)
         case "operator":
-            # A dry run on the database writes rows, and takes them back.
+            # A dry run writes rows and rolls back.
             written = (_WRITE, [*entities, "message_status"])
             return (written, ("SELECT, INSERT", ["nomnom_audit"]), (_READ, ["nomnom_migrations"]))
         case _:
-            raise RoleError(f"no component is called {component!r}")
+            raise RoleError(f"unknown component {component!r}")
 
 
 def _verifier(password: str) -> str:
-    """SCRAM-SHA-256's verifier as PostgreSQL keeps it (RFC 5803): libpq has a function for it, asyncpg has none."""
+    """The SCRAM-SHA-256 verifier in PostgreSQL's format (RFC 5803); asyncpg has no function for it."""
     salt = secrets.token_bytes(16)
     text = unicodedata.normalize("NFKC", password).encode()
     salted = hashlib.pbkdf2_hmac("sha256", text, salt, _ITERATIONS)

@@ -1,7 +1,7 @@
-"""Schema files: a deployment's records as data.
+"""Schema files: the record types of a deployment, as data.
 
-A file declares entities (tag, table, fields, key, parent); from it come the parser, the tables, the upserts and what a
-dashboard shows. Nothing else in nomnom knows the entities of a deployment.
+A file declares entities (tag, table, fields, key, parent). The parser, the tables, the upserts and the entity views are
+generated from it; nothing else in nomnom depends on the entities of a deployment.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from nomnom.errors import NomnomError
 from nomnom.fields import FieldType, Native, field_type
 
 UNKNOWN = "unknown"
-"""The entity token of a message whose first line has no known tag."""
+"""The entity token in the subject of a message whose first line has no known tag."""
 RESERVED_COLUMNS = frozenset({"received_at", "message_id"})
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
-_LONGEST_LINE_START = 64
-_DEEPEST = 16
+_TAG_SCAN_LENGTH = 64
+_MAX_DEPTH = 16
 Places: TypeAlias = "Mapping[str, int]"
 
 
 class SchemaError(NomnomError):
-    """A schema file that cannot be used: ``file:line: place: what was expected``."""
+    """An invalid schema file; the text is ``file:line: place: problem``."""
 
     def __init__(self, source: str, line: int | None, place: str, problem: str) -> None:
         self.source, self.line, self.place, self.problem = source, line, place, problem
@@ -41,7 +41,7 @@ class SchemaError(NomnomError):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One column of an entity. ``minimum``, ``maximum`` and ``values`` are limits beyond its type."""
+    """A field of an entity. ``minimum``, ``maximum`` and ``values`` are constraints in addition to its type."""
 
     name: str
     type: FieldType
@@ -53,25 +53,25 @@ class Field:
 
     @property
     def limited(self) -> bool:
-        """Whether a value needs a look beyond its type."""
+        """Whether values have constraints in addition to the type."""
         return self.minimum is not None or self.maximum is not None or self.values is not None
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """A description of valid values, for error messages."""
         parts = [self.type.expected]
         if self.minimum is not None:
-            parts.append(f"not below {self.minimum}")
+            parts.append(f"at least {self.minimum}")
         if self.maximum is not None:
-            parts.append(f"not above {self.maximum}")
+            parts.append(f"at most {self.maximum}")
         if self.values is not None:
             parts.append("one of " + ", ".join(sorted(self.values)))
-        return ", ".join(parts) + (", or nothing" if self.nullable else "")
+        return ", ".join(parts) + (", or empty" if self.nullable else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The entity above this one in a message, and which of its fields fill which of ours (ours: theirs)."""
+    """The parent entity, and the fields that a child inherits from it (child's field: parent's field)."""
 
     entity: str
     fields: Mapping[str, str]
@@ -79,7 +79,7 @@ class Parent:
 
 @dataclass(frozen=True, eq=False)
 class Entity:
-    """A kind of record. ``layouts`` are the orders of fields on the wire, told apart by their number."""
+    """A record type. ``layouts`` are the orders of fields on the wire, distinguished by their number of fields."""
 
     name: str
     tag: str
@@ -97,25 +97,25 @@ class Entity:
 
     @cached_property
     def key_indexes(self) -> tuple[int, ...]:
-        """Positions of the key's fields among the columns."""
+        """Positions of the key fields among the columns."""
         return tuple(self.index[name] for name in self.key)
 
     @cached_property
     def optional_on_wire(self) -> frozenset[str]:
-        """Fields that some layout leaves out: null where no parent gives them."""
+        """Fields that some layout omits; null unless inherited from a parent."""
         return frozenset(name for layout in self.layouts for name in self.index if name not in layout)
 
     @property
     def keyless_allowed(self) -> bool:
-        """Whether a record may have no key: it is then stored under its message id."""
+        """Whether a record may have no key; it is then stored under its message ID."""
         return any(name in self.optional_on_wire for name in self.key)
 
     def column_nullable(self, each: Field) -> bool:
-        """Whether the table's column takes null."""
+        """Whether the column is nullable."""
         return each.nullable or each.name in self.optional_on_wire
 
     def describe(self) -> dict[str, Any]:
-        """The entity as a dashboard or an editor reads it."""
+        """The entity as a JSON-compatible mapping, for API clients."""
         return {
             "name": self.name,
             "tag": self.tag,
@@ -141,7 +141,7 @@ class Entity:
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The entities of a deployment, in the order in which their rows are written."""
+    """The entities of a deployment, in the order in which rows are written."""
 
     name: str
     entities: tuple[Entity, ...]
@@ -158,23 +158,23 @@ class Schema:
         return iter(self.entities)
 
     def by_tag(self, tag: str) -> Entity | None:
-        """The entity whose lines begin with ``tag``."""
+        """The entity with this tag, or None."""
         return self._by_tag.get(tag)
 
     def entity(self, name_or_tag: str) -> Entity:
-        """The entity of that name or tag; raises SchemaError, naming those there are."""
+        """The entity with this name or tag; raises SchemaError with the known ones."""
         if found := self._by_name.get(name_or_tag.lower()) or self._by_tag.get(name_or_tag.upper()):
             return found
-        known = ", ".join(f"{each.name} ({each.tag})" for each in self.entities)
-        raise SchemaError(self.source or self.name, None, "", f"no entity {name_or_tag!r}; there are {known}")
+        known = "expected one of " + ", ".join(f"{each.name} ({each.tag})" for each in self.entities)
+        raise SchemaError(self.source or self.name, None, "", f"unknown entity {name_or_tag!r}; {known}")
 
     def entity_name(self, message: str) -> str:
-        """The entity token of a message, from its first line's tag: what its subject carries."""
-        found = self._by_tag.get(message[:_LONGEST_LINE_START].lstrip("\n\r").partition("|")[0])
+        """The entity token for the subject of a message, from the tag of its first line."""
+        found = self._by_tag.get(message[:_TAG_SCAN_LENGTH].lstrip("\n\r").partition("|")[0])
         return found.name if found else UNKNOWN
 
     def describe(self) -> dict[str, Any]:
-        """The whole schema as a dashboard or an editor reads it."""
+        """The schema as a JSON-compatible mapping, for API clients."""
         return {"name": self.name, "title": self.title, "entities": [e.describe() for e in self.entities]}
 
 
@@ -211,27 +211,27 @@ class _SchemaFile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def built_in_schemas() -> dict[str, Path]:
-    """The schema files that come with nomnom, by name."""
+    """The schema files included with nomnom, by name."""
     here = Path(__file__).resolve().parent
-    # An installed distribution holds them beside this module; a work tree keeps them at its top.
+    # Next to this module in an installed distribution, at the top of a work tree.
     folder = here / "schemas" if (here / "schemas").is_dir() else here.parents[1] / "schemas"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_schema(name_or_path: str | os.PathLike[str]) -> Schema:
-    """Read a schema file, given its path or the name of one that comes with nomnom; raises SchemaError."""
+    """Load a schema by path or by the name of a built-in one; raises SchemaError."""
     built_in = built_in_schemas()
     path = built_in.get(os.fspath(name_or_path)) or Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        hint = f"give a path, or one of {', '.join(built_in)}"
-        raise SchemaError(os.fspath(name_or_path), None, "", f"cannot be read ({error}); {hint}") from error
+        hint = f"pass a path, or one of {', '.join(built_in)}"
+        raise SchemaError(os.fspath(name_or_path), None, "", f"cannot read the schema: {error}; {hint}") from error
     return parse_schema(text, str(path))
 
 
 def parse_schema(text: str, source: str = "schema") -> Schema:
-    """Build a schema from the text of a schema file; raises SchemaError, naming the line and the place."""
+    """Parse the text of a schema file; raises SchemaError with the line and the place."""
     try:
         _check_events(text, source)
         root = cast("yaml.Node | None", yaml.compose(text, Loader=yaml.SafeLoader))
@@ -240,9 +240,9 @@ def parse_schema(text: str, source: str = "schema") -> Schema:
         data: Any = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise SchemaError(source, line, "", f"not YAML: {error.problem or error.context}") from error
+        raise SchemaError(source, line, "", f"invalid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise SchemaError(source, None, "", f"not YAML: {error}") from error
+        raise SchemaError(source, None, "", f"invalid YAML: {error}") from error
     places = dict(_places(root)) if root else {}
     try:
         file = msgspec.convert(data, _SchemaFile)
@@ -253,27 +253,27 @@ def parse_schema(text: str, source: str = "schema") -> Schema:
 
 
 def _check_events(text: str, source: str) -> None:
-    """A schema is a plain tree: aliases may be a bomb, and what nests deeply is none of ours."""
+    """Reject aliases, which can expand to any size, and deep nesting, which no schema has."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            raise SchemaError(source, line, "", "YAML aliases are not taken here: write it out")
-        if depth > _DEEPEST:
-            raise SchemaError(source, line, "", "this nests deeper than a schema does")
+            raise SchemaError(source, line, "", "YAML aliases are not supported; repeat the content")
+        if depth > _MAX_DEPTH:
+            raise SchemaError(source, line, "", f"nested more than {_MAX_DEPTH} levels deep")
 
 
 def _check_keys(node: yaml.Node, source: str) -> None:
-    """YAML's reader keeps the last of two equal keys and says nothing."""
+    """Reject duplicate keys: the YAML parser silently keeps the last one."""
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise SchemaError(source, key.start_mark.line + 1, "", "expected a name as a key")
+                raise SchemaError(source, key.start_mark.line + 1, "", "expected a string as key")
             if key.value in seen:
-                raise SchemaError(source, key.start_mark.line + 1, str(key.value), "is given twice")
+                raise SchemaError(source, key.start_mark.line + 1, str(key.value), "duplicate key")
             seen.add(str(key.value))
             children.append(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -283,28 +283,28 @@ def _check_keys(node: yaml.Node, source: str) -> None:
 
 
 def _locate(data: Any, error: msgspec.ValidationError) -> tuple[str, str]:
-    """Where a structural error is, and what it says: msgspec names no positions within lists."""
+    """The place and the text of a structural error; msgspec does not report positions in lists."""
     entities = data.get("entities") if isinstance(data, dict) else None
     for at, entity in enumerate(entities if isinstance(entities, list) else []):
         fields = entity.get("fields") if isinstance(entity, dict) else None
         for position, each in enumerate(fields if isinstance(fields, list) else []):
-            if found := _fault(each, _FieldFile):
+            if found := _error_in(each, _FieldFile):
                 return f"entities[{at}].fields[{position}]{found[0]}", found[1]
-        if found := _fault(entity, _EntityFile):
+        if found := _error_in(entity, _EntityFile):
             return f"entities[{at}]{found[0]}", found[1]
-    place, problem = _read_fault(error)
+    place, problem = _split_error(error)
     return place.lstrip("."), problem
 
 
-def _fault(data: Any, kind: type[msgspec.Struct]) -> tuple[str, str] | None:
+def _error_in(data: Any, kind: type[msgspec.Struct]) -> tuple[str, str] | None:
     try:
         msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        return _read_fault(error)
+        return _split_error(error)
     return None
 
 
-def _read_fault(error: msgspec.ValidationError) -> tuple[str, str]:
+def _split_error(error: msgspec.ValidationError) -> tuple[str, str]:
     problem, _, place = str(error).partition(" - at `$")
     return place.rstrip("`"), problem
 
@@ -326,7 +326,7 @@ def _line(places: Places, place: str) -> int | None:
 
 
 class _Builder:
-    """Turns the file's structure into a Schema, checking what structure alone cannot."""
+    """Builds a Schema from the parsed file and validates what its types cannot."""
 
     def __init__(self, source: str, places: Places) -> None:
         self.source, self.places = source, places
@@ -336,7 +336,7 @@ class _Builder:
 
     def schema(self, file: _SchemaFile) -> Schema:
         if not _IDENTIFIER.fullmatch(file.schema):
-            raise self.fail("schema", f"expected a lower-case name, found {file.schema!r}")
+            raise self.fail("schema", f"expected a lowercase name, found {file.schema!r}")
         if not file.entities:
             raise self.fail("entities", "expected at least one entity")
         entities = [self.entity(each, f"entities[{at}]") for at, each in enumerate(file.entities)]
@@ -345,7 +345,7 @@ class _Builder:
             for at, each in enumerate(entities):
                 value = getattr(each, attribute)
                 if value in seen:
-                    raise self.fail(f"entities[{at}].{attribute}", f"{value!r} is taken by an earlier entity")
+                    raise self.fail(f"entities[{at}].{attribute}", f"{value!r} is already used by an earlier entity")
                 seen.add(value)
         by_name = {each.name: each for each in entities}
         for at, each in enumerate(entities):
@@ -354,26 +354,26 @@ class _Builder:
 
     def entity(self, file: _EntityFile, place: str) -> Entity:
         if not _IDENTIFIER.fullmatch(file.name) or file.name == UNKNOWN:
-            raise self.fail(f"{place}.name", f"expected a lower-case name (not {UNKNOWN!r}), found {file.name!r}")
+            raise self.fail(f"{place}.name", f"expected a lowercase name other than {UNKNOWN!r}, found {file.name!r}")
         if not _TAG.fullmatch(file.tag):
-            raise self.fail(f"{place}.tag", f"expected capitals and digits, found {file.tag!r}")
+            raise self.fail(f"{place}.tag", f"expected uppercase letters and digits, found {file.tag!r}")
         table = file.table or file.name
         if not _IDENTIFIER.fullmatch(table) or table.startswith(("nomnom_", "pg_")) or table == "message_status":
-            raise self.fail(f"{place}.table", f"expected a lower-case table name that nomnom does not use: {table!r}")
+            raise self.fail(f"{place}.table", f"expected a lowercase name not reserved by nomnom, found {table!r}")
         if not file.fields:
             raise self.fail(f"{place}.fields", "expected at least one field")
         fields = tuple(self.field(each, f"{place}.fields[{at}]") for at, each in enumerate(file.fields))
         names = [each.name for each in fields]
         for at, name in enumerate(names):
             if name in names[:at]:
-                raise self.fail(f"{place}.fields[{at}].name", f"{name!r} is declared twice")
+                raise self.fail(f"{place}.fields[{at}].name", f"duplicate field {name!r}")
         if not file.key or len(set(file.key)) != len(file.key):
-            raise self.fail(f"{place}.key", "expected one or more field names, each once")
+            raise self.fail(f"{place}.key", "expected one or more distinct field names")
         for at, name in enumerate(file.key):
             if name not in names:
-                raise self.fail(f"{place}.key[{at}]", f"no field {name!r}; there are {', '.join(names)}")
+                raise self.fail(f"{place}.key[{at}]", f"unknown field {name!r}; expected one of {', '.join(names)}")
             if fields[names.index(name)].nullable:
-                raise self.fail(f"{place}.key[{at}]", f"{name!r} is nullable: a key's field cannot be")
+                raise self.fail(f"{place}.key[{at}]", f"{name!r} is nullable; key fields must not be")
         parent = Parent(file.parent.entity, file.parent.fields) if file.parent else None
         layouts = self.layouts(file, names, parent, f"{place}.layouts")
         title = file.title or file.name.replace("_", " ").capitalize()
@@ -388,27 +388,27 @@ class _Builder:
         for at, layout in enumerate(file.layouts):
             for position, name in enumerate(layout):
                 if name not in names or name in layout[:position]:
-                    problem = f"expected each of the entity's fields once, found {name!r}"
+                    problem = f"unknown or duplicate field {name!r}"
                     raise self.fail(f"{place}[{at}][{position}]", problem)
             if missing := [name for name in names if name not in layout and name not in given]:
-                problem = f"leaves out {', '.join(missing)}: only what the parent gives may be left out"
+                problem = f"omits {', '.join(missing)}; only fields inherited from the parent may be omitted"
                 raise self.fail(f"{place}[{at}]", problem)
         lengths = [len(layout) for layout in file.layouts]
         if not lengths or len(set(lengths)) != len(lengths):
-            raise self.fail(place, "expected layouts of different lengths: their number of fields tells them apart")
+            raise self.fail(place, "layouts must differ in their number of fields, which distinguishes them")
         return tuple(tuple(layout) for layout in file.layouts)
 
     def field(self, file: _FieldFile, place: str) -> Field:
         if not _IDENTIFIER.fullmatch(file.name) or file.name in RESERVED_COLUMNS:
-            reserved = " and ".join(sorted(RESERVED_COLUMNS))
-            problem = f"expected a lower-case name (not {reserved}, which are nomnom's), found {file.name!r}"
+            reserved = " or ".join(sorted(RESERVED_COLUMNS))
+            problem = f"expected a lowercase name other than {reserved}, found {file.name!r}"
             raise self.fail(f"{place}.name", problem)
         try:
             kind = field_type(file.type)
         except ValueError as error:
             raise self.fail(f"{place}.type", f"expected {error}, found {file.type!r}") from error
         if file.values is not None and not kind.textual:
-            raise self.fail(f"{place}.values", f"a list of values is for text, not for {kind.name}")
+            raise self.fail(f"{place}.values", f"values require a text type, found {kind.name}")
         low, high = self.limit(kind, file.min, f"{place}.min"), self.limit(kind, file.max, f"{place}.max")
         values = frozenset(file.values) if file.values is not None else None
         title = file.title or file.name.replace("_", " ")
@@ -419,7 +419,7 @@ class _Builder:
             return None
         text = str(limit)
         if kind.textual or kind.name == "boolean":
-            raise self.fail(place, f"{kind.name} has no limits")
+            raise self.fail(place, f"{kind.name} does not support min and max")
         if not re.fullmatch(kind.pattern, text):
             raise self.fail(place, f"expected {kind.expected}, found {text!r}")
         try:
@@ -434,16 +434,16 @@ class _Builder:
         parent = by_name.get(entity.parent.entity)
         if parent is None or parent is entity:
             others = ", ".join(name for name in by_name if name != entity.name)
-            raise self.fail(f"{place}.entity", f"no entity {entity.parent.entity!r}; there are {others}")
+            raise self.fail(f"{place}.entity", f"unknown entity {entity.parent.entity!r}; expected one of {others}")
         if parent.parent is not None:
             raise self.fail(
-                f"{place}.entity", f"{parent.name!r} is itself a child: a message has one level of children"
+                f"{place}.entity", f"{parent.name!r} has a parent itself; only one level of children is supported"
             )
         for mine, theirs in entity.parent.fields.items():
             at = f"{place}.fields.{mine}"
             if mine not in entity.index:
-                raise self.fail(at, f"no field {mine!r} in {entity.name!r}")
+                raise self.fail(at, f"unknown field {mine!r} of {entity.name!r}")
             if theirs not in parent.index:
-                raise self.fail(at, f"no field {theirs!r} in {parent.name!r}")
+                raise self.fail(at, f"unknown field {theirs!r} of {parent.name!r}")
             if entity.fields[entity.index[mine]].type != parent.fields[parent.index[theirs]].type:
-                raise self.fail(at, f"{mine} and {parent.name}.{theirs} are of different types")
+                raise self.fail(at, f"{mine} and {parent.name}.{theirs} have different types")

@@ -1,4 +1,4 @@
-"""``nomnom setup``: streams, consumer and tables, made or brought forward. Safe to run again, and twice at once."""
+"""``nomnom setup``: creates or migrates streams, consumer, tables and roles. Idempotent, also when run concurrently."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from nomnom.telemetry import configure_logging, logger
 
 _log = logger(__name__)
 _RETRY = RetryPolicy(first=0.25, longest=1.0)
-_PASSING = (OSError, NatsError, StreamsNotReadyError, Unavailable)
+_TRANSIENT = (OSError, NatsError, Unavailable, StreamsNotReadyError)
 _WAIT = 30.0
 
 
 class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """What setup needs: servers and schema, and the URL of each component that has a role of its own.
+    """The settings of setup: servers, schema, and the URL of each component that has its own role.
 
-    The tables belong to who connects with ``DATABASE_URL``.
+    The user of ``DATABASE_URL`` becomes the owner of the tables.
     """
 
     nomnom_setup_wait: Seconds = _WAIT
-    """How long to wait for each server, in seconds."""
+    """Maximum time to wait for each server, in seconds."""
     database_worker_url: str = ""
     database_api_url: str = ""
     database_dashboard_url: str = ""
@@ -40,7 +40,7 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
 
     @property
     def roles(self) -> list[Role]:
-        """The roles to make; raises RoleError where a URL names no user or no password."""
+        """The roles to create; raises RoleError if a URL lacks user or password."""
         urls = {
             "worker": self.database_worker_url,
             "api": self.database_api_url,
@@ -51,13 +51,13 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
 
 
 class SetupError(NomnomError):
-    """NATS or PostgreSQL could not be reached in time."""
+    """NATS or PostgreSQL was not ready in time."""
 
 
 async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] = ()) -> list[str]:
-    """Make streams, tables and roles, waiting up to ``wait`` seconds for each server; returns what was done.
+    """Create or migrate streams, tables and roles, waiting up to ``wait`` seconds for each server.
 
-    Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
+    Returns what was done. Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
     """
     schema = load_schema(settings.nomnom_schema)
     done: list[str] = []
@@ -88,7 +88,7 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
 
 
 def main() -> None:
-    """``nomnom-setup``: what ``nomnom setup`` does, for an image that holds no terminal app."""
+    """``nomnom-setup``: the same as ``nomnom setup``, for images without the command line."""
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
@@ -102,7 +102,7 @@ def main() -> None:
 async def _ready(step: Callable[[], Awaitable[None]], wait: float, what: str, url: str) -> None:
     """Do a step once its server is ready; raises SetupError if that takes longer than ``wait`` seconds."""
     try:
-        await retry(step, _RETRY, _PASSING, within=wait)
-    except _PASSING as error:
+        await retry(step, _RETRY, _TRANSIENT, within=wait)
+    except _TRANSIENT as error:
         problem = error.reason if isinstance(error, Unavailable) else str(error) or type(error).__name__
-        raise SetupError(f"{what} at {without_secrets(url)} was not ready in {wait:g} s: {problem}") from error
+        raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error

@@ -1,6 +1,6 @@
-"""Streams and the consumer: their definitions, and the one function that makes them.
+"""Streams and the consumer: their definitions, and the function that creates them.
 
-Only ``nomnom setup`` (and the local runtime) calls :func:`ensure_streams`: at zero workers no worker could.
+Only ``nomnom setup`` and the local runtime call :func:`ensure_streams`: there may be no worker to do it.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ DAY = 24 * 60 * 60.0
 GIB = 1024**3
 DUPLICATE_WINDOW = 120.0
 MAX_MSG_SIZE = 1024 * 1024 + 64 * 1024
-"""A body of 1 MiB and its headers; nats-server's max_payload has to allow it (see MAX_PAYLOAD)."""
+"""A body of 1 MiB and its headers, in bytes; must not exceed nats-server's max_payload (see MAX_PAYLOAD)."""
 MAX_PAYLOAD = 2 * 1024 * 1024
-"""What nats-server is configured to take in one message."""
+"""The max_payload that nats-server is configured with, in bytes."""
 
 
-_PASSING = frozenset({10004, 10005, 10008, 10009, 10023})
-"""A cluster of servers that is still coming together: incomplete, without peers or a leader, short of resources."""
+_TRANSIENT = frozenset({10004, 10005, 10008, 10009, 10023})
+"""JetStream error codes of a cluster that is still forming: no quorum, peers, leader or resources yet."""
 
 
 class StreamError(NomnomError):
-    """A stream or consumer that cannot be made or brought to its definition."""
+    """A stream or consumer that cannot be created or updated."""
 
 
 class StreamsNotReadyError(StreamError):
-    """JetStream cannot do it yet: its servers may still be finding each other."""
+    """JetStream is not ready yet: its cluster may still be forming."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What a deployment may choose of its streams. Ages and waits in seconds, sizes in bytes."""
+    """The configurable properties of the streams. Ages and waits in seconds, sizes in bytes."""
 
     stream: str = "MESSAGES"
     consumer: str = "workers"
@@ -59,15 +59,15 @@ class StreamSettings:
 
     @property
     def dead_stream(self) -> str:
-        """The stream of the dead letters."""
+        """The dead-letter stream."""
         return f"{self.stream}DLQ"
 
 
 def message_stream(settings: StreamSettings) -> StreamConfig:
-    """MESSAGES: a work queue that refuses when it is full, so that nothing accepted is dropped."""
+    """The stream MESSAGES: a work queue that rejects new messages when full, so that no accepted message is dropped."""
     return StreamConfig(
         name=settings.stream,
-        description="records on their way to PostgreSQL",
+        description="messages to be written to PostgreSQL",
         subjects=[f"{INGEST}.>"],
         retention=RetentionPolicy.WORK_QUEUE,
         storage=StorageType.FILE,
@@ -82,10 +82,10 @@ def message_stream(settings: StreamSettings) -> StreamConfig:
 
 
 def dead_stream(settings: StreamSettings) -> StreamConfig:
-    """MESSAGESDLQ: kept by limits and read by sequence. It refuses when full: a worker then keeps the message."""
+    """The stream MESSAGESDLQ: retained by limits, read by sequence. When it is full, workers keep the message."""
     return StreamConfig(
         name=settings.dead_stream,
-        description="dead letters, waiting for a person",
+        description="dead letters, awaiting review",
         subjects=[f"{DEAD}.>"],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
@@ -100,7 +100,7 @@ def dead_stream(settings: StreamSettings) -> StreamConfig:
 
 
 def worker_consumer(settings: StreamSettings) -> ConsumerConfig:
-    """The workers' consumer: JetStream never gives up on a message; the workers count and decide."""
+    """The workers' consumer. JetStream redelivers without limit; the workers count attempts and decide."""
     return ConsumerConfig(
         durable_name=settings.consumer,
         description="the workers",
@@ -115,7 +115,7 @@ def worker_consumer(settings: StreamSettings) -> ConsumerConfig:
 
 
 async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) -> list[str]:
-    """Make or update both streams and the consumer; returns what was done, one line each. Raises StreamError."""
+    """Create or update both streams and the consumer; returns one line for each. Raises StreamError."""
     done: list[str] = []
     for config in (message_stream(settings), dead_stream(settings)):
         try:
@@ -127,20 +127,20 @@ async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) 
                 done.append(f"stream {config.name}: created")
         except APIError as error:
             raise _error(error)(
-                f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; change what is in "
-                "its way, or choose another NATS_STREAM"
+                f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; resolve the "
+                "conflict, or set NATS_STREAM to another name"
             ) from error
     try:
         await jetstream.add_consumer(settings.stream, worker_consumer(settings))
         done.append(f"consumer {settings.consumer}: up to date")
     except APIError as error:
         problem = f"consumer {settings.consumer} of {settings.stream}: {error.description}"
-        raise _error(error)(f"{problem}; choose another NATS_CONSUMER, or delete it first") from error
+        raise _error(error)(f"{problem}; set NATS_CONSUMER to another name, or delete the consumer first") from error
     return done
 
 
 def _error(error: APIError) -> type[StreamError]:
-    return StreamsNotReadyError if error.code == 503 or error.err_code in _PASSING else StreamError
+    return StreamsNotReadyError if error.code == 503 or error.err_code in _TRANSIENT else StreamError
 
 
 async def _stream_exists(jetstream: JetStreamContext, name: str) -> bool:

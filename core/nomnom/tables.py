@@ -1,6 +1,6 @@
-"""The tables of a schema's entities: their definition and their upsert, as SQL text made from the schema alone.
+"""The tables of a schema's entities: definitions and upserts, as SQL generated from the schema.
 
-Names come from the schema file, where they are checked to be plain identifiers; values are always parameters.
+Names are validated as plain identifiers when the schema is loaded; values are always parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Table:
 
     @cached_property
     def create(self) -> str:
-        """The table with its columns, and who wrote each row: (received_at, message_id)."""
+        """CREATE TABLE, with received_at and message_id to identify the message that last wrote a row."""
         columns = [f"{quote(each.name)} {self.column_type(each)}" for each in self.entity.fields]
         columns += ["received_at timestamptz NOT NULL", "message_id uuid NOT NULL"]
         if not self.entity.keyless_allowed:
@@ -29,11 +29,10 @@ class Table:
 
     @cached_property
     def indexes(self) -> tuple[str, ...]:
-        """What leads from a message to its rows; where a record may come without its key, one row a key, and one a
-        message for those without.
+        """CREATE INDEX statements: to find the rows of a message, and, if records may lack a key, for uniqueness.
 
-        Rows come in roughly by ``received_at``, so a block-range index finds those of a moment and costs next to
-        nothing to keep (measured: nothing that stands out from a batch's time).
+        Rows are inserted roughly in the order of ``received_at``, so a BRIN index finds them at almost no cost
+        (measured: no difference in the time per batch).
         """
         table = self.entity.table
         received = (
@@ -50,7 +49,7 @@ class Table:
 
     @cached_property
     def upsert(self) -> str:
-        """Write rows with a key: what was received last wins. Takes one array a column; returns message ids written."""
+        """Upsert rows with a key; the last received wins. Takes one array per column; returns message IDs written."""
         others = [each for each in self._columns if each not in self.entity.key]
         changes = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in others)
         return (
@@ -61,7 +60,7 @@ class Table:
 
     @cached_property
     def insert_keyless(self) -> str:
-        """Write rows without a key, each under its message id, once."""
+        """Insert rows without a key, once per message ID."""
         return f"{self._insert}\nON CONFLICT (message_id) WHERE {self._keyless} DO NOTHING\nRETURNING kept.message_id"
 
     @cached_property
@@ -90,11 +89,11 @@ class Table:
 
     @property
     def key(self) -> str:
-        """The key's columns, quoted."""
+        """The key columns, quoted."""
         return ", ".join(quote(each) for each in self.entity.key)
 
     def column_type(self, each: Field) -> str:
-        """A column's type and whether it takes null."""
+        """The type of a column, with NOT NULL if it is not nullable."""
         return each.type.column + ("" if self.entity.column_nullable(each) else " NOT NULL")
 
     @property
@@ -122,5 +121,5 @@ class Table:
 
 
 def quote(identifier: str) -> str:
-    """An identifier as SQL takes it, whatever word it is."""
+    """Quote an SQL identifier."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -1,25 +1,25 @@
-"""The end of background tasks."""
+"""Cancellation of background tasks."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-_PATIENCE = 2.0
-"""Seconds: longer than what a task puts in order when it is told to end."""
+_CLEANUP_SECONDS = 2.0
+"""Longer than the cleanup of a cancelled task takes, in seconds."""
 
 
 async def end(*tasks: asyncio.Future[Any] | None) -> None:
-    """Cancel tasks and wait until they have ended; what they ended with is not raised.
+    """Cancel tasks and wait until they have ended, without raising their exceptions.
 
-    Cancelled again where it was lost: before Python 3.12 ``asyncio.wait_for``, which nats-py asks with, drops a
-    cancellation that comes together with its answer.
+    Tasks that do not end are cancelled again: before Python 3.12, ``asyncio.wait_for``, which nats-py uses, loses a
+    cancellation that coincides with the completion of its awaitable.
     """
     pending = {each for each in tasks if each is not None}
     while pending:
         for each in pending:
             each.cancel()
-        done, pending = await asyncio.wait(pending, timeout=_PATIENCE)
+        done, pending = await asyncio.wait(pending, timeout=_CLEANUP_SECONDS)
         for each in done:
             if not each.cancelled():
-                each.exception()  # else asyncio reports that nobody asked for it
+                each.exception()  # retrieved, so that asyncio does not log it

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for programs, coloured text where a person watches."""
+"""Logging: JSON lines by default, coloured text on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def configure_logging(component: str, settings: Settings) -> None:
-    """Send all logs, ours and the libraries', to standard error. Raises SettingsError on an unknown level or format."""
+    """Send the logs of nomnom and its libraries to stderr. Raises SettingsError on an unknown level or format."""
     if settings.log_level.lower() not in _LEVELS:
         raise SettingsError(f"LOG_LEVEL: expected one of {', '.join(_LEVELS)}")
     if settings.log_format not in ("auto", "json", "text"):

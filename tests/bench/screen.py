@@ -125,11 +125,11 @@ def measure_rows(presses: int) -> tuple[float, float]:
     return _summary(times)
 
 
-def measure_place(name: str, keys: Sequence[bytes], sign: bytes, presses: int, **servers: str) -> tuple[float, float]:
+def measure_screen(name: str, keys: Sequence[bytes], sign: bytes, presses: int, **servers: str) -> tuple[float, float]:
     """Latency of moving in a numbered screen over real servers, after these keys and once this text has come."""
     times: list[float] = []
     chance = random.Random(1)
-    with Terminal(sys.executable, str(HERE), "--child", f"place:{name}", **servers) as terminal:
+    with Terminal(sys.executable, str(HERE), "--child", f"screen:{name}", **servers) as terminal:
         terminal.read_until(b"Overview", 15)
         terminal.drain(2)
         terminal.started = time.perf_counter()
@@ -194,15 +194,15 @@ def child(what: str) -> None:
     from nomnom_tui.app.session import Session
     from tui.fakes import FakeEnvironment
 
-    kind, _, place = what.partition(":")
-    app = NomnomApp(Session(_served() if kind == "place" else FakeEnvironment()))
+    kind, _, route = what.partition(":")
+    app = NomnomApp(Session(_served() if kind == "screen" else FakeEnvironment()))
     if what == "rows":
         _push_rows(app)
     if what == "lines":
         app.session.environment.logs = _many_lines
         app.call_later(app.action_go, "logs")
-    if place:
-        app.call_later(app.action_go, place)
+    if route:
+        app.call_later(app.action_go, route)
     app.run()
 
 
@@ -281,7 +281,7 @@ def _push_rows(app: object) -> None:
 
 async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
     """First paint, key latency and idle cost, on the stage's servers with 10,000 dead letters and as many messages."""
-    from nomnom_tui.screens import PLACES
+    from nomnom_tui.screens import ROUTES
     from tests.bench.dead_letters import fill
     from tests.bench.harness import orders
 
@@ -298,17 +298,17 @@ async def measure(stage: Harness, report: Report, options: argparse.Namespace) -
         report.line(name, figures, f"median {median * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms   (goal: p99 50 ms)")
 
     tell("key, 10,000 rows that change each second", await asyncio.to_thread(measure_rows, presses))
-    if any(place.name == "dead_letters" or place.key == "5" for place in PLACES):
-        name = next(place.name for place in PLACES if place.key == "5")
-        figures = await asyncio.to_thread(measure_place, name, [], b"orders", presses, **stage.environment)
+    if any(route.key == "5" for route in ROUTES):
+        name = next(route.name for route in ROUTES if route.key == "5")
+        figures = await asyncio.to_thread(measure_screen, name, [], b"orders", presses, **stage.environment)
         tell("key, 10,000 dead letters", figures)
-    figures = await asyncio.to_thread(measure_place, "streams", [b"\r"], b"O|99", presses, **stage.environment)
+    figures = await asyncio.to_thread(measure_screen, "streams", [b"\r"], b"O|99", presses, **stage.environment)
     tell("key, pages of a stream", figures)
     tell("key, 5,000 log lines/s", await asyncio.to_thread(measure_lines, presses // 2))
-    for place in ("overview", "streams", "consumers", "database"):
-        what = "still" if place == "overview" else f"place:{place}"
+    for route in ("overview", "streams", "consumers", "database"):
+        what = "still" if route == "overview" else f"screen:{route}"
         share = await asyncio.to_thread(measure_idle, what, 3 * options.seconds, **stage.environment)
-        report.line(f"idle, {place}", share, f"{share:.1%} of a core   (goal: under 3 %)")
+        report.line(f"idle, {route}", share, f"{share:.1%} of a core   (goal: under 3 %)")
 
 
 if __name__ == "__main__":

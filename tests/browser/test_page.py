@@ -1,4 +1,4 @@
-"""The page on a running pipeline: what arrives is seen, what breaks is said, and everyone can use it."""
+"""The page on a running pipeline: data, outages, accessibility and size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nomnom.setup import set_up
 from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
-PLACES = ("/", "/messages", "/records", "/records/orders", "/dead-letters", "/system")
+PATHS = ("/", "/messages", "/entities", "/entities/orders", "/dead-letters", "/system")
 FIRST_LOAD = 200_000
 BROKEN = ORDER.replace("123.45", "12,50")
 
@@ -42,7 +42,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def worker(deployment: Deployment, folder: Path) -> AsyncIterator[None]:
-    """One worker, which gives up on a record at its first failure."""
+    """One worker, with a single attempt per message."""
     process = ChildProcess(
         "worker",
         [sys.executable, "-m", "nomnom_worker"],
@@ -64,7 +64,7 @@ async def worker(deployment: Deployment, folder: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def api(deployment: Deployment, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The ingest API, and a client of it."""
+    """The ingest API, with a client."""
     port = free_port()
     process = ChildProcess(
         "api",
@@ -83,7 +83,7 @@ async def api(deployment: Deployment, folder: Path) -> AsyncIterator[httpx.Async
                 except httpx.TransportError:
                     if process.exit_code is not None:
                         raise process.failure() from None
-                assert time.monotonic() < deadline, "the api is not ready"
+                assert time.monotonic() < deadline, "the API is not ready"
                 await asyncio.sleep(0.05)
             yield client
     finally:
@@ -97,7 +97,7 @@ async def dashboard(deployment: Deployment, tmp_path: Path, page_folder: Path) -
 
 
 async def post(deployment: Deployment, record: str) -> str:
-    """A message as the api publishes it."""
+    """Publish a message as the API does."""
     message_id = new_message_id()
     await deployment.jetstream.publish(
         ingest_subject("orders", message_id), record.encode(), headers=headers(message_id, time.time_ns() // 1000)
@@ -106,15 +106,15 @@ async def post(deployment: Deployment, record: str) -> str:
 
 
 async def accepted(ingest: httpx.AsyncClient, record: str) -> str:
-    """The id of a message that the api has accepted."""
+    """Post a message to the API and return its ID."""
     answer = await ingest.post("/api/ingest/message", content=record, headers={"Content-Type": "text/plain"})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["message_id"])
 
 
 async def axe(page: Page) -> list[dict[str, Any]]:
-    """What axe finds on the page that is serious or critical."""
-    # Not as a script of the page: its content security policy would rightly refuse that.
+    """The serious and critical accessibility violations that axe finds."""
+    # Not with a script tag: the page's content security policy blocks that.
     await page.evaluate((WEB / "node_modules" / "axe-core" / "axe.min.js").read_text())
     found = await page.evaluate("axe.run()")
     return [
@@ -124,7 +124,7 @@ async def axe(page: Page) -> list[dict[str, Any]]:
     ]
 
 
-async def test_a_message_arrives_and_a_dead_letter_appears(
+async def test_messages_and_dead_letters_appear(
     deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
 ) -> None:
     async with (
@@ -133,7 +133,7 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         worker(deployment, tmp_path),
     ):
         await page.goto(str(dashboard.client.base_url))
-        await expect(page.get_by_text("No message yet")).to_be_visible()
+        await expect(page.get_by_text("No messages yet")).to_be_visible()
         await expect(page.locator(".stage", has_text="Workers")).to_contain_text("1 connected")
 
         good = await accepted(ingest, ORDER)
@@ -141,14 +141,14 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         await expect(row).to_contain_text("completed")
         await row.get_by_role("link").click()
         await expect(page.get_by_role("heading", name=good)).to_be_visible()
-        await expect(page.get_by_text("Wrote to orders")).to_be_visible()
+        await expect(page.get_by_text("Rows in orders")).to_be_visible()
         await expect(page.locator(".record")).to_contain_text("123.45")
 
         bad = await accepted(ingest, BROKEN)
         dead_letters = page.get_by_role("navigation").get_by_role("link", name="Dead letters")
-        await expect(dead_letters).to_contain_text("1 letters")
+        await expect(dead_letters).to_contain_text("1 dead letter")
         await dead_letters.click()
-        await expect(page.get_by_role("button", name="Not a record")).to_contain_text("o_totalprice")
+        await expect(page.get_by_role("button", name="Invalid record")).to_contain_text("o_totalprice")
         await page.get_by_role("row").filter(has_text="o_totalprice").get_by_role("link").click()
         await expect(page.locator("mark")).to_have_text("12,50")
         await page.get_by_role("link", name=bad).click()
@@ -159,20 +159,20 @@ async def test_a_message_arrives_and_a_dead_letter_appears(
         await page.get_by_role("searchbox").press("Enter")
         await expect(page.get_by_role("heading", name=good)).to_be_visible()
 
-        await page.goto(f"{dashboard.client.base_url}/records/orders")
+        # A bookmark from before the page said "entities" still leads there.
+        await page.goto(f"{dashboard.client.base_url}/records/orders?sort=-o_orderkey")
+        await expect(page).to_have_url(f"{dashboard.client.base_url}/entities/orders?sort=-o_orderkey")
         await expect(page.get_by_role("cell", name="123.45", exact=True)).to_be_visible()
         await page.get_by_label("Column").select_option("o_totalprice")
         await page.get_by_label("Operator").select_option("gt")
         await page.get_by_role("textbox", name="Value").fill("500")
         await page.get_by_role("button", name="Add filter").click()
-        await expect(page.get_by_text("No row matches so far")).to_be_visible()
+        await expect(page.get_by_text("No matching rows found yet")).to_be_visible()
         await page.get_by_role("button", name="Remove the filter o_totalprice > 500").click()
         await expect(page.get_by_role("cell", name="123.45", exact=True)).to_be_visible()
 
 
-async def test_a_database_that_is_away_is_said_and_comes_back(
-    open_folder: Path, page_folder: Path, browser: Browser
-) -> None:
+async def test_outages_are_shown_and_end(open_folder: Path, page_folder: Path, browser: Browser) -> None:
     nats_server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
     postgres = PostgresServer(open_folder / "postgres", free_port(), open_folder / "postgres.log")
     await asyncio.gather(nats_server.start(), postgres.start())
@@ -183,31 +183,31 @@ async def test_a_database_that_is_away_is_said_and_comes_back(
         async with window(browser, **DESK) as page:
             async with running(environment, open_folder, **page_settings) as dashboard:
                 await page.goto(str(dashboard.client.base_url))
-                await expect(page.get_by_text("No message yet")).to_be_visible()
+                await expect(page.get_by_text("No messages yet")).to_be_visible()
                 alerts = page.get_by_role("alert")
                 await expect(alerts).to_have_count(0)
 
                 await postgres.stop()
-                await expect(alerts).to_contain_text("PostgreSQL does not answer")
-                await expect(page.locator(".stage", has_text="PostgreSQL")).to_contain_text("does not answer")
+                await expect(alerts).to_contain_text("PostgreSQL is unavailable")
+                await expect(page.locator(".stage", has_text="PostgreSQL")).to_contain_text("unavailable")
                 await page.get_by_role("link", name="Messages", exact=True).click()
-                await expect(page.get_by_text("Not available now")).to_be_visible()
+                await expect(page.get_by_text("Temporarily unavailable")).to_be_visible()
                 await page.get_by_role("link", name="Health").click()
-                await expect(page.get_by_text("A server is away")).to_be_visible()
+                await expect(page.get_by_text("Unavailable", exact=True)).to_be_visible()
                 assert await axe(page) == []
                 await postgres.start()
                 await expect(alerts).to_have_count(0)
-                await expect(page.get_by_text("All is well")).to_be_visible()
+                await expect(page.get_by_text("Healthy", exact=True)).to_be_visible()
 
                 await nats_server.stop()
-                await expect(alerts).to_contain_text("NATS does not answer")
+                await expect(alerts).to_contain_text("NATS is unavailable")
                 await nats_server.start()
                 await expect(alerts).to_have_count(0, timeout=20_000)
-            # The dashboard itself has stopped now.
+            # The dashboard itself has been stopped.
             await expect(alerts).to_contain_text("Disconnected.")
             await expect(page.locator(".connection")).to_contain_text("disconnected")
             async with running(environment, open_folder, **page_settings):
-                # The page also tries by itself, and may take the button away before a click has found it.
+                # The page also reconnects by itself, and may remove the button before a click reaches it.
                 await page.evaluate("document.querySelectorAll('.button').forEach(each => each.click())")
                 await expect(page.locator(".connection")).to_contain_text("live")
                 await expect(alerts).to_have_count(0)
@@ -216,31 +216,31 @@ async def test_a_database_that_is_away_is_said_and_comes_back(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_serious(
+async def test_no_serious_accessibility_violations(
     deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path, scheme: str
 ) -> None:
     async with window(browser, **{**DESK, "color_scheme": scheme}) as page, worker(deployment, tmp_path):
         message_id = await post(deployment, ORDER)
         await post(deployment, BROKEN)
         await dashboard.until("/api/dlq", lambda found: found["total"] == 1)
-        for place in (*PLACES, f"/messages/{message_id}", "/dead-letters/1", "/nowhere"):
-            await page.goto(f"{dashboard.client.base_url}{place}")
+        for path in (*PATHS, f"/messages/{message_id}", "/dead-letters/1", "/nowhere"):
+            await page.goto(f"{dashboard.client.base_url}{path}")
             await expect(page.locator(".connection")).to_contain_text("live")
             await expect(page.get_by_role("status", name="Loading")).to_have_count(0)
-            assert await axe(page) == [], place
+            assert await axe(page) == [], path
 
 
-async def test_everything_can_be_done_with_the_keyboard(
+async def test_keyboard_navigation(
     deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
 ) -> None:
     async with window(browser, **DESK) as page, worker(deployment, tmp_path):
         await page.goto(str(dashboard.client.base_url))
         await expect(page.locator(".connection")).to_contain_text("live")
         await page.keyboard.press("Tab")
-        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(page.locator("main")).to_be_focused()
-        for key, heading in (("2", "Messages"), ("3", "Records"), ("4", "Dead letters"), ("5", "Health")):
+        for key, heading in (("2", "Messages"), ("3", "Entities"), ("4", "Dead letters"), ("5", "Health")):
             await page.keyboard.press(key)
             await expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
         await page.keyboard.press("2")
@@ -252,7 +252,7 @@ async def test_everything_can_be_done_with_the_keyboard(
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name=message_id)).to_be_visible()
         await page.keyboard.press("?")
-        await expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+        await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.get_by_role("dialog")).to_have_count(0)
         before = await page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -262,43 +262,41 @@ async def test_everything_can_be_done_with_the_keyboard(
         assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
 
 
-async def test_nothing_is_cut_off_on_a_phone(
+async def test_phone_layout_has_no_overflow(
     deployment: Deployment, dashboard: Dashboard, browser: Browser, tmp_path: Path
 ) -> None:
     async with window(browser, **PHONE) as page, worker(deployment, tmp_path):
         message_id = await post(deployment, ORDER)
         await post(deployment, BROKEN)
         await dashboard.until("/api/dlq", lambda found: found["total"] == 1)
-        for place in (*PLACES, f"/messages/{message_id}", "/dead-letters/1"):
-            await page.goto(f"{dashboard.client.base_url}{place}")
+        for path in (*PATHS, f"/messages/{message_id}", "/dead-letters/1"):
+            await page.goto(f"{dashboard.client.base_url}{path}")
             await expect(page.locator(".connection")).to_contain_text("live")
             await expect(page.get_by_role("status", name="Loading")).to_have_count(0)
             widths = await page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-            assert widths[0] <= widths[1], place
-            assert await axe(page) == [], place
+            assert widths[0] <= widths[1], path
+            assert await axe(page) == [], path
         await page.get_by_role("navigation").get_by_role("link", name="Messages").tap()
         await expect(page.get_by_role("heading", level=1, name="Messages")).to_be_visible()
 
 
-async def test_a_token_is_asked_for(
-    deployment: Deployment, browser: Browser, tmp_path: Path, page_folder: Path
-) -> None:
+async def test_sign_in_with_token(deployment: Deployment, browser: Browser, tmp_path: Path, page_folder: Path) -> None:
     settings = {"NOMNOM_DASHBOARD_PAGE": str(page_folder), "NOMNOM_DASHBOARD_TOKENS": "right-token"}
     async with (
         running(deployment.environment, tmp_path, **settings) as dashboard,
         window(browser, **DESK) as page,
     ):
-        await page.goto(f"{dashboard.client.base_url}/records")
+        await page.goto(f"{dashboard.client.base_url}/entities")
         await page.get_by_label("Token").fill("wrong-token")
-        await page.get_by_role("button", name="Open the dashboard").click()
-        await expect(page.get_by_role("alert")).to_contain_text("not accepted")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).to_contain_text("Invalid token")
         await page.get_by_label("Token").fill("right-token")
-        await page.get_by_role("button", name="Open the dashboard").click()
+        await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("link", name="Orders orders")).to_be_visible()
         await expect(page.locator(".connection")).to_contain_text("live")
 
 
-async def test_the_first_load_is_small_and_all_from_one_server(
+async def test_first_load_is_small_and_self_contained(
     deployment: Deployment, dashboard: Dashboard, browser: Browser
 ) -> None:
     sizes: dict[str, int] = {}
@@ -315,8 +313,8 @@ async def test_the_first_load_is_small_and_all_from_one_server(
     assert sum(sizes.values()) < FIRST_LOAD, sizes
 
 
-def test_the_components_pass_their_own_tests() -> None:
-    """vitest, eslint and the compiler over the page's sources."""
+def test_page_sources_pass_their_own_checks() -> None:
+    """Run vitest, eslint and the TypeScript compiler."""
     import subprocess
 
     from browser_harness import install, npm

@@ -219,7 +219,7 @@ async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnviro
         # A name of its own: fields that cannot be changed later do not stand in the way.
         if each["kind"] in immutable or each["kind"] == "Deployment":
             each["metadata"]["name"] = f"trial-{each['metadata']['name']}"
-    await apply(lab.cluster, served, trial=True)
+    await apply(lab.cluster, served, dry_run=True)
 
 
 async def test_a_change_that_would_lose_the_streams_is_refused(lab: KindEnvironment, pipeline: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""The dashboard's page behind the cluster's ingress, in a real browser."""
+"""The dashboard's page behind the ingress of a cluster, in a real browser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from browser_harness import DESK, chromium, window
 from conftest import ORDER
 
 
-async def test_the_page_loads_and_shows_what_comes_in(outside: httpx.AsyncClient) -> None:
-    """The three routes at once: the page, its queries and events, and a record posted beside them."""
+async def test_page_shows_new_messages(outside: httpx.AsyncClient) -> None:
+    """Covers three routes: the page, its queries and events, and the ingest API."""
     address = str(outside.base_url).rstrip("/")
     async with chromium() as browser, window(browser, **DESK) as page:
         await page.goto(f"{address}/")
@@ -25,7 +25,7 @@ async def test_the_page_loads_and_shows_what_comes_in(outside: httpx.AsyncClient
         await expect(row).to_contain_text("completed", timeout=90_000)
         await row.get_by_role("link").click()
         await expect(page.get_by_role("heading", name=posted)).to_be_visible()
-        await expect(page.get_by_text("Wrote to orders")).to_be_visible()
-        # An address of the page's own, loaded anew: the ingress rewrites nothing, and the page answers it.
+        await expect(page.get_by_text("Rows in orders")).to_be_visible()
+        # The ingress must not rewrite paths of the page: reload one of them.
         await page.reload()
         await expect(page.get_by_role("heading", name=posted)).to_be_visible()

@@ -1,4 +1,4 @@
-"""What the api's tests stand on: the api in this process and beside it, and what the stream holds."""
+"""The harness of the API's tests: an API in this process or in its own, and access to the stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Server(uvicorn.Server):
 
 @dataclass
 class Running:
-    """An api, in this process or another."""
+    """A running API, in this process or another."""
 
     port: int
     client: httpx.AsyncClient
@@ -49,20 +49,20 @@ class Running:
         return await self.client.post(path, content=text, headers={**TEXT, **named})
 
     async def state(self, message_id: str) -> dict[str, Any]:
-        """A message's status, which there has to be."""
+        """The status of a message; fails if it is unknown."""
         answer = await self.client.get(f"{STATUS}/{message_id}")
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def metric(self, name: str) -> float:
-        """One figure of /metrics, labels included in its name."""
+        """The value of a metric, by its name with labels."""
         for line in (await self.client.get("/metrics")).text.splitlines():
             if line.startswith(f"nomnom_api_{name} "):
                 return float(line.split()[-1])
         return 0.0
 
     async def ready(self) -> bool:
-        """Whether /ready says so."""
+        """Whether /ready reports readiness."""
         try:
             return (await self.client.get("/ready")).status_code == 200
         except httpx.TransportError:
@@ -70,36 +70,36 @@ class Running:
 
 
 def api_settings(settings: Settings, **changes: Any) -> ApiSettings:
-    """An api's settings on a deployment, on loopback."""
+    """The settings of an API on a deployment, listening on loopback."""
     return ApiSettings(**{**msgspec.structs.asdict(settings), "nomnom_api_host": "127.0.0.1", **changes})
 
 
 @asynccontextmanager
 async def serving(settings: Settings, *, wait: bool = True, **changes: Any) -> AsyncIterator[Running]:
-    """An api in this process, ready (unless it cannot become so); stopped in order at the end."""
-    inside = Api(api_settings(settings, **changes))
+    """Run an API in this process, and wait until it is ready unless ``wait`` is false."""
+    application = Api(api_settings(settings, **changes))
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     config = uvicorn.Config(
-        inside.application, lifespan="on", http=Connection, ws="none", log_config=None, access_log=False
+        application.application, lifespan="on", http=Connection, ws="none", log_config=None, access_log=False
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve([listener]))
     port = listener.getsockname()[1]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-        running = Running(port, client, inside)
+        running = Running(port, client, application)
         try:
             if wait:
-                await until(running.ready, what="a ready api")
+                await until(running.ready, what="API ready")
             yield running
         finally:
-            inside.stopping = server.should_exit = True
+            application.stopping = server.should_exit = True
             async with asyncio.timeout(30):
                 await task
 
 
 @asynccontextmanager
 async def api_process(settings: Settings, log: Path, *, wait: bool = True, **changes: Any) -> AsyncIterator[Running]:
-    """An api in a process of its own, ready; stopped in order at the end, where it still runs."""
+    """Run an API in its own process, and wait until it is ready unless ``wait`` is false."""
     port = free_port()
     chosen = api_settings(settings, nomnom_api_port=port, **changes)
     names = {each.name: each.encode_name for each in msgspec.structs.fields(ApiSettings)}
@@ -111,18 +111,18 @@ async def api_process(settings: Settings, log: Path, *, wait: bool = True, **cha
         running = Running(port, client, process=process)
         try:
             if wait:
-                await until(running.ready, what="a ready api")
+                await until(running.ready, what="API ready")
             yield running
         finally:
             await process.stop(30)
 
 
 async def until(condition: Callable[[], Awaitable[Any]], wait: float = 20.0, what: str = "") -> Any:
-    """Poll until the condition yields something true, and return that."""
+    """Poll until the condition is true, and return its value."""
     found: Any = None
     try:
         async with asyncio.timeout(wait):
-            while not (found := await condition()):  # noqa: ASYNC110 (what is polled is outside this process)
+            while not (found := await condition()):  # noqa: ASYNC110 (the condition is outside this process)
                 await asyncio.sleep(0.03)
     except TimeoutError:
         raise AssertionError(f"not within {wait} s: {what or condition} (last: {found!r})") from None
@@ -137,13 +137,13 @@ async def stored(deployment: Deployment) -> list[Any]:
 
 
 async def stored_ids(settings: Settings, jetstream: Any) -> list[str]:
-    """The ids of all messages in the stream, read without consuming them."""
+    """The IDs of all messages in the stream, read without consuming them."""
     info = await jetstream.stream_info(settings.nats_stream, subjects_filter="messages.ingest.>")
     return [subject.rpartition(".")[2] for subject, count in (info.state.subjects or {}).items() for _ in range(count)]
 
 
 async def exchange(port: int, *parts: bytes, pause: float = 0.0, wait: float = 10.0) -> bytes:
-    """Send raw bytes over one connection, and read until one answer is complete or the connection closes."""
+    """Send raw bytes over one connection and read one response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for part in parts:
@@ -157,7 +157,7 @@ async def exchange(port: int, *parts: bytes, pause: float = 0.0, wait: float = 1
 
 
 async def read_answer(reader: asyncio.StreamReader) -> bytes:
-    """One HTTP answer with a Content-Length."""
+    """Read one HTTP response with a Content-Length."""
     head = await reader.readuntil(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 100"):
         return head + await read_answer(reader)

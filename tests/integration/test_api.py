@@ -1,4 +1,4 @@
-"""The api's single messages, validation, access and problems, on real servers."""
+"""The API on real servers: single messages, validation, authentication and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def api(deployment: Deployment) -> AsyncIterator[Running]:
         yield running
 
 
-async def test_a_message_is_in_the_stream_when_it_is_accepted(deployment: Deployment, api: Running) -> None:
+async def test_accepted_message_is_in_the_stream(deployment: Deployment, api: Running) -> None:
     answer = await api.post(f"{ORDER}\n{LINE}")
     assert answer.status_code == 202
     assert answer.headers["content-type"] == "application/json"
@@ -43,7 +43,7 @@ async def test_a_message_is_in_the_stream_when_it_is_accepted(deployment: Deploy
     assert receipt["timestamp"].endswith("Z")
 
 
-async def test_what_a_message_says_is_not_judged_here(deployment: Deployment, api: Running) -> None:
+async def test_invalid_records_are_accepted(deployment: Deployment, api: Running) -> None:
     bodies = ["no record at all", "X|1|2", "O|not a number|\x00", "O.>|1", "*|1", "\n\n" + ORDER, "\N{SNOWMAN}|1"]
     for body in bodies:
         assert (await api.post(body)).status_code == 202, body
@@ -54,7 +54,7 @@ async def test_what_a_message_says_is_not_judged_here(deployment: Deployment, ap
     assert all(len(each.subject.split(".")) == 4 for each in messages)
 
 
-async def test_plain_text_is_taken(api: Running) -> None:
+async def test_plain_text_is_accepted(api: Running) -> None:
     for kind in (
         None,
         "text/plain",
@@ -67,7 +67,7 @@ async def test_plain_text_is_taken(api: Running) -> None:
         assert answer.status_code == 202, (kind, answer.text)
 
 
-async def test_anything_else_is_refused(deployment: Deployment, api: Running) -> None:
+async def test_other_media_types_are_rejected(deployment: Deployment, api: Running) -> None:
     for path in (MESSAGE, BATCH, VALIDATE):
         for headers in (
             {"content-type": "application/json"},
@@ -87,7 +87,7 @@ async def test_anything_else_is_refused(deployment: Deployment, api: Running) ->
     assert await stored(deployment) == []
 
 
-async def test_no_text_is_no_message(deployment: Deployment, api: Running) -> None:
+async def test_empty_and_non_utf8_bodies_are_rejected(deployment: Deployment, api: Running) -> None:
     for path in (MESSAGE, VALIDATE):
         for body in (b"", b" \r\n\t\n", b"O|1|\xff\xfe", "O|1".encode("utf-16")):
             answer = await api.post(body, path)
@@ -95,11 +95,11 @@ async def test_no_text_is_no_message(deployment: Deployment, api: Running) -> No
             problem = answer.json()
             assert problem["type"] == "urn:nomnom:problem:invalid_body"
             assert problem["title"]
-            assert ("empty" if not body.strip() else "not UTF-8: byte") in problem["detail"]
+            assert ("empty" if not body.strip() else "not valid UTF-8: byte") in problem["detail"]
     assert await stored(deployment) == []
 
 
-async def test_a_key_makes_a_repeat_the_same_message(deployment: Deployment, api: Running) -> None:
+async def test_idempotency_key_deduplicates_messages(deployment: Deployment, api: Running) -> None:
     first = (await api.post(ORDER, idempotency_key="order 1")).json()
     again = (await api.post(ORDER, idempotency_key="order 1")).json()
     other = (await api.post(ORDER, idempotency_key="order 2")).json()
@@ -112,7 +112,7 @@ async def test_a_key_makes_a_repeat_the_same_message(deployment: Deployment, api
     assert await api.metric('accepted_total{route="message"}') == 3
 
 
-async def test_a_key_is_short_printable_ascii(deployment: Deployment, api: Running) -> None:
+async def test_invalid_idempotency_keys_are_rejected(deployment: Deployment, api: Running) -> None:
     for path in (MESSAGE, BATCH):
         for key in (b"", b"x" * 256, b"a\tb", b"\xe4", b"a\x80"):
             answer = await api.client.post(path, content=ORDER, headers=[(b"idempotency-key", key)])
@@ -122,7 +122,7 @@ async def test_a_key_is_short_printable_ascii(deployment: Deployment, api: Runni
     assert (await api.post(ORDER, idempotency_key="x" * 255)).status_code == 202
 
 
-async def test_nothing_of_a_client_reaches_subject_or_headers(deployment: Deployment, api: Running) -> None:
+async def test_clients_cannot_inject_subjects_or_headers(deployment: Deployment, api: Running) -> None:
     hostile = {
         "Nats-Msg-Id": "mine",
         "Nomnom-Received-At": "1",
@@ -148,12 +148,12 @@ async def test_nothing_of_a_client_reaches_subject_or_headers(deployment: Deploy
     assert {name for each in await stored(deployment) for name in each.headers} == message.headers.keys()
 
 
-async def test_the_largest_message(deployment: Deployment, api: Running) -> None:
+async def test_message_size_limit(deployment: Deployment, api: Running) -> None:
     largest = b"O|" + b"x" * (_MIB - 2)
     assert (await api.post(largest)).status_code == 202
-    refused = await api.post(largest + b"x")
-    assert refused.status_code == 413
-    assert "1,048,576" in refused.json()["detail"]
+    rejected = await api.post(largest + b"x")
+    assert rejected.status_code == 413
+    assert "1,048,576" in rejected.json()["detail"]
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
         for start in range(0, size, 100_000):
@@ -166,14 +166,14 @@ async def test_the_largest_message(deployment: Deployment, api: Running) -> None
     assert [len(each.data) for each in await stored(deployment)] == [_MIB, _MIB]
 
 
-async def test_too_large_is_said_before_the_body_is_sent(api: Running) -> None:
+async def test_declared_size_is_rejected_before_the_body_is_sent(api: Running) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n" % MESSAGE.encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head + b"Content-Length: 5000000\r\nExpect: 100-continue\r\n\r\n")
     async with asyncio.timeout(10):
-        refused = await read_answer(reader)
-    assert refused.startswith(b"HTTP/1.1 413")
-    # A client that sends the body all the same can go on with this connection.
+        rejected = await read_answer(reader)
+    assert rejected.startswith(b"HTTP/1.1 413")
+    # A client that sends the body anyway can reuse the connection.
     for _ in range(50):
         writer.write(b"x" * 100_000)
         await writer.drain()
@@ -184,11 +184,11 @@ async def test_too_large_is_said_before_the_body_is_sent(api: Running) -> None:
     writer.close()
 
 
-async def test_an_endless_body_is_refused_while_it_comes(api: Running) -> None:
+async def test_endless_body_is_rejected_at_the_limit(api: Running) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % MESSAGE.encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head)
-    for _ in range(20):  # twice the limit, and no end
+    for _ in range(20):  # twice the limit, without an end
         writer.write(b"19000\r\n" + b"x" * 0x19000 + b"\r\n")
         await writer.drain()
     async with asyncio.timeout(10):
@@ -196,7 +196,7 @@ async def test_an_endless_body_is_refused_while_it_comes(api: Running) -> None:
     writer.close()
 
 
-async def test_an_answer_leaves_in_one_piece_and_requests_in_a_row_are_answered_in_a_row(api: Running) -> None:
+async def test_responses_are_sent_in_one_write_and_pipelining_works(api: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     request = f"POST {MESSAGE} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(ORDER)}\r\n"
     whole: list[bytes] = []
@@ -210,7 +210,7 @@ async def test_an_answer_leaves_in_one_piece_and_requests_in_a_row_are_answered_
     writer.close()
 
 
-async def test_a_client_that_asks_first_is_told_to_go_on(api: Running) -> None:
+async def test_expect_100_continue(api: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     head = f"POST {MESSAGE} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(ORDER)}\r\n"
     writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
@@ -220,13 +220,13 @@ async def test_a_client_that_asks_first_is_told_to_go_on(api: Running) -> None:
     writer.close()
 
 
-async def test_what_nats_does_not_take_is_too_large(deployment: Deployment) -> None:
+async def test_messages_beyond_the_limits_of_nats_are_too_large(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_max_body=3 * MAX_PAYLOAD) as api:
-        for size, limit in ((MAX_PAYLOAD, "NATS takes"), (MAX_MSG_SIZE + 1, "stream MESSAGES takes")):
+        for size, limit in ((MAX_PAYLOAD, "the limit of NATS"), (MAX_MSG_SIZE + 1, "the limit of stream MESSAGES")):
             answer = await api.post(b"x" * size)
             assert answer.status_code == 413, answer.text
             assert limit in answer.json()["detail"]
-        # What was refused did not cost the connection.
+        # The rejection did not close the connection.
         assert (await api.post(ORDER)).status_code == 202
         lines = b"\n".join([ORDER.encode(), b"x" * MAX_PAYLOAD, b"x" * (MAX_MSG_SIZE + 1), ORDER.encode()])
         batch = await api.post(lines, BATCH)
@@ -235,7 +235,7 @@ async def test_what_nats_does_not_take_is_too_large(deployment: Deployment) -> N
     assert len(await stored(deployment)) == 3
 
 
-async def test_a_client_that_does_not_go_on(deployment: Deployment) -> None:
+async def test_read_timeout(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_read_timeout=0.3) as api:
         for path in (MESSAGE, BATCH):
             head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n" % path.encode()
@@ -247,7 +247,7 @@ async def test_a_client_that_does_not_go_on(deployment: Deployment) -> None:
     assert len(await stored(deployment)) == 1
 
 
-async def test_tokens(deployment: Deployment) -> None:
+async def test_token_authentication(deployment: Deployment) -> None:
     tokens = "shop:first-secret, second-secret"
     async with serving(deployment.settings, nomnom_api_tokens=tokens) as api:
         requests = [("POST", MESSAGE), ("POST", BATCH), ("POST", VALIDATE), ("GET", f"{STATUS}/{uuid.uuid4()}")]
@@ -267,14 +267,14 @@ async def test_tokens(deployment: Deployment) -> None:
                 answer = await api.post(ORDER, authorization=f"{scheme} {token}", idempotency_key="k")
                 assert answer.status_code == 202
                 ids.append(answer.json()["message_id"])
-        # Two callers' keys are two messages.
+        # The same key of two callers is two messages.
         assert ids[0] == ids[1] == idempotent_message_id("shop", "k")
         assert ids[2] == ids[3] != ids[0]
         assert (await api.client.get("/openapi.json")).json()["security"] == [{"token": []}]
     assert len(await stored(deployment)) == 2
 
 
-async def test_a_path_or_method_that_is_none(api: Running) -> None:
+async def test_unknown_paths_and_methods(api: Running) -> None:
     for method, path, allowed in (
         ("GET", MESSAGE, "POST"),
         ("PUT", BATCH, "POST"),
@@ -297,7 +297,7 @@ async def test_a_path_or_method_that_is_none(api: Running) -> None:
     assert await api.metric('requests_total{code="404",route="other"}') == 6
 
 
-async def test_a_defect_is_a_problem(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unexpected_error_is_a_problem_response(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> str:
         raise RuntimeError("secret inner workings")
 
@@ -319,10 +319,10 @@ async def test_validation_publishes_nothing(deployment: Deployment, api: Running
     order, line = (each["fields"] for each in valid["records"])
     assert (order["o_orderkey"], order["o_totalprice"], order["o_orderdate"]) == (123, "123.45", "2024-01-01")
     assert line["l_orderkey"] == 123
-    faulty = (await api.post("O|x|456|F|1.5|2024-13-01|u|c|1|k", VALIDATE)).json()
-    assert faulty["valid"] is False
-    assert faulty["records"] == []
-    fields = {each["field"]: each for each in faulty["problems"]}
+    invalid = (await api.post("O|x|456|F|1.5|2024-13-01|u|c|1|k", VALIDATE)).json()
+    assert invalid["valid"] is False
+    assert invalid["records"] == []
+    fields = {each["field"]: each for each in invalid["problems"]}
     assert {"o_orderkey", "o_orderdate"} <= fields.keys()
     assert fields["o_orderkey"] == {
         "line": 1,
@@ -339,11 +339,11 @@ async def test_validation_publishes_nothing(deployment: Deployment, api: Running
     assert await stored(deployment) == []
 
 
-async def test_metrics_tell_what_was_done(api: Running) -> None:
+async def test_metrics(api: Running) -> None:
     await api.post(ORDER)
     await api.post(b"")
     await api.post(f"{ORDER}\n\n{ORDER}", BATCH)
-    figures = {
+    values = {
         'requests_total{code="202",route="/api/ingest/message"}': 1,
         'requests_total{code="400",route="/api/ingest/message"}': 1,
         'requests_total{code="202",route="/api/ingest/batch"}': 1,
@@ -356,5 +356,5 @@ async def test_metrics_tell_what_was_done(api: Running) -> None:
         "in_flight": 0,
         "nats_up": 1,
     }
-    for name, value in figures.items():
+    for name, value in values.items():
         assert await api.metric(name) == value, name

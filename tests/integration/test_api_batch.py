@@ -1,4 +1,4 @@
-"""The api's batches, on real servers."""
+"""Batches of the API on real servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def orders(count: int, first: int = 1) -> list[str]:
 
 
 async def pieces(text: bytes, sizes: list[int]) -> AsyncIterator[bytes]:
-    """A body in pieces of these sizes, over and over."""
+    """A body in pieces of these sizes, repeated."""
     start = 0
     for size in itertools.cycle(sizes):
         if start >= len(text):
@@ -37,7 +37,7 @@ async def pieces(text: bytes, sizes: list[int]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-async def test_each_line_is_a_message(deployment: Deployment, api: Running) -> None:
+async def test_each_non_blank_line_is_a_message(deployment: Deployment, api: Running) -> None:
     lines = [*orders(200), "unknown", "  indented|x  ", "\N{SNOWMAN}|\\||"]
     body = "\n".join([lines[0], "", "   ", "\r", lines[1] + "\r", *lines[2:]])
     answer = await api.post(body, BATCH)
@@ -50,14 +50,14 @@ async def test_each_line_is_a_message(deployment: Deployment, api: Running) -> N
     assert [each.headers["Nats-Msg-Id"] for each in messages] == result["ids"]
     assert [each.subject.rpartition(".")[2] for each in messages] == result["ids"]
     assert [each.subject.split(".")[2] for each in messages[-3:]] == ["unknown"] * 3
-    # Of two lines with one key the later one wins.
-    moments = [int(each.headers[RECEIVED_AT]) for each in messages]
-    assert all(earlier < later for earlier, later in itertools.pairwise(moments))
+    # Of two lines with the same key, the later one must win.
+    times = [int(each.headers[RECEIVED_AT]) for each in messages]
+    assert all(earlier < later for earlier, later in itertools.pairwise(times))
     ended = await api.post("\n".join(orders(2)) + "\r\n", BATCH)
     assert ended.json()["count"] == 2
 
 
-async def test_lines_may_come_in_any_pieces(deployment: Deployment, api: Running) -> None:
+async def test_body_may_arrive_in_any_pieces(deployment: Deployment, api: Running) -> None:
     lines = [f"{each}\N{SNOWMAN}" for each in orders(60)]
     text = "\r\n".join(lines).encode()
     for sizes in ([1], [7, 1, 2], [64, 3], [100_000]):
@@ -73,7 +73,7 @@ async def test_lines_may_come_in_any_pieces(deployment: Deployment, api: Running
     }
 
 
-async def test_a_batch_without_lines(deployment: Deployment, api: Running) -> None:
+async def test_empty_batch_and_invalid_parameter(deployment: Deployment, api: Running) -> None:
     for body in (b"", b"\n", b"\r\n  \n\t"):
         answer = await api.post(body, BATCH)
         assert answer.status_code == 400
@@ -85,7 +85,7 @@ async def test_a_batch_without_lines(deployment: Deployment, api: Running) -> No
     assert await stored(deployment) == []
 
 
-async def test_a_key_makes_a_repeat_the_same_messages(deployment: Deployment, api: Running) -> None:
+async def test_idempotency_key_deduplicates_lines(deployment: Deployment, api: Running) -> None:
     body = "\n\n".join(orders(3))
     first = (await api.post(body, BATCH, idempotency_key="load 1")).json()
     again = (await api.post(body, BATCH, idempotency_key="load 1")).json()
@@ -97,7 +97,7 @@ async def test_a_key_makes_a_repeat_the_same_messages(deployment: Deployment, ap
     assert len(await stored(deployment)) == 6
 
 
-async def test_a_faulty_line_takes_no_other_along(deployment: Deployment) -> None:
+async def test_invalid_lines_do_not_affect_others(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_max_body=100) as api:
         good = orders(4)
         long, bad = b"x" * 101, b"O|\xff"
@@ -110,8 +110,8 @@ async def test_a_faulty_line_takes_no_other_along(deployment: Deployment) -> Non
             result = answer.json()
             assert result.keys() == {"count", "problems", "accepted"}
             assert result["count"] == 5
-            told = [(each["line"], each["last_line"], each["status"], each["code"]) for each in result["problems"]]
-            assert told == [
+            reported = [(each["line"], each["last_line"], each["status"], each["code"]) for each in result["problems"]]
+            assert reported == [
                 (2, 2, 400, "invalid_body"),
                 (3, 4, 413, "too_large"),
                 (8, 8, 413, "too_large"),
@@ -133,7 +133,7 @@ async def test_a_faulty_line_takes_no_other_along(deployment: Deployment) -> Non
         assert summary.json().keys() == {"count", "problems"}
 
 
-async def test_one_reason_for_all_lines_is_the_answer(deployment: Deployment, api: Running) -> None:
+async def test_error_shared_by_all_lines_is_the_response(deployment: Deployment, api: Running) -> None:
     answer = await api.post(b"\xff\n\xfe\n\xff\xff", BATCH)
     assert answer.status_code == 400
     assert answer.json()["type"] == "urn:nomnom:problem:invalid_body"
@@ -148,16 +148,16 @@ async def test_one_reason_for_all_lines_is_the_answer(deployment: Deployment, ap
         await deployment.jetstream.add_stream(message_stream(deployment.streams))
     too_many = await api.post(b"\xff\n" * 10_001, BATCH)
     assert too_many.status_code == 207
-    told = [(each["line"], each["last_line"], each["code"]) for each in too_many.json()["problems"]]
-    assert told == [(1, 10_001, "invalid_body"), (10_002, None, "too_many_problems")]
+    reported = [(each["line"], each["last_line"], each["code"]) for each in too_many.json()["problems"]]
+    assert reported == [(1, 10_001, "invalid_body"), (10_002, None, "too_many_problems")]
     assert too_many.json()["accepted"] == []
 
 
-async def test_a_batch_over_its_limit(deployment: Deployment) -> None:
+async def test_batch_size_limit(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_batch_max_body=20_000) as api:
         text = "\n".join(orders(1000)).encode()
-        refused = await api.post(text, BATCH)
-        assert refused.status_code == 413
+        rejected = await api.post(text, BATCH)
+        assert rejected.status_code == 413
         assert await stored(deployment) == []
         streamed = await api.client.post(BATCH, content=pieces(text, [1000]), headers=TEXT)
         assert streamed.status_code == 207
@@ -171,7 +171,7 @@ async def test_a_batch_over_its_limit(deployment: Deployment) -> None:
         assert rest.status_code == 202
 
 
-async def test_a_full_stream_ends_the_batch(deployment: Deployment, api: Running) -> None:
+async def test_full_stream_ends_the_batch(deployment: Deployment, api: Running) -> None:
     small = dataclasses.replace(message_stream(deployment.streams), max_bytes=60_000)
     await deployment.jetstream.update_stream(small)
     lines = orders(1000)
@@ -181,23 +181,23 @@ async def test_a_full_stream_ends_the_batch(deployment: Deployment, api: Running
     result = answer.json()
     assert {each["code"] for each in result["problems"]} == {"stream_full"}
     assert result["problems"][-1]["last_line"] is None
-    told = {each["line"]: each["id"] for each in result["accepted"]}
-    assert len(told) == result["count"] > 0
+    accepted = {each["line"]: each["id"] for each in result["accepted"]}
+    assert len(accepted) == result["count"] > 0
     messages = await stored(deployment)
-    assert {each.headers["Nats-Msg-Id"] for each in messages} == set(told.values())
-    assert [each.data.decode() for each in messages] == [lines[line - 1] for line in told]
-    # Every line is either told as accepted, or in a problem: the rest can be posted again.
+    assert {each.headers["Nats-Msg-Id"] for each in messages} == set(accepted.values())
+    assert [each.data.decode() for each in messages] == [lines[line - 1] for line in accepted]
+    # Each line is either accepted or part of a problem, so the rest can be posted again.
     failed = [
         line for each in result["problems"] for line in range(each["line"], (each["last_line"] or len(lines)) + 1)
     ]
-    assert sorted([*told, *failed]) == list(range(1, len(lines) + 1))
+    assert sorted([*accepted, *failed]) == list(range(1, len(lines) + 1))
     await deployment.jetstream.purge_stream(deployment.streams.stream)
     await deployment.jetstream.update_stream(message_stream(deployment.streams))
     again = await api.post("\n".join(lines[line - 1] for line in failed), BATCH)
     assert again.status_code == 202
 
 
-async def test_a_client_that_goes_away_in_the_middle(deployment: Deployment, api: Running) -> None:
+async def test_client_disconnects_during_a_batch(deployment: Deployment, api: Running) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" % BATCH.encode()
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head + "\n".join(orders(20)).encode())
@@ -209,17 +209,17 @@ async def test_a_client_that_goes_away_in_the_middle(deployment: Deployment, api
     await until(some_arrived)
     writer.close()
 
-    async def noticed() -> bool:
+    async def counted() -> bool:
         return await api.metric("batches_abandoned_total") == 1
 
-    await until(noticed)
-    # The line that was cut is not taken for a whole one.
+    await until(counted)
+    # The truncated line must not be accepted.
     assert [each.data.decode() for each in await stored(deployment)] == orders(19)
     assert await api.metric('accepted_total{route="batch"}') == 19
     assert await api.metric('requests_total{code="499",route="/api/ingest/batch"}') == 1
 
 
-async def test_a_long_answer_is_whole(deployment: Deployment, api: Running) -> None:
+async def test_long_responses_are_complete(deployment: Deployment, api: Running) -> None:
     lines = orders(5000)
     result = (await api.post("\n".join(lines), BATCH)).json()
     assert result["count"] == len(set(result["ids"])) == 5000
@@ -231,7 +231,7 @@ async def test_a_long_answer_is_whole(deployment: Deployment, api: Running) -> N
     assert {each["line"] for each in partial["accepted"]} == set(range(1, 5001)) - {11, 4001}
 
 
-async def test_batches_at_a_time(deployment: Deployment) -> None:
+async def test_limit_of_concurrent_batches(deployment: Deployment) -> None:
     async with serving(deployment.settings, nomnom_api_batches=1) as api:
         head = b"POST %s?ids=none HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
         lines = "\n".join(orders(2)).encode()
@@ -246,7 +246,7 @@ async def test_batches_at_a_time(deployment: Deployment) -> None:
         assert second.startswith(b"HTTP/1.1 503")
         assert b"retry-after: 1" in second
         assert json.loads(second.partition(b"\r\n\r\n")[2])["type"] == "urn:nomnom:problem:busy"
-        # Single messages go on meanwhile.
+        # Single messages are still accepted.
         assert (await api.post(ORDER)).status_code == 202
         writer.write(lines[-10:])
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""The api while servers are away, full, slow or killed, and while it is stopped."""
+"""The API while servers are unavailable, full, slow or killed, and during its shutdown."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def own_nats(open_folder: Path) -> AsyncIterator[NatsServer]:
     await server.stop()
 
 
-async def set_streams_up(server: NatsServer) -> Settings:
-    """Streams on a server; returns settings to use them."""
+async def create_streams(server: NatsServer) -> Settings:
+    """Create the streams on a server; returns settings to use them."""
     settings = Settings(nats_url=server.url, database_url=_NOWHERE)
     client = await nats.connect(server.url)
     await ensure_streams(client.jetstream(), settings.streams)
@@ -42,8 +42,8 @@ async def set_streams_up(server: NatsServer) -> Settings:
     return settings
 
 
-async def refused(api: Running, code: str) -> httpx.Response:
-    """Post a message that has to be answered 503 with this code."""
+async def rejected(api: Running, code: str) -> httpx.Response:
+    """Post a message that must be rejected with status 503 and this code."""
     answer = await api.post(ORDER)
     assert answer.status_code == 503, answer.text
     assert answer.json()["type"] == f"urn:nomnom:problem:{code}"
@@ -51,7 +51,7 @@ async def refused(api: Running, code: str) -> httpx.Response:
     return answer
 
 
-async def test_a_full_stream_loses_nothing(deployment: Deployment) -> None:
+async def test_full_stream_loses_no_accepted_message(deployment: Deployment) -> None:
     small = dataclasses.replace(message_stream(deployment.streams), max_bytes=20_000)
     await deployment.jetstream.update_stream(small)
     async with serving(deployment.settings) as api:
@@ -59,14 +59,14 @@ async def test_a_full_stream_loses_nothing(deployment: Deployment) -> None:
         accepted = [each.json()["message_id"] for each in answers if each.status_code == 202]
         assert 0 < len(accepted) < 200
         assert {each.status_code for each in answers} == {202, 503}
-        await refused(api, "stream_full")
+        await rejected(api, "stream_full")
         assert sorted(await stored_ids(deployment.settings, deployment.jetstream)) == sorted(accepted)
         await deployment.jetstream.update_stream(message_stream(deployment.streams))
         assert (await api.post(ORDER)).status_code == 202
         assert await api.metric('rejected_total{reason="stream_full"}') == 201 - len(accepted)
 
 
-async def test_without_a_stream(deployment: Deployment) -> None:
+async def test_missing_stream(deployment: Deployment) -> None:
     await deployment.jetstream.delete_stream(deployment.streams.stream)
     try:
         async with serving(deployment.settings, wait=False) as api:
@@ -75,7 +75,7 @@ async def test_without_a_stream(deployment: Deployment) -> None:
                 return await api.metric("nats_up") == 1
 
             await until(connected)
-            assert "nomnom setup" in (await refused(api, "unavailable")).json()["detail"]
+            assert "nomnom setup" in (await rejected(api, "unavailable")).json()["detail"]
             ready = await api.client.get("/ready")
             assert ready.status_code == 503
             assert ready.json()["status"] == "unavailable"
@@ -86,10 +86,10 @@ async def test_without_a_stream(deployment: Deployment) -> None:
         await deployment.jetstream.add_stream(message_stream(deployment.streams))
 
 
-async def test_nats_may_come_later_and_go_again(own_nats: NatsServer) -> None:
+async def test_nats_unavailable_at_start_and_later(own_nats: NatsServer) -> None:
     settings = Settings(nats_url=own_nats.url.replace("//", "//user:hidden@"), database_url=_NOWHERE)
     async with serving(settings, wait=False, nomnom_api_ack_timeout=120) as api:
-        answer = await refused(api, "unavailable")
+        answer = await rejected(api, "unavailable")
         assert "hidden" not in answer.text
         ready = await api.client.get("/ready")
         assert ready.status_code == 503
@@ -97,13 +97,13 @@ async def test_nats_may_come_later_and_go_again(own_nats: NatsServer) -> None:
         assert "secret" not in ready.text
         assert (await api.client.get("/health")).json() == {"status": "alive"}
         await own_nats.start()
-        await set_streams_up(own_nats)
+        await create_streams(own_nats)
         await until(api.ready)
         assert (await api.client.get("/ready")).json()["status"] == "degraded"
         kept = (await api.post(ORDER)).json()["message_id"]
         await own_nats.stop()
-        # At once: the ack timeout is longer than the client waits.
-        await refused(api, "unavailable")
+        # Immediately: the ack timeout is longer than the client waits.
+        await rejected(api, "unavailable")
         batch = await api.post("\n".join([ORDER] * 10), BATCH)
         assert batch.status_code == 503
         await own_nats.start()
@@ -117,9 +117,9 @@ async def test_nats_may_come_later_and_go_again(own_nats: NatsServer) -> None:
         await client.close()
 
 
-async def test_a_server_that_does_not_answer(own_nats: NatsServer) -> None:
+async def test_unresponsive_nats(own_nats: NatsServer) -> None:
     await own_nats.start()
-    settings = await set_streams_up(own_nats)
+    settings = await create_streams(own_nats)
     limits = {"nomnom_api_ack_timeout": 5, "nomnom_api_max_in_flight": 5}
     async with serving(settings, **limits) as api:
         own_nats.process.send(signal.SIGSTOP)
@@ -132,7 +132,7 @@ async def test_a_server_that_does_not_answer(own_nats: NatsServer) -> None:
 
         first = asyncio.create_task(post(range(5)))
         await until(full)
-        # While the five wait for their acks, however long it takes to post more.
+        # The five still await their acks, however long posting more takes.
         answers = await post(range(5, 8))
         assert not first.done()
         answers += await first
@@ -149,7 +149,7 @@ async def test_a_server_that_does_not_answer(own_nats: NatsServer) -> None:
             return (await api.post(ORDER, idempotency_key="0")).status_code == 202
 
         await until(accepted)
-        # What was not confirmed may be stored; posted again it is the same message.
+        # Unconfirmed messages may be stored; a retry is the same message.
         again = await asyncio.gather(*(api.post(ORDER, idempotency_key=str(key)) for key in range(5)))
         assert {each.status_code for each in again} == {202}
         client = await nats.connect(own_nats.url)
@@ -160,11 +160,11 @@ async def test_a_server_that_does_not_answer(own_nats: NatsServer) -> None:
         assert await api.metric("in_flight") == 0
 
 
-async def test_every_accepted_message_survives_the_death_of_nats(own_nats: NatsServer) -> None:
+async def test_accepted_messages_survive_a_kill_of_nats(own_nats: NatsServer) -> None:
     await own_nats.start()
-    settings = await set_streams_up(own_nats)
+    settings = await create_streams(own_nats)
     accepted: set[str] = set()
-    refusals: set[tuple[int, str]] = set()
+    rejections: set[tuple[int, str]] = set()
     stop = asyncio.Event()
 
     async def load(api: Running) -> None:
@@ -173,7 +173,7 @@ async def test_every_accepted_message_survives_the_death_of_nats(own_nats: NatsS
             if answer.status_code == 202:
                 accepted.add(answer.json()["message_id"])
             else:
-                refusals.add((answer.status_code, answer.json()["type"]))
+                rejections.add((answer.status_code, answer.json()["type"]))
                 await asyncio.sleep(0.05)
 
     async def load_batches(api: Running) -> None:
@@ -183,9 +183,9 @@ async def test_every_accepted_message_survives_the_death_of_nats(own_nats: NatsS
                 accepted.update(answer.json()["ids"])
             elif answer.status_code == 207:
                 accepted.update(each["id"] for each in answer.json()["accepted"])
-                refusals.update((each["status"], each["code"]) for each in answer.json()["problems"])
+                rejections.update((each["status"], each["code"]) for each in answer.json()["problems"])
             else:
-                refusals.add((answer.status_code, answer.json()["type"]))
+                rejections.add((answer.status_code, answer.json()["type"]))
                 await asyncio.sleep(0.05)
 
     async def accepted_more(than: int) -> None:
@@ -207,13 +207,13 @@ async def test_every_accepted_message_survives_the_death_of_nats(own_nats: NatsS
         client = await nats.connect(own_nats.url)
         ids = await stored_ids(settings, client.jetstream())
         await client.close()
-    assert refusals, "the server's death was not noticed"
-    assert {status for status, _ in refusals} == {503}
+    assert rejections, "the outage was not noticed"
+    assert {status for status, _ in rejections} == {503}
     assert accepted <= set(ids)
     assert len(ids) == len(set(ids))
 
 
-async def test_without_the_database_messages_are_taken(deployment: Deployment) -> None:
+async def test_messages_are_accepted_without_postgresql(deployment: Deployment) -> None:
     settings = msgspec.structs.replace(deployment.settings, database_url=_NOWHERE)
     async with serving(settings) as api:
         ready = await api.client.get("/ready")
@@ -225,7 +225,7 @@ async def test_without_the_database_messages_are_taken(deployment: Deployment) -
         message_id = (await api.post(ORDER)).json()["message_id"]
         state = await api.state(message_id)
         assert (state["status"], state["entity"]) == ("accepted", "orders")
-        # What cannot be looked up is not denied.
+        # An unknown status must not be reported as not found.
         unknown = await api.client.get(f"{STATUS}/{new_message_id()}")
         assert unknown.status_code == 503
         assert unknown.headers["retry-after"].isdigit()
@@ -233,7 +233,7 @@ async def test_without_the_database_messages_are_taken(deployment: Deployment) -
         assert "secret" not in unknown.text
 
 
-async def test_sigterm_finishes_what_is_in_flight(deployment: Deployment, open_folder: Path) -> None:
+async def test_sigterm_completes_requests_in_flight(deployment: Deployment, open_folder: Path) -> None:
     log = open_folder / "api.log"
     settings = {"nomnom_api_tokens": "shop:token-one,token-two", "nomnom_api_drain": 1.0}
     async with api_process(deployment.settings, log, **settings) as api:
@@ -254,8 +254,8 @@ async def test_sigterm_finishes_what_is_in_flight(deployment: Deployment, open_f
             return answer.status_code == 503 and answer.json()["status"] == "stopping"
 
         await until(stopping)
-        taken = await api.post(ORDER, authorization="Bearer token-two")
-        assert taken.status_code == 202
+        accepted = await api.post(ORDER, authorization="Bearer token-two")
+        assert accepted.status_code == 202
         answers = []
         for reader, writer in connections:
             writer.write(text[5:].encode())
@@ -266,10 +266,10 @@ async def test_sigterm_finishes_what_is_in_flight(deployment: Deployment, open_f
         assert answers[0].startswith(b"HTTP/1.1 202")
         async with asyncio.timeout(20):
             assert await api.process.wait() == 0
-        # The batch was told what of it was taken: here nothing, since it was not read further.
+        # The response says what was accepted: nothing, because the body was not read further.
         assert batch["type"] == "urn:nomnom:problem:stopping"
     ids = await stored_ids(deployment.settings, deployment.jetstream)
-    assert sorted(ids) == sorted([message["message_id"], taken.json()["message_id"]])
+    assert sorted(ids) == sorted([message["message_id"], accepted.json()["message_id"]])
     written = log.read_text()
     assert [json.loads(line)["component"] for line in written.splitlines()]
     assert "token-one" not in written
@@ -277,7 +277,7 @@ async def test_sigterm_finishes_what_is_in_flight(deployment: Deployment, open_f
     assert "Traceback" not in written
 
 
-async def test_kill_of_the_api_loses_nothing_accepted(deployment: Deployment, open_folder: Path) -> None:
+async def test_kill_of_the_api_loses_no_accepted_message(deployment: Deployment, open_folder: Path) -> None:
     accepted: set[str] = set()
     async with api_process(deployment.settings, open_folder / "api.log") as api:
         assert api.process is not None
@@ -303,7 +303,7 @@ async def test_kill_of_the_api_loses_nothing_accepted(deployment: Deployment, op
     assert accepted <= set(await stored_ids(deployment.settings, deployment.jetstream))
 
 
-async def test_an_occupied_port_is_named(deployment: Deployment, open_folder: Path) -> None:
+async def test_occupied_port_is_named_in_the_error(deployment: Deployment, open_folder: Path) -> None:
     async with serving(deployment.settings) as api:
         log = open_folder / "second.log"
         async with api_process(deployment.settings, log, wait=False, nomnom_api_host="127.0.0.1") as second:
@@ -314,5 +314,5 @@ async def test_an_occupied_port_is_named(deployment: Deployment, open_folder: Pa
             await second.process.start()
             async with asyncio.timeout(20):
                 assert await second.process.wait() == 1
-        assert f"NOMNOM_API_PORT: cannot listen on 127.0.0.1 port {api.port}" in log.read_text()
+        assert f"NOMNOM_API_PORT: cannot listen on 127.0.0.1:{api.port}" in log.read_text()
         assert "Traceback" not in log.read_text()

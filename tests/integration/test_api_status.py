@@ -1,4 +1,4 @@
-"""A message's status through its life, and the api's document: on real servers, with a real worker."""
+"""The status of messages, and the API's OpenAPI document: on real servers, with a real worker."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _FIELDS = {
 _BAD = "O|x|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 
 
-async def until_status(api: Running, message_id: str, wanted: str) -> dict[str, Any]:
+async def until_status(api: Running, message_id: str, expected: str) -> dict[str, Any]:
     """Wait for a status; returns the state."""
 
     async def reached() -> dict[str, Any] | None:
         state = await api.state(message_id)
-        return state if state["status"] == wanted else None
+        return state if state["status"] == expected else None
 
-    return await until(reached, what=wanted)
+    return await until(reached, what=expected)
 
 
-async def test_a_message_from_accepted_to_completed(deployment: Deployment) -> None:
+async def test_status_from_accepted_to_completed(deployment: Deployment) -> None:
     async with serving(deployment.settings) as api:
         receipt = (await api.post(ORDER)).json()
         state = await api.state(receipt["message_id"])
@@ -54,7 +54,7 @@ async def test_a_message_from_accepted_to_completed(deployment: Deployment) -> N
         received = datetime.fromisoformat(receipt["timestamp"])
         assert datetime.fromisoformat(state["received_at"]) == received
         assert (state["processed_at"], state["retry_count"], state["error"]) == (None, 0, None)
-        # A worker that has taken it and not answered yet.
+        # A consumer has received it and not acknowledged it yet.
         subscription = await deployment.jetstream.pull_subscribe_bind(
             deployment.streams.consumer, deployment.streams.stream
         )
@@ -74,7 +74,7 @@ async def test_a_message_from_accepted_to_completed(deployment: Deployment) -> N
         assert upper.json()["message_id"] == receipt["message_id"]
 
 
-async def test_a_dead_letter_and_its_replay(deployment: Deployment) -> None:
+async def test_status_of_a_dead_letter_and_its_replay(deployment: Deployment) -> None:
     async with serving(deployment.settings) as api:
         message_id = (await api.post(_BAD)).json()["message_id"]
         async with worker(deployment.settings, max_deliver=2):
@@ -85,7 +85,7 @@ async def test_a_dead_letter_and_its_replay(deployment: Deployment) -> None:
         fixed = ORDER.encode()
         subject = ingest_subject("orders", message_id)
         await deployment.jetstream.publish(subject, fixed, headers=replay_headers(envelope, fixed))
-        # The row still speaks of the life before.
+        # The row still describes the previous generation.
         again = await api.state(message_id)
         assert (again["status"], again["entity"], again["error"]) == ("accepted", "orders", None)
         assert again["received_at"] == dead["received_at"]
@@ -93,13 +93,13 @@ async def test_a_dead_letter_and_its_replay(deployment: Deployment) -> None:
             assert (await until_status(api, message_id, "completed"))["error"] is None
 
 
-async def test_a_retry_and_something_superseded(deployment: Deployment) -> None:
+async def test_status_of_retried_and_superseded_messages(deployment: Deployment) -> None:
     async with serving(deployment.settings) as api:
-        # PostgreSQL refuses a year that the grammar takes: a data error, which is tried again.
+        # PostgreSQL rejects a valid record: a data error, which is retried.
         await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT small CHECK (o_orderkey < 1000)")
-        refused = (await api.post(ORDER.replace("|123|", "|2000|"))).json()["message_id"]
+        rejected = (await api.post(ORDER.replace("|123|", "|2000|"))).json()["message_id"]
         async with worker(deployment.settings, max_deliver=3, retry_backoff=30, retry_backoff_max=60):
-            failed = await until_status(api, refused, "failed")
+            failed = await until_status(api, rejected, "failed")
             assert (failed["retry_count"], "small" in failed["error"]) == (1, True)
             newer = (await api.post(ORDER)).json()["message_id"]
             await until_status(api, newer, "completed")
@@ -109,7 +109,7 @@ async def test_a_retry_and_something_superseded(deployment: Deployment) -> None:
             assert (await until_status(api, older, "completed"))["superseded"] is True
 
 
-async def test_what_is_not_known(deployment: Deployment) -> None:
+async def test_unknown_and_invalid_message_ids(deployment: Deployment) -> None:
     async with serving(deployment.settings) as api:
         unknown = await api.client.get(f"{STATUS}/{new_message_id()}")
         assert unknown.status_code == 404
@@ -120,7 +120,7 @@ async def test_what_is_not_known(deployment: Deployment) -> None:
             assert answer.json()["type"] == "urn:nomnom:problem:invalid_parameter"
 
 
-async def test_without_a_consumer_nothing_is_with_a_worker(deployment: Deployment) -> None:
+async def test_status_without_a_consumer_is_accepted(deployment: Deployment) -> None:
     await deployment.jetstream.delete_consumer(deployment.streams.stream, deployment.streams.consumer)
     async with serving(deployment.settings) as api:
         message_id = (await api.post(ORDER)).json()["message_id"]
@@ -128,17 +128,17 @@ async def test_without_a_consumer_nothing_is_with_a_worker(deployment: Deploymen
     await deployment.jetstream.add_consumer(deployment.streams.stream, worker_consumer(deployment.streams))
 
 
-async def test_a_message_that_is_completed_between_the_looks(deployment: Deployment) -> None:
-    """Statuses asked all through the work: an accepted message is never denied."""
+async def test_message_completed_during_the_lookup(deployment: Deployment) -> None:
+    """Poll statuses during processing: an accepted message is never reported as unknown."""
     async with serving(deployment.settings) as api:
-        denied: list[int] = []
+        failures: list[int] = []
 
         async def follow(key: int) -> None:
             message_id = (await api.post(ORDER.replace("|123|", f"|{key}|"))).json()["message_id"]
             while True:
                 answer = await api.client.get(f"{STATUS}/{message_id}")
                 if answer.status_code != 200:
-                    denied.append(answer.status_code)
+                    failures.append(answer.status_code)
                     return
                 if answer.json()["status"] == "completed":
                     return
@@ -146,12 +146,12 @@ async def test_a_message_that_is_completed_between_the_looks(deployment: Deploym
         async with worker(deployment.settings), asyncio.timeout(40):
             for start in range(0, 60, 6):
                 await asyncio.gather(*(follow(key) for key in range(start + 1, start + 7)))
-        assert denied == []
+        assert failures == []
 
 
-async def test_without_nats_the_row_is_told(deployment: Deployment) -> None:
-    message_id, moment = new_message_id(), datetime.fromisoformat("2024-01-01T00:00:00+00:00")
-    await deployment.database.execute(CLAIM, [message_id], ["orders"], [moment], [0])
+async def test_status_from_the_row_without_nats(deployment: Deployment) -> None:
+    message_id, time = new_message_id(), datetime.fromisoformat("2024-01-01T00:00:00+00:00")
+    await deployment.database.execute(CLAIM, [message_id], ["orders"], [time], [0])
     settings = msgspec.structs.replace(deployment.settings, nats_url="nats://127.0.0.1:1")
     async with serving(settings, wait=False) as api:
         assert (await api.state(message_id))["status"] == "completed"
@@ -160,7 +160,7 @@ async def test_without_nats_the_row_is_told(deployment: Deployment) -> None:
         assert "NATS" in unknown.json()["detail"]
 
 
-async def test_the_document_is_what_is_served(deployment: Deployment, tmp_path: Path) -> None:
+async def test_responses_match_the_openapi_document(deployment: Deployment, tmp_path: Path) -> None:
     async with serving(deployment.settings) as api:
         document = (await api.client.get("/openapi.json")).json()
         validate(document)
@@ -176,7 +176,7 @@ async def test_the_document_is_what_is_served(deployment: Deployment, tmp_path: 
             "/openapi.json",
             "/docs",
         }
-        # Every example of a request gets an answer that is documented, with the media type documented for it.
+        # Each example request gets a documented response with the documented media type.
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 body = operation.get("requestBody", {}).get("content", {}).get("text/plain", {"examples": {"none": {}}})
@@ -192,7 +192,7 @@ async def test_the_document_is_what_is_served(deployment: Deployment, tmp_path: 
             program,
             "run",
             f"{api.client.base_url}/openapi.json",
-            # That a body is more than white space goes beyond what is written as a schema; an id may be unknown.
+            # The schema does not express that a body must not be blank, or which IDs are known.
             "--exclude-checks=positive_data_acceptance",
             "--max-examples=6",
             "--continue-on-failure",
@@ -206,7 +206,7 @@ async def test_the_document_is_what_is_served(deployment: Deployment, tmp_path: 
         assert run.returncode == 0, output.decode()
 
 
-async def test_the_page_needs_no_other_server(deployment: Deployment) -> None:
+async def test_docs_are_self_contained(deployment: Deployment) -> None:
     async with serving(deployment.settings) as api:
         page = await api.client.get("/docs")
         assert page.headers["content-type"].startswith("text/html")

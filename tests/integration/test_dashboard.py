@@ -1,4 +1,4 @@
-"""The dashboard's query API on real servers: what it answers, what it refuses, what it says when a server is away."""
+"""The dashboard's query API on real servers: responses, errors and behaviour during outages."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 async def dashboard(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Dashboard]:
-    """A dashboard on the test's deployment, which has seen both servers."""
+    """A dashboard on the test's deployment, connected to both servers."""
     async with running(deployment.environment, tmp_path) as started:
         await started.until("/api/stats", lambda stats: stats["counts"] is not None and stats["nats"]["ok"])
         yield started
 
 
 async def add_messages(deployment: Deployment, count: int, status: str = "completed", **columns: Any) -> list[str]:
-    """Status rows as a worker leaves them, a second apart, the last one now."""
+    """Add status rows as a worker writes them, one second apart, the last one now."""
     ids = [new_message_id() for _ in range(count)]
     now = datetime.now(UTC)
     for at, message_id in enumerate(reversed(ids)):
@@ -91,7 +91,7 @@ async def add_dead_letter(
 
 
 async def all_rows(dashboard: Dashboard, path: str, limit: int, **parameters: Any) -> list[Any]:
-    """Every row of a listing, page by page."""
+    """All rows of a listing, read page by page."""
     found: list[Any] = []
     cursor: dict[str, str] = {}
     while True:
@@ -104,7 +104,7 @@ async def all_rows(dashboard: Dashboard, path: str, limit: int, **parameters: An
         cursor = {"cursor": page["next"]}
 
 
-async def test_health_names_each_dependency(dashboard: Dashboard) -> None:
+async def test_health_lists_each_dependency(dashboard: Dashboard) -> None:
     assert await dashboard.get("/health") == {"status": "alive"}
     assert await dashboard.get("/ready") == {"status": "ready"}
     health = await dashboard.get("/api/health")
@@ -121,16 +121,16 @@ async def test_health_names_each_dependency(dashboard: Dashboard) -> None:
     assert ":***@" in str(health)
 
 
-async def test_messages_without_a_worker_degrade_health(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_pending_messages_without_workers_degrade_health(deployment: Deployment, dashboard: Dashboard) -> None:
     message_id = new_message_id()
     await deployment.jetstream.publish(ingest_subject("orders", message_id), b"x", headers=headers(message_id, 1))
     health = await dashboard.until("/api/health", lambda health: health["status"] == "degraded")
     assert [each["detail"] for each in health["dependencies"] if not each["ok"]] == [
-        "none is connected, and 1 messages wait"
+        "no workers connected, 1 messages pending"
     ]
 
 
-async def test_stats_count_and_time_what_is_there(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_stats_have_counts_and_latencies(deployment: Deployment, dashboard: Dashboard) -> None:
     await add_messages(deployment, 20)
     await add_messages(deployment, 3, "dlq", error="bad")
     await add_messages(deployment, 2, "failed", error="refused")
@@ -148,13 +148,13 @@ async def test_stats_count_and_time_what_is_there(deployment: Deployment, dashbo
     assert timed["latency"]["p99"] == pytest.approx(0.25, rel=0.06)
 
 
-async def test_history_from_before_the_start_is_read(deployment: Deployment, tmp_path: Path) -> None:
+async def test_history_before_the_start_is_loaded(deployment: Deployment, tmp_path: Path) -> None:
     hours_ago = datetime.now(UTC) - timedelta(hours=5)
     await add_messages(deployment, 30, received_at=hours_ago)
     async with running(deployment.environment, tmp_path) as dashboard:
 
         def complete(stats: Any) -> bool:
-            # A step that is known in part has the rate of that part.
+            # A step that is loaded in part has the rate of that part.
             since = stats["complete_from"]
             return since is not None and datetime.fromisoformat(since) < hours_ago - timedelta(seconds=stats["step"])
 
@@ -176,7 +176,7 @@ async def test_entities_come_from_the_schema(deployment: Deployment, dashboard: 
     assert "nothing" in (await dashboard.refusal(404, "/api/entities/nothing"))["detail"]
 
 
-async def test_rows_are_paged_by_key(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_rows_are_paginated_by_key(deployment: Deployment, dashboard: Dashboard) -> None:
     for key in range(1, 31):
         await add_order(deployment, key, new_message_id())
     assert (await dashboard.get("/api/orders?limit=2")) == (await dashboard.get("/api/entities/orders?limit=2"))
@@ -188,7 +188,7 @@ async def test_rows_are_paged_by_key(deployment: Deployment, dashboard: Dashboar
     assert [row["values"]["o_orderkey"] for row in backwards] == list(range(30, 0, -1))
 
 
-async def test_rows_are_paged_by_a_column_with_ties(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_rows_are_paginated_by_a_column_with_duplicates(deployment: Deployment, dashboard: Dashboard) -> None:
     for key in range(1, 31):
         await add_order(deployment, key, new_message_id())
     for sort in ("o_custkey", "-o_custkey", "o_comment", "-o_comment"):
@@ -198,7 +198,7 @@ async def test_rows_are_paged_by_a_column_with_ties(deployment: Deployment, dash
         assert {row["values"]["o_orderkey"] for row in rows} == set(range(1, 31))
 
 
-async def test_rows_without_a_key_are_paged_too(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_rows_without_a_key_are_paginated(deployment: Deployment, dashboard: Dashboard) -> None:
     for number in range(1, 9):
         await deployment.database.execute(
             "INSERT INTO lineitem VALUES ($1, 1, 1, $2, 5, 1, 0, 0, 'N', 'O', '2024-01-01', '2024-01-01',"
@@ -231,36 +231,36 @@ async def test_rows_are_filtered(deployment: Deployment, dashboard: Dashboard) -
     assert await keys("o_comment:contains:%' OR true --") == []
 
 
-REFUSED: list[tuple[str, dict[str, str], str]] = [
+INVALID_REQUESTS: list[tuple[str, dict[str, str], str]] = [
     ("/api/orders", {"limit": "0"}, "1 to 500"),
     ("/api/orders", {"limit": "501"}, "1 to 500"),
     ("/api/orders", {"limit": "many"}, "1 to 500"),
-    ("/api/orders", {"limt": "5"}, "there are limit, cursor, sort, filter"),
+    ("/api/orders", {"limt": "5"}, "expected limit, cursor, sort, filter"),
     ("/api/orders", {"sort": "price"}, "o_totalprice"),
     ("/api/orders", {"filter": "price:eq:1"}, "o_totalprice"),
     ("/api/orders", {"filter": "o_orderkey:like:1"}, "eq|ne"),
     ("/api/orders", {"filter": "o_orderkey:eq:x"}, "a whole number"),
-    ("/api/orders", {"filter": "o_orderkey:contains:1"}, "contains is for text"),
-    ("/api/orders", {"cursor": "bm8"}, "next of an earlier answer"),
+    ("/api/orders", {"filter": "o_orderkey:contains:1"}, "contains requires a text column"),
+    ("/api/orders", {"cursor": "bm8"}, "`next` of an earlier page"),
     ("/api/messages", {"status": "lost"}, "processing, completed, failed, dlq"),
     ("/api/messages", {"since": "2024-01-01T00:00:00"}, "timezone"),
-    ("/api/messages", {"id": "x"}, "eight or more"),
-    ("/api/messages", {"cursor": "W10"}, "next of an earlier answer"),
+    ("/api/messages", {"id": "x"}, "at least 8"),
+    ("/api/messages", {"cursor": "W10"}, "`next` of an earlier page"),
     ("/api/messages/x", {}, "expected a UUID"),
-    ("/api/dlq/0", {}, "from 1 on"),
+    ("/api/dlq/0", {}, "1 or greater"),
     ("/api/stats", {"window": "1y"}, "5m, 1h, 6h, 24h"),
-    ("/api/entities", {"limit": "1"}, "none is taken here"),
+    ("/api/entities", {"limit": "1"}, "has no parameters"),
     ("/api/messages", {"until": "0.5"}, "until"),
 ]
-"""What is asked, and what the refusal says."""
+"""Requests, and what the error says."""
 
 
-async def test_what_cannot_be_asked_is_refused_with_what_can(dashboard: Dashboard) -> None:
-    for path, parameters, says in REFUSED:
-        assert says in (await dashboard.refusal(400, path, parameters))["detail"], (path, parameters)
+async def test_invalid_parameters_are_rejected_with_the_allowed_values(dashboard: Dashboard) -> None:
+    for path, parameters, text in INVALID_REQUESTS:
+        assert text in (await dashboard.refusal(400, path, parameters))["detail"], (path, parameters)
 
 
-async def test_a_cursor_serves_its_own_order_only(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_cursor_requires_the_same_sort_order(deployment: Deployment, dashboard: Dashboard) -> None:
     for key in range(1, 4):
         await add_order(deployment, key, new_message_id())
     page = await dashboard.get("/api/orders", limit=1)
@@ -268,9 +268,7 @@ async def test_a_cursor_serves_its_own_order_only(deployment: Deployment, dashbo
     assert "same sort order" in problem["detail"]
 
 
-async def test_messages_are_found_by_status_entity_error_time_and_id(
-    deployment: Deployment, dashboard: Dashboard
-) -> None:
+async def test_message_filters(deployment: Deployment, dashboard: Dashboard) -> None:
     completed = await add_messages(deployment, 12)
     dead = await add_messages(deployment, 3, "dlq", error="line 1: expected a Date")
     customers = await add_messages(deployment, 2, entity="customer")
@@ -293,7 +291,7 @@ async def test_messages_are_found_by_status_entity_error_time_and_id(
     assert times == sorted(times, reverse=True)
 
 
-async def test_a_message_shows_its_timeline_and_the_rows_it_wrote(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_message_has_timeline_and_written_rows(deployment: Deployment, dashboard: Dashboard) -> None:
     [message_id] = await add_messages(deployment, 1)
     received = await deployment.database.fetchval("SELECT received_at FROM message_status")
     await add_order(deployment, 5, message_id, received)
@@ -308,37 +306,40 @@ async def test_a_message_shows_its_timeline_and_the_rows_it_wrote(deployment: De
     await dashboard.refusal(404, f"/api/messages/{new_message_id()}")
 
 
-async def test_a_message_without_a_row_is_found_in_the_stream(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_message_without_status_row_is_read_from_the_stream(deployment: Deployment, dashboard: Dashboard) -> None:
     message_id = new_message_id()
     received = to_microseconds(datetime.now(UTC))
     await deployment.jetstream.publish(
         ingest_subject("orders", message_id), b"O|1|payload", headers=headers(message_id, received)
     )
-    waiting = await dashboard.get(f"/api/messages/{message_id}")
-    assert (waiting["status"], waiting["entity"], waiting["payload"]) == ("accepted", "orders", "O|1|payload")
+    pending = await dashboard.get(f"/api/messages/{message_id}")
+    assert (pending["status"], pending["entity"], pending["payload"]) == ("accepted", "orders", "O|1|payload")
     subscription = await deployment.jetstream.pull_subscribe_bind("workers", "MESSAGES")
-    [taken] = await subscription.fetch(1)
+    [delivered] = await subscription.fetch(1)
     processing = await dashboard.until(f"/api/messages/{message_id}", lambda found: found["status"] == "processing")
     assert processing["timeline"][0]["event"] == "accepted"
-    await taken.ack_sync()
+    await delivered.ack_sync()
     await dashboard.refusal(404, f"/api/messages/{message_id}")
 
 
-async def test_dead_letters_are_listed_grouped_and_explained(deployment: Deployment, dashboard: Dashboard) -> None:
-    wrong = b"O|1|2|F|12,50|2024-01-01|urgent|clerk|1|comment"
-    sequences = [await add_dead_letter(deployment, wrong, error="expected a decimal") for _ in range(5)]
-    refused = await add_dead_letter(deployment, b"\xff\xfe", Reason.DATA, "numeric overflow")
+async def test_dead_letters_are_listed_grouped_and_validated(deployment: Deployment, dashboard: Dashboard) -> None:
+    invalid = b"O|1|2|F|12,50|2024-01-01|urgent|clerk|1|comment"
+    sequences = [await add_dead_letter(deployment, invalid, error="expected a decimal") for _ in range(5)]
+    rejected = await add_dead_letter(deployment, b"\xff\xfe", Reason.DATA, "numeric overflow")
     listed = await dashboard.until("/api/dlq", lambda found: found["total"] == 6)
-    assert [each["sequence"] for each in listed["dead_letters"]] == [refused, *reversed(sequences)]
+    assert [each["sequence"] for each in listed["dead_letters"]] == [rejected, *reversed(sequences)]
     assert [(each["reason"], each["dead_letters"]) for each in listed["groups"]] == [("record", 5), ("data", 1)]
     pages = await all_rows(dashboard, "/api/dlq", 2, reason="record")
     assert [each["sequence"] for each in pages] == list(reversed(sequences))
     found = await dashboard.get("/api/dlq", text="OVERFLOW")
-    assert [each["sequence"] for each in found["dead_letters"]] == [refused]
+    assert [each["sequence"] for each in found["dead_letters"]] == [rejected]
     dead_letter = await dashboard.get(f"/api/dlq/{sequences[0]}")
-    assert dead_letter["payload"] == wrong.decode()
+    assert dead_letter["payload"] == invalid.decode()
     assert [(each["field"], each["position"]) for each in dead_letter["problems"]] == [("o_totalprice", 4)]
-    assert (await dashboard.get(f"/api/dlq/{refused}"))["text"] is False
+    [line] = dead_letter["lines"]
+    assert "|".join(each["text"] for each in line["fields"]) == invalid.decode()
+    assert [(each["name"], each["text"]) for each in line["fields"] if each["expected"]] == [("o_totalprice", "12,50")]
+    assert (await dashboard.get(f"/api/dlq/{rejected}"))["text"] is False
     message = await dashboard.client.get(f"/api/messages/{dead_letter['dead_letter']['message_id']}")
     assert message.status_code == 404
     await deployment.jetstream.delete_msg("MESSAGESDLQ", sequences[2])
@@ -349,11 +350,13 @@ async def test_dead_letters_are_listed_grouped_and_explained(deployment: Deploym
     assert (await dashboard.until("/api/dlq", lambda found: found["total"] == 0))["dead_letters"] == []
 
 
-async def test_the_stream_sends_each_snapshot_to_all(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_event_stream_sends_the_same_snapshots_to_all_clients(
+    deployment: Deployment, dashboard: Dashboard
+) -> None:
     several = await asyncio.gather(*(dashboard.events(5) for _ in range(8)))
     sequences = [[event["sequence"] for event in events] for events in several]
     assert all(numbers == sorted(set(numbers)) for numbers in sequences)
-    # One producer: what two clients saw at one time is the same event, not one made for each.
+    # Snapshots are created once, not per client: the same sequence is the same event for two clients.
     common = set(sequences[0]) & set(sequences[1])
     assert common
     same = [{event["sequence"]: event for event in events} for events in several[:2]]
@@ -371,7 +374,7 @@ async def test_the_stream_sends_each_snapshot_to_all(deployment: Deployment, das
     assert "nomnom_dashboard_requests_total" in metrics
 
 
-async def test_clients_that_leave_are_forgotten(dashboard: Dashboard) -> None:
+async def test_disconnected_stream_clients_are_removed(dashboard: Dashboard) -> None:
     for _ in range(5):
         await dashboard.events(1)
     deadline = time.monotonic() + 10
@@ -380,19 +383,19 @@ async def test_clients_that_leave_are_forgotten(dashboard: Dashboard) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_stop_ends_the_streams_cleanly(deployment: Deployment, tmp_path: Path) -> None:
+async def test_shutdown_closes_event_streams_gracefully(deployment: Deployment, tmp_path: Path) -> None:
     async with running(deployment.environment, tmp_path) as dashboard:
         async with dashboard.client.stream("GET", "/api/stream") as stream:
             lines = stream.aiter_lines()
             assert await anext(lines) == "retry: 2000"
             stopping = asyncio.create_task(dashboard.process.stop(8))
-            # The response ends as a whole one: a cut connection would raise here.
+            # The response must be complete: a dropped connection raises here.
             async for _ in lines:
                 pass
         assert await stopping == 0
 
 
-async def test_tokens_and_passwords(deployment: Deployment, tmp_path: Path) -> None:
+async def test_authentication_by_token_or_password(deployment: Deployment, tmp_path: Path) -> None:
     secrets = {
         "NOMNOM_DASHBOARD_TOKENS": "first-token,second-token",
         "NOMNOM_DASHBOARD_USER": "ann",
@@ -400,10 +403,10 @@ async def test_tokens_and_passwords(deployment: Deployment, tmp_path: Path) -> N
     }
     async with running(deployment.environment, tmp_path, **secrets) as dashboard:
         client = dashboard.client
-        refused = await client.get("/api/entities")
-        assert refused.status_code == 401
-        assert refused.headers["www-authenticate"] == 'Bearer, Basic realm="nomnom", charset="UTF-8"'
-        assert refused.json()["status"] == 401
+        rejected = await client.get("/api/entities")
+        assert rejected.status_code == 401
+        assert rejected.headers["www-authenticate"] == 'Bearer, Basic realm="nomnom", charset="UTF-8"'
+        assert rejected.json()["status"] == 401
         for path in ("/api/stats", "/api/stream", "/api/health", "/api/dlq", "/api/messages", "/api/orders"):
             assert (await client.get(path)).status_code == 401
         for path in ("/health", "/ready", "/metrics", "/docs", "/openapi.json"):
@@ -419,7 +422,7 @@ async def test_tokens_and_passwords(deployment: Deployment, tmp_path: Path) -> N
     assert "pass:word" not in log
 
 
-async def test_settings_that_cannot_be_used_are_named(deployment: Deployment, tmp_path: Path) -> None:
+async def test_invalid_settings_are_named_in_the_error(deployment: Deployment, tmp_path: Path) -> None:
     port = free_port()
     cases = {
         "NOMNOM_DASHBOARD_TOKENS": "short",
@@ -441,7 +444,7 @@ async def test_settings_that_cannot_be_used_are_named(deployment: Deployment, tm
         assert (value if name == "NOMNOM_SCHEMA" else name) in log
 
 
-async def test_only_reading_is_possible(deployment: Deployment, dashboard: Dashboard) -> None:
+async def test_only_get_and_head_are_allowed(deployment: Deployment, dashboard: Dashboard) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         answer = await dashboard.client.request(method, "/api/orders")
         assert answer.status_code == 405
@@ -455,14 +458,14 @@ async def test_only_reading_is_possible(deployment: Deployment, dashboard: Dashb
     )
 
 
-async def test_origins_are_allowed_where_they_are_set(deployment: Deployment, tmp_path: Path) -> None:
+async def test_cors_allows_configured_origins_only(deployment: Deployment, tmp_path: Path) -> None:
     async with running(deployment.environment, tmp_path, NOMNOM_DASHBOARD_ORIGINS="http://desk.example") as dashboard:
         for origin, allowed in (("http://desk.example", True), ("http://elsewhere.example", False)):
             answer = await dashboard.client.get("/api/entities", headers={"Origin": origin})
             assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
 
 
-async def test_a_statement_that_takes_too_long_is_stopped(deployment: Deployment, tmp_path: Path) -> None:
+async def test_slow_query_is_cancelled_at_the_time_limit(deployment: Deployment, tmp_path: Path) -> None:
     async with running(deployment.environment, tmp_path, NOMNOM_DASHBOARD_QUERY_SECONDS="0.5") as dashboard:
         await dashboard.until("/api/orders", lambda _: True)
         transaction = deployment.database.transaction()
@@ -470,13 +473,13 @@ async def test_a_statement_that_takes_too_long_is_stopped(deployment: Deployment
         try:
             await deployment.database.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
             problem = await dashboard.refusal(503, "/api/orders")
-            assert "stopped after 0.5 s" in problem["detail"]
+            assert "cancelled after 0.5 s" in problem["detail"]
         finally:
             await transaction.rollback()
         await dashboard.get("/api/orders")
 
 
-async def test_a_database_without_tables_says_what_to_do(deployment: Deployment, tmp_path: Path) -> None:
+async def test_missing_tables_are_reported_with_the_fix(deployment: Deployment, tmp_path: Path) -> None:
     await deployment.database.execute("DROP TABLE message_status, orders")
     async with running(deployment.environment, tmp_path) as dashboard:
         assert "run nomnom setup" in (await dashboard.refusal(503, "/api/orders"))["detail"]
@@ -485,7 +488,7 @@ async def test_a_database_without_tables_says_what_to_do(deployment: Deployment,
         assert health.json()["status"] == "degraded"
 
 
-async def test_servers_that_are_away_and_come_back(open_folder: Path) -> None:
+async def test_outages_of_postgresql_and_nats(open_folder: Path) -> None:
     nats_server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
     postgres = PostgresServer(open_folder / "postgres", free_port(), open_folder / "postgres.log")
     await asyncio.gather(nats_server.start(), postgres.start())
@@ -532,7 +535,7 @@ async def test_servers_that_are_away_and_come_back(open_folder: Path) -> None:
     assert "Traceback" not in (open_folder / "dashboard.log").read_text()
 
 
-async def test_it_starts_before_its_servers_do(tmp_path: Path) -> None:
+async def test_starts_while_its_servers_are_unavailable(tmp_path: Path) -> None:
     nowhere = {
         "NATS_URL": f"nats://127.0.0.1:{free_port()}",
         "DATABASE_URL": f"postgresql://nobody:hidden-word@127.0.0.1:{free_port()}/none",
@@ -546,7 +549,9 @@ async def test_it_starts_before_its_servers_do(tmp_path: Path) -> None:
     assert "hidden-word" not in (tmp_path / "dashboard.log").read_text()
 
 
-async def test_the_document_is_what_is_served(deployment: Deployment, dashboard: Dashboard, tmp_path: Path) -> None:
+async def test_responses_match_the_openapi_document(
+    deployment: Deployment, dashboard: Dashboard, tmp_path: Path
+) -> None:
     for key in range(1, 4):
         await add_order(deployment, key, new_message_id())
     await add_messages(deployment, 3)
@@ -561,8 +566,8 @@ async def test_the_document_is_what_is_served(deployment: Deployment, dashboard:
         program,
         "run",
         f"{dashboard.client.base_url}/openapi.json",
-        "--exclude-path=/api/stream",  # it does not end
-        # What a cursor and a column's name mean goes beyond what a schema can say: 400 is a right answer there.
+        "--exclude-path=/api/stream",  # it never ends
+        # A schema cannot describe which cursors and column names are valid: 400 is a valid response to those.
         "--exclude-checks=positive_data_acceptance",
         "--max-examples=10",
         "--continue-on-failure",
@@ -575,14 +580,14 @@ async def test_the_document_is_what_is_served(deployment: Deployment, dashboard:
     assert "request failed" not in (tmp_path / "dashboard.log").read_text()
 
 
-def test_the_pages_types_are_made_from_this_document() -> None:
+def test_committed_openapi_document_is_current() -> None:
     committed = json.loads((WEB / "openapi.json").read_text())
     assert committed == json.loads(json.dumps(document(OPERATIONS))), (
         "run: python -m nomnom_dashboard --openapi > services/dashboard/web/openapi.json"
     )
 
 
-async def test_the_docs_need_no_other_server(dashboard: Dashboard) -> None:
+async def test_docs_are_self_contained(dashboard: Dashboard) -> None:
     page = await dashboard.client.get("/docs")
     assert "http://" not in page.text
     assert "https://" not in page.text
@@ -594,8 +599,8 @@ async def test_the_docs_need_no_other_server(dashboard: Dashboard) -> None:
     assert (await dashboard.client.get("/docs/other.js")).status_code == 404
 
 
-async def test_an_ingest_that_comes_here_may_come_again(dashboard: Dashboard) -> None:
-    """Behind an ingress this happens while no api is ready: nothing was accepted, and nothing is wrong with it."""
+async def test_ingest_requests_to_the_dashboard_are_retryable(dashboard: Dashboard) -> None:
+    """An ingress routes them to the dashboard while no API is ready."""
     for send in (
         dashboard.client.post("/api/ingest/message", content="x"),
         dashboard.client.get("/api/ingest/status/1"),
@@ -603,4 +608,4 @@ async def test_an_ingest_that_comes_here_may_come_again(dashboard: Dashboard) ->
         answer = await send
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "2"
-        assert "none is ready" in answer.json()["detail"]
+        assert "no API is ready" in answer.json()["detail"]

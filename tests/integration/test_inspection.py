@@ -20,8 +20,8 @@ from nomnom.envelope import Status, headers, ingest_subject, new_message_id
 from nomnom.inspection.cursors import CursorError, InvalidQuery
 from nomnom.inspection.jetstream import InvalidName
 from nomnom.message_status import CLAIM, FAIL
+from nomnom.presentation.figures import Property
 from nomnom_control.environments.local.servers import NatsServer
-from nomnom_control.rendering import Property
 from nomnom_control.session.audit import Action
 from nomnom_control.session.connections import ApiUnavailable
 from nomnom_control.session.jetstream import NotConfirmed
@@ -251,7 +251,7 @@ async def test_counts_say_whether_they_are_exact(deployment: Deployment, session
     assert (exact.rows, exact.exact, str(exact)) == (120_000, True, "120,000")
     await deployment.database.execute("ANALYZE region")
     estimate = (await session.entities.report("R")).count
-    assert (estimate.exact, str(estimate)) == (False, f"about {estimate.rows:,}")
+    assert (estimate.exact, str(estimate)) == (False, f"≈ {estimate.rows:,}")
     assert abs(estimate.rows - 120_000) < 6_000
     reports = {each.entity.name: each for each in await session.entities.reports()}
     assert list(reports) == [each.name for each in session.schema]

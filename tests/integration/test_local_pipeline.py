@@ -75,7 +75,7 @@ def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
 
 def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     bad = ORDER.replace("2024-01-01", "2024-02-30").replace("O|123", "O|777")
-    assert "dlq" in nomnom("post", bad, "--wait", code=1)
+    assert "dead letter" in nomnom("post", bad, "--wait", code=1)
     [dead_letter] = nomnom.read("dlq", "ls")
     assert (dead_letter["entity"], dead_letter["reason"], dead_letter["attempts"]) == ("orders", "record", 3)
     sequence = str(dead_letter["sequence"])

@@ -1,4 +1,4 @@
-"""The roles that setup makes: each may do what its component does, and no more."""
+"""The roles that setup creates: each has the privileges of its component and no others."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def roles(deployment: Deployment, password: str = "s3cret-Ä") -> list[Role]:
     return [Role(each, f"{database}_{each}", password) for each in READABLE]
 
 
-async def allowed(connection: asyncpg.Connection, role: str, right: str) -> set[str]:
+async def allowed(connection: asyncpg.Connection, role: str, privilege: str) -> set[str]:
     return {
         table
         for table in TABLES
-        if await connection.fetchval("SELECT has_table_privilege($1, $2::text, $3)", role, table, right)
+        if await connection.fetchval("SELECT has_table_privilege($1, $2::text, $3)", role, table, privilege)
     }
 
 
-async def test_each_role_has_its_rights_and_no_more(deployment: Deployment) -> None:
-    made = roles(deployment)
-    done = await set_up(deployment.settings, wait=5, roles=made)
-    assert [f"role {each.name}: created" in done for each in made] == [True] * 4
-    again = await set_up(deployment.settings, wait=5, roles=made)
-    assert [f"role {each.name}: up to date" in again for each in made] == [True] * 4
-    for role in made:
+async def test_roles_have_exactly_their_privileges(deployment: Deployment) -> None:
+    created = roles(deployment)
+    done = await set_up(deployment.settings, wait=5, roles=created)
+    assert [f"role {each.name}: created" in done for each in created] == [True] * 4
+    again = await set_up(deployment.settings, wait=5, roles=created)
+    assert [f"role {each.name}: up to date" in again for each in created] == [True] * 4
+    for role in created:
         assert await allowed(deployment.database, role.name, "SELECT") == READABLE[role.component]
         writes = {"orders", "message_status"} if role.component in WRITERS else set[str]()
         assert await allowed(deployment.database, role.name, "UPDATE") == writes
@@ -55,7 +55,7 @@ async def test_each_role_has_its_rights_and_no_more(deployment: Deployment) -> N
         assert await allowed(deployment.database, role.name, "DELETE") == set()
 
 
-async def test_a_role_logs_in_with_the_password_of_its_url(deployment: Deployment) -> None:
+async def test_role_logs_in_with_the_password_of_its_url(deployment: Deployment) -> None:
     (role, *_) = roles(deployment)
     await set_up(deployment.settings, wait=5, roles=[role])
     await (await asyncpg.connect(url_of(deployment, role.name, quote(role.password)))).close()
@@ -65,7 +65,7 @@ async def test_a_role_logs_in_with_the_password_of_its_url(deployment: Deploymen
         await asyncpg.connect(url_of(deployment, role.name, quote(role.password)))
 
 
-async def test_who_may_not_make_roles_is_told_so(deployment: Deployment) -> None:
+async def test_error_without_the_privilege_to_create_roles(deployment: Deployment) -> None:
     owner, other = roles(deployment)[:2]
     await set_up(deployment.settings, wait=5, roles=[owner])
     await deployment.database.execute(f'GRANT SELECT, INSERT ON nomnom_migrations TO "{owner.name}"')
@@ -80,9 +80,9 @@ async def test_who_may_not_make_roles_is_told_so(deployment: Deployment) -> None
         await weak.close()
 
 
-def test_a_url_without_a_user_or_password_is_refused() -> None:
+def test_url_without_user_or_password_is_rejected() -> None:
     for url in ("postgresql://host/db", "postgresql://user@host/db"):
-        with pytest.raises(RoleError, match="the worker's database URL has no user or no password"):
+        with pytest.raises(RoleError, match="the worker's database URL needs a user and a password"):
             Role.from_url("worker", url)
     role = Role.from_url("worker", "postgresql://us%40er:p%2Fw@host/db")
     assert (role.name, role.password) == ("us@er", "p/w")

@@ -1,4 +1,4 @@
-"""``nomnom setup`` on real servers: from nothing, again, twice at once, and forward from an older schema."""
+"""``nomnom setup`` on real servers: first run, repeated and concurrent runs, schema migrations."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from nomnom.setup import set_up
 ONE = "schema: s\nentities:\n  - {name: t, tag: T, key: [a], fields: [{name: a, type: bigint}, {name: b, type: %s}%s]}"
 
 
-async def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
+async def test_second_run_changes_nothing(deployment: Deployment) -> None:
     done = await set_up(deployment.settings, wait=5)
     assert done == [
         "stream MESSAGES: up to date",
@@ -23,14 +23,14 @@ async def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
     ]
 
 
-async def test_many_runs_at_once_are_safe(deployment: Deployment) -> None:
+async def test_concurrent_runs_are_safe(deployment: Deployment) -> None:
     await deployment.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     results = await asyncio.gather(*(set_up(deployment.settings, wait=10) for _ in range(5)))
     assert sum("table orders: created" in done for done in results) == 1
     assert await deployment.database.fetchval("SELECT count(*) FROM nomnom_migrations WHERE name LIKE '0%'") == 3
 
 
-async def test_status_has_the_columns_that_operators_query(deployment: Deployment) -> None:
+async def test_message_status_has_its_documented_columns(deployment: Deployment) -> None:
     rows = await deployment.database.fetch(
         "SELECT column_name AS name, data_type AS type FROM information_schema.columns"
         " WHERE table_name = 'message_status'"
@@ -50,7 +50,7 @@ async def test_status_has_the_columns_that_operators_query(deployment: Deploymen
     )
 
 
-async def test_a_schema_grows(deployment: Deployment) -> None:
+async def test_compatible_schema_changes_are_migrated(deployment: Deployment) -> None:
     await migrate(deployment.database, parse_schema(ONE % ("varchar(5)", "")))
     await deployment.database.execute("INSERT INTO t VALUES (1, 'x', now(), gen_random_uuid())")
     done = await migrate(
@@ -60,10 +60,10 @@ async def test_a_schema_grows(deployment: Deployment) -> None:
     await deployment.database.execute("UPDATE t SET b = 'nine char', c = '2024-01-01'")
 
 
-async def test_a_schema_that_would_lose_data_is_refused_whole(deployment: Deployment) -> None:
+async def test_schema_change_that_loses_data_is_rejected_completely(deployment: Deployment) -> None:
     await migrate(deployment.database, parse_schema(ONE % ("varchar(9)", "")))
     with pytest.raises(
-        MigrationError, match=r"table t, column b: it is character varying\(9\), the schema says varchar\(5\)"
+        MigrationError, match=r"table t, column b: type is character varying\(9\), the schema requires varchar\(5\)"
     ):
         await migrate(deployment.database, parse_schema(ONE % ("varchar(5)", ", {name: c, type: date}")))
     columns = await deployment.database.fetch("SELECT * FROM t")
@@ -72,7 +72,7 @@ async def test_a_schema_that_would_lose_data_is_refused_whole(deployment: Deploy
         await deployment.database.fetch("SELECT c FROM t")
 
 
-async def test_a_new_required_column_on_a_filled_table_says_why_not(deployment: Deployment) -> None:
+async def test_required_column_cannot_be_added_to_a_table_with_rows(deployment: Deployment) -> None:
     await migrate(deployment.database, parse_schema(ONE % ("date", "")))
     await deployment.database.execute("INSERT INTO t VALUES (1, '2024-01-01', now(), gen_random_uuid())")
     with pytest.raises(MigrationError, match='table t: column "c" of relation "t" contains null values'):

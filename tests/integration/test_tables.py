@@ -1,4 +1,4 @@
-"""The tables that a schema makes, on real PostgreSQL: what the grammar takes they take, and the last received wins."""
+"""The tables of a schema on a real PostgreSQL: they store all valid records, and the last received wins."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ entities:
 """
 SCHEMAS = {"tpch": load_schema("tpch"), "ecommerce": load_schema("ecommerce"), "awkward": parse_schema(AWKWARD)}
 UNBOUNDED = (datetime.min, datetime.max)
-MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
 async def database(postgres_server: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
-    """A database of its own, without tables."""
+    """A new database without tables."""
     name = f"t{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres_server.url)
     await admin.execute(f'CREATE DATABASE "{name}"')
@@ -71,15 +71,15 @@ async def _read(database: asyncpg.Connection, record: Record, message_id: uuid.U
     found: dict[str, Any] = {}
     for each in record.entity.fields:
         value = row[each.name]
-        if value in UNBOUNDED:  # what asyncpg makes of them, not what is stored: see the test of the ends
+        if value in UNBOUNDED:  # asyncpg's representation, not what is stored: see test_extreme_values_of_every_type
             value = value.replace(tzinfo=UTC)
-        # PostgreSQL shows a char(n) with its padding, which does not count.
+        # PostgreSQL returns char(n) with insignificant padding.
         found[each.name] = value.rstrip(" ") if each.type.name == "char" and value is not None else value
     return found
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-async def test_postgresql_takes_whatever_the_grammar_takes(database: asyncpg.Connection, name: str) -> None:
+async def test_postgresql_stores_every_valid_record(database: asyncpg.Connection, name: str) -> None:
     schema = SCHEMAS[name]
     grammar = Grammar(schema)
     await migrate(database, schema)
@@ -90,7 +90,7 @@ async def test_postgresql_takes_whatever_the_grammar_takes(database: asyncpg.Con
             for record in grammar.parse(grammar.write(records)):
                 message_id = uuid.uuid4()
                 await database.execute(f"DELETE FROM {Table(record.entity).name}")
-                assert await _write(database, record, MOMENT, message_id) == [message_id]
+                assert await _write(database, record, TIME, message_id) == [message_id]
                 assert await _read(database, record, message_id) == record.mapping()
 
     @PATIENT
@@ -101,7 +101,7 @@ async def test_postgresql_takes_whatever_the_grammar_takes(database: asyncpg.Con
     await asyncio.to_thread(run)
 
 
-async def test_the_ends_of_every_type(database: asyncpg.Connection) -> None:
+async def test_extreme_values_of_every_type(database: asyncpg.Connection) -> None:
     schema = parse_schema(
         "schema: s\nentities:\n  - name: t\n    tag: T\n    key: [a]\n    fields:\n"
         "      - {name: a, type: bigint}\n      - {name: b, type: integer}\n      - {name: c, type: 'decimal(5,2)'}\n"
@@ -117,21 +117,21 @@ async def test_the_ends_of_every_type(database: asyncpg.Connection) -> None:
     ):
         [record] = Grammar(schema).parse(text)
         message_id = uuid.uuid4()
-        assert await _write(database, record, MOMENT, message_id) == [message_id]
+        assert await _write(database, record, TIME, message_id) == [message_id]
         assert await _read(database, record, message_id) == record.mapping()
-    # The last date of all is a common mark of "still valid": it is stored as that date, not as infinity.
+    # The maximum date often means "still valid": it must be stored as that date, not as infinity.
     rows = await database.fetch("SELECT d::text, isfinite(d) AND isfinite(e) AS finite FROM t ORDER BY a")
     assert [tuple(row) for row in rows] == [("0001-01-01", True), ("2000-02-29", True), ("9999-12-31", True)]
 
 
 def _versions() -> list[tuple[datetime, uuid.UUID, str]]:
-    """Four messages for one row: two of one moment, which their ids tell apart."""
+    """Four messages for one row; two have the same time and differ in their IDs."""
     ids = sorted(uuid.uuid4() for _ in range(4))
-    moments = (MOMENT, MOMENT + timedelta(microseconds=1), MOMENT + timedelta(microseconds=1), MOMENT + timedelta(1))
+    moments = (TIME, TIME + timedelta(microseconds=1), TIME + timedelta(microseconds=1), TIME + timedelta(1))
     return [(moment, each, f"version {at}") for at, (moment, each) in enumerate(zip(moments, ids, strict=True))]
 
 
-async def test_the_last_received_wins_in_whatever_order_they_come(database: asyncpg.Connection) -> None:
+async def test_last_received_wins_in_any_order_of_delivery(database: asyncpg.Connection) -> None:
     schema = load_schema("tpch")
     await migrate(database, schema)
     versions = _versions()
@@ -142,22 +142,22 @@ async def test_the_last_received_wins_in_whatever_order_they_come(database: asyn
             wins = greatest is None or (moment, message_id) > greatest
             assert await _write(database, record, moment, message_id) == ([message_id] if wins else [])
             greatest = (moment, message_id) if wins else greatest
-        # Delivered once more, it is not applied again.
+        # A redelivery is not applied again.
         assert await _write(database, Record(schema.entity("region"), (key, "again", "")), *versions[-1][:2]) == []
         row = await database.fetchrow("SELECT r_comment, message_id FROM region WHERE r_regionkey = $1", key)
         assert row is not None
         assert (row["r_comment"], row["message_id"]) == ("version 3", versions[-1][1])
 
 
-async def test_a_row_without_a_key_is_stored_once_a_message(database: asyncpg.Connection) -> None:
+async def test_row_without_key_is_stored_once_per_message(database: asyncpg.Connection) -> None:
     schema = load_schema("tpch")
     await migrate(database, schema)
     line = "OLI|1|789|1|100|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
     [record] = Grammar(schema).parse(line)
     first, second = uuid.uuid4(), uuid.uuid4()
-    assert await _write(database, record, MOMENT, first) == [first]
-    assert await _write(database, record, MOMENT, second) == [second]
-    assert await _write(database, record, MOMENT + timedelta(1), first) == []
+    assert await _write(database, record, TIME, first) == [first]
+    assert await _write(database, record, TIME, second) == [second]
+    assert await _write(database, record, TIME + timedelta(1), first) == []
     assert await database.fetchval("SELECT count(*) FROM lineitem WHERE l_orderkey IS NULL") == 2
 
 
@@ -172,7 +172,7 @@ entities:
 async def _changed(database: asyncpg.Connection, before: str, after: str, text: str) -> list[str]:
     await migrate(database, parse_schema(ONE % before))
     [record] = Grammar(parse_schema(ONE % before)).parse(text)
-    await _write(database, record, MOMENT, uuid.uuid4())
+    await _write(database, record, TIME, uuid.uuid4())
     return await migrate(database, parse_schema(ONE % after))
 
 
@@ -186,7 +186,7 @@ async def _changed(database: asyncpg.Connection, before: str, after: str, text: 
         ("decimal(5,2)", "decimal(8,4)", "123.45"),
     ],
 )
-async def test_a_column_grows_and_keeps_its_values(
+async def test_column_is_widened_and_keeps_its_values(
     database: asyncpg.Connection, before: str, after: str, value: str
 ) -> None:
     assert await _changed(database, before, after, f"T|1|{value}") == ["table t: 1 change"]
@@ -207,7 +207,7 @@ async def test_a_column_grows_and_keeps_its_values(
         ("bigint", "text", "7"),
     ],
 )
-async def test_a_column_that_would_lose_values_is_refused(
+async def test_column_change_that_loses_values_is_rejected(
     database: asyncpg.Connection, before: str, after: str, value: str
 ) -> None:
     with pytest.raises(MigrationError, match=r"\bt\b.*\bb\b"):
@@ -215,7 +215,7 @@ async def test_a_column_that_would_lose_values_is_refused(
     assert await migrate(database, parse_schema(ONE % before)) == UP_TO_DATE
 
 
-async def test_the_queries_of_the_status_use_its_indexes(database: asyncpg.Connection) -> None:
+async def test_status_queries_use_indexes(database: asyncpg.Connection) -> None:
     await migrate(database, load_schema("tpch"))
     await database.execute(
         "INSERT INTO message_status (message_id, entity_type, status, received_at, retry_count)"
@@ -234,7 +234,7 @@ async def test_the_queries_of_the_status_use_its_indexes(database: asyncpg.Conne
         assert "Seq Scan" not in plan, plan
 
 
-def test_every_identifier_is_quoted() -> None:
+def test_identifiers_are_quoted() -> None:
     table = Table(SCHEMAS["awkward"].entity("order"))
     for statement in (table.create, table.upsert):
         assert '"user"' in statement
@@ -242,7 +242,7 @@ def test_every_identifier_is_quoted() -> None:
 
 
 @given(st.text())
-def test_a_quoted_identifier_is_one_identifier(name: str) -> None:
+def test_quoting_arbitrary_identifiers(name: str) -> None:
     quoted = quote(name)
     assert quoted[0] == quoted[-1] == '"'
     assert quoted[1:-1].replace('""', "") == name.replace('"', "")

@@ -1,4 +1,4 @@
-"""The worker's work on real servers: rows, statuses, order, repeats."""
+"""The worker on real servers: rows, statuses, order and redeliveries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from worker_harness import (
     START,
-    account,
+    check_all_applied_once,
     count_writes,
     order,
     publish,
@@ -32,7 +32,7 @@ from nomnom.setup import set_up
 LINE_KEYED = "OLI|123|789|1|100|2|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
 
 
-async def test_a_record_becomes_a_row_and_a_completed_status(deployment: Deployment) -> None:
+async def test_record_is_written_and_completed(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         message_id = await publish(deployment, ORDER)
         row = await until_status(deployment, message_id, "completed")
@@ -50,7 +50,7 @@ async def test_a_record_becomes_a_row_and_a_completed_status(deployment: Deploym
     await until_drained(deployment)
 
 
-async def test_a_parent_and_its_children_are_written_together(deployment: Deployment) -> None:
+async def test_parent_and_children_are_written_together(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         message_id = await publish(deployment, f"{ORDER}\n{LINE}\n{LINE_KEYED}")
         await until_status(deployment, message_id, "completed")
@@ -61,7 +61,7 @@ async def test_a_parent_and_its_children_are_written_together(deployment: Deploy
     ]
 
 
-async def test_a_line_item_alone_is_stored_under_its_message_id(deployment: Deployment) -> None:
+async def test_child_without_key_is_stored_under_its_message_id(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         first, second = await publish(deployment, LINE), await publish(deployment, LINE)
         await until_status(deployment, first, "completed")
@@ -72,14 +72,14 @@ async def test_a_line_item_alone_is_stored_under_its_message_id(deployment: Depl
     assert not row["superseded"]
 
 
-async def test_what_was_received_last_wins_in_any_order(deployment: Deployment) -> None:
+async def test_last_received_wins_in_any_order_of_delivery(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         for key, turn in enumerate(permutations(range(3))):
             last = ""
             for age in turn:
                 message_id = await publish(deployment, order(key, f"number {age}"), received_at=START + age)
                 last = message_id if age == 2 else last
-                if key % 2:  # every other key one message a batch, the others as they come
+                if key % 2:  # one message per batch for every other key
                     await until_status(deployment, message_id, "completed")
             await until_drained(deployment)
             row = await deployment.database.fetchrow(
@@ -89,7 +89,7 @@ async def test_what_was_received_last_wins_in_any_order(deployment: Deployment) 
             assert (row["o_comment"], str(row["message_id"])) == ("number 2", last), turn
 
 
-async def test_of_messages_received_at_once_the_greater_id_wins(deployment: Deployment) -> None:
+async def test_greater_message_id_wins_if_received_at_the_same_time(deployment: Deployment) -> None:
     ids = ["00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"]
     async with worker(deployment.settings):
         for message_id in reversed(ids):
@@ -99,7 +99,7 @@ async def test_of_messages_received_at_once_the_greater_id_wins(deployment: Depl
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_an_outdated_message_completes_as_superseded(deployment: Deployment, together: bool) -> None:
+async def test_outdated_message_is_completed_as_superseded(deployment: Deployment, together: bool) -> None:
     new, old = order(1, "new"), order(1, "old")
     if together:
         newer, older = await publish(deployment, new, received_at=START + 1), await publish(deployment, old)
@@ -116,7 +116,7 @@ async def test_an_outdated_message_completes_as_superseded(deployment: Deploymen
     assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "new"
 
 
-async def test_a_message_of_which_one_row_still_counts_is_not_superseded(deployment: Deployment) -> None:
+async def test_message_with_one_effective_row_is_not_superseded(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         newer = await publish(deployment, ORDER, received_at=START + 1)
         await until_status(deployment, newer, "completed")
@@ -126,7 +126,7 @@ async def test_a_message_of_which_one_row_still_counts_is_not_superseded(deploym
     assert await deployment.database.fetchval("SELECT count(*) FROM lineitem") == 1
 
 
-async def test_a_completed_message_is_not_applied_twice(deployment: Deployment) -> None:
+async def test_completed_message_is_not_applied_again(deployment: Deployment) -> None:
     await count_writes(deployment.database)
     async with worker(deployment.settings) as running:
         message_id = await publish(deployment, ORDER)
@@ -136,19 +136,19 @@ async def test_a_completed_message_is_not_applied_twice(deployment: Deployment) 
         await until_drained(deployment)
         assert await running.metric("repeated_total") == 3
     assert await status(deployment, message_id) == first
-    await account(deployment, {123: message_id})
+    await check_all_applied_once(deployment, {123: message_id})
 
 
-async def test_a_message_twice_in_a_batch_is_applied_once(deployment: Deployment) -> None:
+async def test_duplicate_in_a_batch_is_applied_once(deployment: Deployment) -> None:
     await count_writes(deployment.database)
     ids = await publish_orders(deployment, range(20))
     for key, message_id in ids.items():
         await publish_again(deployment, order(key), message_id)
     async with worker(deployment.settings):
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
 
 
-async def test_workers_racing_on_the_same_messages_apply_each_once(deployment: Deployment) -> None:
+async def test_concurrent_workers_apply_each_message_once(deployment: Deployment) -> None:
     await count_writes(deployment.database)
     ids = await publish_orders(deployment, range(400))
     again = list(ids.items())
@@ -160,10 +160,10 @@ async def test_workers_racing_on_the_same_messages_apply_each_once(deployment: D
         worker(deployment.settings, batch_size=20),
         worker(deployment.settings, batch_size=20),
     ):
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
 
 
-async def test_workers_on_the_same_rows_end_with_the_last_received(deployment: Deployment) -> None:
+async def test_concurrent_workers_on_the_same_rows_keep_the_last_received(deployment: Deployment) -> None:
     rounds = [(key, age) for age in range(40) for key in range(25)]
     random.Random(2).shuffle(rounds)
     for key, age in rounds:
@@ -178,7 +178,7 @@ async def test_workers_on_the_same_rows_end_with_the_last_received(deployment: D
     assert [tuple(row) for row in states] == [("completed", 1000)]
 
 
-async def test_a_late_delivery_of_an_earlier_life_changes_nothing(deployment: Deployment) -> None:
+async def test_redelivery_of_an_earlier_generation_changes_nothing(deployment: Deployment) -> None:
     async with worker(deployment.settings, max_deliver=1):
         message_id = await publish(deployment, "O|not an order")
         await until_status(deployment, message_id, "dlq")
@@ -192,12 +192,12 @@ async def test_a_late_delivery_of_an_earlier_life_changes_nothing(deployment: De
     assert await status(deployment, message_id) == row
 
 
-async def test_it_waits_for_streams_and_tables_and_never_makes_them(deployment: Deployment) -> None:
+async def test_worker_waits_for_streams_and_tables_and_never_creates_them(deployment: Deployment) -> None:
     await deployment.jetstream.delete_stream("MESSAGES")
     await deployment.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     async with worker(deployment.settings) as running:
-        told = await until(lambda: _reason(running, "consumer", "nomnom setup"))
-        assert told["status"] == "not ready"
+        state = await until(lambda: _reason(running, "consumer", "nomnom setup"))
+        assert state["status"] == "not ready"
         names = [each.config.name for each in await deployment.jetstream.streams_info()]
         assert names == ["MESSAGESDLQ"]
         await set_up(deployment.settings, wait=5)
@@ -206,7 +206,7 @@ async def test_it_waits_for_streams_and_tables_and_never_makes_them(deployment: 
         await until_status(deployment, message_id, "completed")
 
 
-async def test_tables_that_are_not_there_are_nobodys_fault(deployment: Deployment) -> None:
+async def test_missing_tables_use_up_no_attempt(deployment: Deployment) -> None:
     await deployment.database.execute("DROP TABLE orders")
     message_id = await publish(deployment, ORDER)
     async with worker(deployment.settings) as running:
@@ -220,21 +220,21 @@ async def test_tables_that_are_not_there_are_nobodys_fault(deployment: Deploymen
 async def _reason(running, part: str, text: str):
     answer = await running.get("/ready")
     state = answer.json()
-    told = state[part]["reason"] or ""
-    return state if answer.status_code == 503 and text in told else None
+    reason = state[part]["reason"] or ""
+    return state if answer.status_code == 503 and text in reason else None
 
 
-async def test_the_consumer_deleted_and_made_again(deployment: Deployment) -> None:
+async def test_consumer_is_deleted_and_recreated(deployment: Deployment) -> None:
     async with worker(deployment.settings) as running:
         await until(running.ready)
         await deployment.jetstream.delete_consumer("MESSAGES", "workers")
-        await until(lambda: _reason(running, "consumer", "there is no consumer workers"))
+        await until(lambda: _reason(running, "consumer", "consumer workers of stream MESSAGES does not exist"))
         await set_up(deployment.settings, wait=5)
         message_id = await publish(deployment, ORDER)
         await until_status(deployment, message_id, "completed")
 
 
-async def test_the_health_port(deployment: Deployment) -> None:
+async def test_health_port(deployment: Deployment) -> None:
     await publish_orders(deployment, range(30))
     async with worker(deployment.settings) as running:
         await until_drained(deployment)
@@ -256,7 +256,7 @@ async def test_the_health_port(deployment: Deployment) -> None:
         assert (await running.get("/nothing")).status_code == 404
 
 
-async def test_messages_larger_than_what_a_batch_may_hold_go_through(deployment: Deployment) -> None:
+async def test_messages_that_fill_several_batches_are_written(deployment: Deployment) -> None:
     lines = "\n".join([ORDER, *(LINE.replace("OLI|1|", f"OLI|{at}|") for at in range(9000))])
     assert 700_000 < len(lines) < 1_048_576
     ids = [await publish(deployment, lines.replace("O|123|", f"O|{at}|")) for at in range(12)]
@@ -266,7 +266,7 @@ async def test_messages_larger_than_what_a_batch_may_hold_go_through(deployment:
     assert await deployment.database.fetchval("SELECT count(*) FROM lineitem") == 12 * 9000
 
 
-async def test_a_connection_that_postgresql_ends_is_replaced(deployment: Deployment) -> None:
+async def test_terminated_database_connection_is_replaced(deployment: Deployment) -> None:
     await count_writes(deployment.database)
     ids = await publish_orders(deployment, range(1500))
     async with worker(deployment.settings, batch_size=10):
@@ -276,11 +276,11 @@ async def test_a_connection_that_postgresql_ends_is_replaced(deployment: Deploym
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'nomnom-worker' AND datname = current_database()"
             )
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
 
 
-async def test_a_deadlock_is_tried_again(deployment: Deployment) -> None:
-    """Another program that locks rows in another order: PostgreSQL ends one of the two, and no attempt is used."""
+async def test_deadlock_is_retried(deployment: Deployment) -> None:
+    """Another client locks rows in another order: PostgreSQL aborts one transaction, and no attempt is used up."""
     ids = await publish_orders(deployment, range(2))
     other = await asyncpg.connect(deployment.settings.database_url)
     for key in ids:
@@ -298,14 +298,14 @@ async def test_a_deadlock_is_tried_again(deployment: Deployment) -> None:
 
         await until(waiting)
         locking = asyncio.create_task(other.execute("UPDATE orders SET o_clerk = 'other' WHERE o_orderkey = 0"))
-        await locking  # the worker's session waits longer by then: PostgreSQL ends its transaction
+        await locking  # the worker has waited longer, so PostgreSQL aborts its transaction
         await transaction.commit()
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
     await other.close()
 
 
-async def test_a_message_larger_than_any_pull_request_is_fetched_alone(deployment: Deployment) -> None:
-    """The setting's lower bound keeps this from happening to messages that the stream's own limit lets in."""
+async def test_message_larger_than_the_pull_limit_is_fetched_alone(deployment: Deployment) -> None:
+    """With valid settings, the limit of the stream prevents such messages."""
     large = "\n".join([ORDER, *(LINE.replace("OLI|1|", f"OLI|{at}|") for at in range(100))])
     before = await publish_orders(deployment, range(5))
     message_id = await publish(deployment, large)

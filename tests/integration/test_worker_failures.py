@@ -1,4 +1,4 @@
-"""What the worker does with messages that fail: attempts, dead letters, and the ones that end their worker."""
+"""Failing messages in the worker: attempts, dead letters, and messages that crash workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nomnom.envelope import Envelope, from_microseconds, header_text, new_messag
 BAD = "O|123|456|F|much|2024-01-01|urgent|clerk1|1|comment"
 
 
-async def test_a_bad_record_is_tried_max_deliver_times_and_becomes_a_dead_letter(deployment: Deployment) -> None:
+async def test_invalid_record_becomes_a_dead_letter_after_max_deliver_attempts(deployment: Deployment) -> None:
     async with worker(deployment.settings) as running:
         message_id = await publish(deployment, BAD)
         row = await until_status(deployment, message_id, "dlq")
@@ -48,7 +48,7 @@ async def test_a_bad_record_is_tried_max_deliver_times_and_becomes_a_dead_letter
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 0
 
 
-async def test_between_attempts_it_is_failed_and_says_why(deployment: Deployment) -> None:
+async def test_status_between_attempts_is_failed_with_the_error(deployment: Deployment) -> None:
     async with worker(deployment.settings, retry_backoff=30.0, retry_backoff_max=30.0):
         message_id = await publish(deployment, BAD)
         row = await until_status(deployment, message_id, "failed")
@@ -57,7 +57,7 @@ async def test_between_attempts_it_is_failed_and_says_why(deployment: Deployment
         assert await dead_letters(deployment) == []
 
 
-async def test_with_one_attempt_it_is_dead_at_once(deployment: Deployment) -> None:
+async def test_max_deliver_of_one_makes_a_dead_letter_immediately(deployment: Deployment) -> None:
     async with worker(deployment.settings, max_deliver=1):
         message_id = await publish(deployment, BAD)
         row = await until_status(deployment, message_id, "dlq")
@@ -67,10 +67,10 @@ async def test_with_one_attempt_it_is_dead_at_once(deployment: Deployment) -> No
 @pytest.mark.parametrize(
     "payload", [b"", b"\xff\xfe", b"O|1\x00", b"nonsense", b"OLI|1|2", b"O|\xc3", "O|1|2\n\u2028".encode()]
 )
-async def test_any_payload_ends_as_a_dead_letter_beside_untouched_neighbours(
+async def test_arbitrary_payload_becomes_a_dead_letter_without_affecting_others(
     deployment: Deployment, payload: bytes
 ) -> None:
-    sound = await publish_orders(deployment, range(5))
+    valid = await publish_orders(deployment, range(5))
     message_id = await publish(deployment, payload)
     async with worker(deployment.settings):
         await until_drained(deployment)
@@ -79,27 +79,27 @@ async def test_any_payload_ends_as_a_dead_letter_beside_untouched_neighbours(
     assert (row["status"], bool(row["error_message"])) == ("dlq", True)
     (dead_letter,) = await dead_letters(deployment)
     assert (dead_letter.data or b"") == payload
-    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(valid)
 
 
-async def test_one_refused_row_among_many_takes_no_neighbour_along(deployment: Deployment) -> None:
+async def test_rejected_rows_do_not_affect_the_rest_of_the_batch(deployment: Deployment) -> None:
     await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT no_thirteens CHECK (o_orderkey % 100 <> 13)")
     ids = await publish_orders(deployment, range(300))
-    refused = {ids[key] for key in (13, 113, 213)}
+    rejected = {ids[key] for key in (13, 113, 213)}
     async with worker(deployment.settings) as running:
         await until_drained(deployment)
         assert await running.metric('failed_total{reason="data"}') == 9
     rows = await deployment.database.fetch("SELECT * FROM message_status")
-    assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == refused
-    assert {row["status"] for row in rows if str(row["message_id"]) not in refused} == {"completed"}
-    assert {row["retry_count"] for row in rows if str(row["message_id"]) in refused} == {3}
+    assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == rejected
+    assert {row["status"] for row in rows if str(row["message_id"]) not in rejected} == {"completed"}
+    assert {row["retry_count"] for row in rows if str(row["message_id"]) in rejected} == {3}
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 297
     found = await dead_letters(deployment)
     assert {dead_letter.headers["Nomnom-Reason"] for dead_letter in found} == {"data"}
     assert all("no_thirteens" in dead_letter.headers["Nomnom-Error"] for dead_letter in found)
 
 
-async def test_a_trigger_that_refuses_a_row_is_the_rows_fault(deployment: Deployment) -> None:
+async def test_error_raised_by_a_trigger_is_a_data_error(deployment: Deployment) -> None:
     await deployment.database.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN IF new.o_orderkey = 7 THEN RAISE EXCEPTION 'sevens are closed'; END IF; RETURN new; END $$;"
@@ -113,7 +113,7 @@ async def test_a_trigger_that_refuses_a_row_is_the_rows_fault(deployment: Deploy
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 9
 
 
-async def test_what_was_refused_and_is_mended_completes(deployment: Deployment) -> None:
+async def test_message_is_completed_after_the_cause_is_fixed(deployment: Deployment) -> None:
     await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT closed CHECK (false) NOT VALID")
     async with worker(deployment.settings, max_deliver=100):
         message_id = await publish(deployment, ORDER)
@@ -124,18 +124,18 @@ async def test_what_was_refused_and_is_mended_completes(deployment: Deployment) 
     assert row["error_message"] is None
 
 
-async def test_a_flood_of_bad_records_is_settled_whole(deployment: Deployment) -> None:
+async def test_thousands_of_invalid_records_become_dead_letters(deployment: Deployment) -> None:
     for at in range(3000):
         await publish(deployment, f"O|{at}|broken")
-    sound = await publish_orders(deployment, range(50))
+    valid = await publish_orders(deployment, range(50))
     async with worker(deployment.settings):
         await until_drained(deployment, wait=60)
     states = await deployment.database.fetch("SELECT status, retry_count, count(*) FROM message_status GROUP BY 1, 2")
-    assert {tuple(row) for row in states} == {("completed", 0, len(sound)), ("dlq", 3, 3000)}
+    assert {tuple(row) for row in states} == {("completed", 0, len(valid)), ("dlq", 3, 3000)}
     assert (await deployment.jetstream.stream_info("MESSAGESDLQ")).state.messages == 3000
 
 
-async def test_a_replay_is_a_new_life(deployment: Deployment) -> None:
+async def test_replay_starts_a_new_count_of_attempts(deployment: Deployment) -> None:
     async with worker(deployment.settings) as running:
         message_id = await publish(deployment, BAD)
         await until_status(deployment, message_id, "dlq")
@@ -149,7 +149,7 @@ async def test_a_replay_is_a_new_life(deployment: Deployment) -> None:
     assert (first.headers["Nomnom-Replays"], second.headers["Nomnom-Replays"]) == ("0", "1")
 
 
-async def test_a_replay_older_than_the_row_completes_as_superseded(deployment: Deployment) -> None:
+async def test_replay_older_than_the_row_is_superseded(deployment: Deployment) -> None:
     async with worker(deployment.settings, max_deliver=1):
         message_id = await publish(deployment, BAD)
         await until_status(deployment, message_id, "dlq")
@@ -162,7 +162,7 @@ async def test_a_replay_older_than_the_row_completes_as_superseded(deployment: D
     assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "comment"
 
 
-async def test_a_message_whose_headers_are_not_ours_is_a_dead_letter_at_once(deployment: Deployment) -> None:
+async def test_message_without_headers_becomes_a_dead_letter_immediately(deployment: Deployment) -> None:
     message_id = new_message_id()
     await deployment.jetstream.publish(f"messages.ingest.orders.{message_id}", ORDER.encode())
     async with worker(deployment.settings) as running:
@@ -174,7 +174,7 @@ async def test_a_message_whose_headers_are_not_ours_is_a_dead_letter_at_once(dep
     assert dead_letter.headers["Nomnom-Reason"] == "envelope"
 
 
-async def test_a_message_without_an_id_is_a_dead_letter_under_a_made_one(deployment: Deployment) -> None:
+async def test_message_without_id_becomes_a_dead_letter_under_a_generated_id(deployment: Deployment) -> None:
     await deployment.jetstream.publish("messages.ingest.orders", ORDER.encode())
     await deployment.jetstream.publish("messages.ingest.a.b.c", ORDER.encode())
     async with worker(deployment.settings):
@@ -188,18 +188,18 @@ async def test_a_message_without_an_id_is_a_dead_letter_under_a_made_one(deploym
     assert await deployment.database.fetchval("SELECT count(*) FROM message_status") == 0
 
 
-async def test_a_full_dead_letter_stream_keeps_the_message(deployment: Deployment) -> None:
+async def test_full_dead_letter_stream_keeps_messages_in_the_stream(deployment: Deployment) -> None:
     config = (await deployment.jetstream.stream_info("MESSAGESDLQ")).config
     await deployment.jetstream.update_stream(config.evolve(max_msgs=1))
     await deployment.jetstream.publish("messages.dlq.orders.other", b"x")
-    sound = await publish_orders(deployment, range(20))
+    valid = await publish_orders(deployment, range(20))
     bad = [await publish(deployment, BAD) for _ in range(3)]
     async with worker(deployment.settings) as running:
 
-        async def refused() -> bool:
+        async def rejected() -> bool:
             return await running.metric("dead_letters_refused_total") >= 6
 
-        await until(refused)
+        await until(rejected)
         rows = [await status(deployment, message_id) for message_id in bad]
         assert [(row["status"], row["retry_count"]) for row in rows if row] == [("failed", 3)] * 3
         assert (await deployment.jetstream.stream_info("MESSAGES")).state.messages == 3
@@ -211,41 +211,41 @@ async def test_a_full_dead_letter_stream_keeps_the_message(deployment: Deploymen
         assert (row["status"], row["retry_count"]) == ("dlq", 3)
     found = (await dead_letters(deployment))[1:]
     assert sorted(dead_letter.subject.rpartition(".")[2] for dead_letter in found) == sorted(bad)
-    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(sound)
+    assert await deployment.database.fetchval("SELECT count(*) FROM orders") == len(valid)
 
 
-async def test_without_a_dead_letter_stream_the_message_is_kept(deployment: Deployment) -> None:
+async def test_missing_dead_letter_stream_keeps_messages_in_the_stream(deployment: Deployment) -> None:
     config = (await deployment.jetstream.stream_info("MESSAGESDLQ")).config
     await deployment.jetstream.delete_stream("MESSAGESDLQ")
     async with worker(deployment.settings) as running:
         message_id = await publish(deployment, BAD)
 
-        async def refused() -> bool:
+        async def rejected() -> bool:
             return await running.metric("dead_letters_refused_total") >= 1
 
-        await until(refused)
+        await until(rejected)
         await deployment.jetstream.add_stream(config)
         await until_status(deployment, message_id, "dlq")
 
 
 async def redeliver(deployment: Deployment, count: int) -> None:
-    """Have all messages delivered ``count`` times without an answer that anybody recorded."""
+    """Have all messages delivered ``count`` times without recording anything about them."""
     client = await nats.connect(deployment.settings.nats_url)
     subscription = await client.jetstream().pull_subscribe_bind("workers", "MESSAGES")
     total = (await deployment.jetstream.stream_info("MESSAGES")).state.messages
     for _ in range(count):
-        taken = 0
-        while taken < total:
-            messages = await subscription.fetch(total - taken, timeout=5)
-            taken += len(messages)
+        received = 0
+        while received < total:
+            messages = await subscription.fetch(total - received, timeout=5)
+            received += len(messages)
             for message in messages:
                 await message.nak()
     await client.flush()
     await client.close()
 
 
-async def test_messages_that_saw_workers_die_come_through(deployment: Deployment) -> None:
-    """Deliveries alone dead-letter nobody: each message gets an attempt of its own."""
+async def test_redelivered_messages_are_completed(deployment: Deployment) -> None:
+    """The delivery count alone makes no dead letters: each message gets an isolated attempt."""
     ids = await publish_orders(deployment, range(40))
     bad = await publish(deployment, BAD)
     await redeliver(deployment, 5)
@@ -256,7 +256,7 @@ async def test_messages_that_saw_workers_die_come_through(deployment: Deployment
     assert (await until_status(deployment, bad, "dlq"))["retry_count"] == 3
 
 
-async def test_an_attempt_alone_that_never_answered_makes_a_dead_letter(deployment: Deployment) -> None:
+async def test_isolated_attempt_without_acknowledgement_makes_a_dead_letter(deployment: Deployment) -> None:
     message_id = await publish(deployment, ORDER)
     explained = await publish(deployment, order(2))
     await redeliver(deployment, 3)
@@ -266,12 +266,12 @@ async def test_an_attempt_alone_that_never_answered_makes_a_dead_letter(deployme
     )
     now = await deployment.database.fetchval("SELECT now()")
     await deployment.database.execute(insert, message_id, from_microseconds(START), now)
-    # PostgreSQL has started since: its outage explains the silence.
+    # PostgreSQL was started later, so its outage explains the missing result.
     await deployment.database.execute(insert, explained, from_microseconds(START), from_microseconds(START))
     async with worker(deployment.settings):
         row = await until_status(deployment, message_id, "dlq")
         await until_status(deployment, explained, "completed")
-    assert "it seems to end the workers that take it" in row["error_message"]
+    assert "it appears to crash workers" in row["error_message"]
     (dead_letter,) = await dead_letters(deployment)
     assert dead_letter.headers["Nomnom-Reason"] == "unanswered"
     assert dead_letter.headers["Nomnom-Attempts"] == "3"
@@ -291,28 +291,26 @@ Grammar.parse = deadly
 
 
 @pytest.mark.slow
-async def test_messages_that_end_their_workers_become_dead_letters_and_nobody_else(
-    deployment: Deployment, tmp_path
-) -> None:
+async def test_only_messages_that_crash_workers_become_dead_letters(deployment: Deployment, tmp_path) -> None:
     await set_ack_wait(deployment, 1.0)
     ids = await publish_orders(deployment, range(30))
     deadly = [await publish(deployment, order(1000 + at, "deadly")) for at in range(2)]
     ids |= await publish_orders(deployment, range(30, 60))
     starts = 0
 
-    async def settled() -> bool:
+    async def drained() -> bool:
         return (await deployment.jetstream.stream_info("MESSAGES")).state.messages == 0
 
-    while not await settled():
+    while not await drained():
         starts += 1
         assert starts < 12
         async with worker_process(deployment.settings, tmp_path / "log", KILLER) as running:
             assert running.process is not None
 
-            async def over(running=running) -> bool:
-                return running.process.exit_code is not None or await settled()
+            async def ended(running=running) -> bool:
+                return running.process.exit_code is not None or await drained()
 
-            await until(over, 30)
+            await until(ended, 30)
     assert starts >= 4
     rows = await deployment.database.fetch("SELECT message_id, status, retry_count FROM message_status")
     assert {str(row["message_id"]) for row in rows if row["status"] == "dlq"} == set(deadly)
@@ -323,7 +321,7 @@ async def test_messages_that_end_their_workers_become_dead_letters_and_nobody_el
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 60
 
 
-async def test_an_error_is_stored_on_one_line_and_bounded(deployment: Deployment) -> None:
+async def test_error_message_is_stored_on_one_line_with_limited_length(deployment: Deployment) -> None:
     message_id = await publish(deployment, "\n".join(["O|x"] * 500))
     async with worker(deployment.settings, max_deliver=1):
         row = await until_status(deployment, message_id, "dlq")

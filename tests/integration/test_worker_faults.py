@@ -1,4 +1,4 @@
-"""Servers and workers that end, stop and come back in the middle of a load, with an account of every message."""
+"""Crashes and restarts of servers and workers under load, with a check of every message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import nats
 import pytest
 from worker_harness import (
     Running,
-    account,
+    check_all_applied_once,
     count_writes,
     publish,
     publish_orders,
@@ -34,26 +34,26 @@ from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_control.errors import ControlError
 
 LOAD = range(3000)
-_PAUSE = 0.0005  # so that a load lasts long enough for something to happen in its middle
+_PAUSE = 0.0005  # makes a load last long enough for a fault in its middle
 
 
 async def completed(deployment: Deployment) -> int:
-    """How many messages are completed."""
+    """The number of completed messages."""
     return await deployment.database.fetchval("SELECT count(*) FROM message_status WHERE status = 'completed'")
 
 
-async def midway(deployment: Deployment, least: int = 500) -> None:
-    """Wait until part of the load is done."""
+async def midway(deployment: Deployment, minimum: int = 500) -> None:
+    """Wait until part of the load is completed."""
 
-    async def some() -> bool:
-        return await completed(deployment) >= least
+    async def enough() -> bool:
+        return await completed(deployment) >= minimum
 
-    await until(some)
+    await until(enough)
     assert await completed(deployment) < len(LOAD)
 
 
 @pytest.mark.slow
-async def test_workers_killed_in_the_middle_of_a_load(deployment: Deployment, tmp_path: Path) -> None:
+async def test_workers_killed_under_load(deployment: Deployment, tmp_path: Path) -> None:
     await set_ack_wait(deployment, 1.0)
     await count_writes(deployment.database, _PAUSE)
     ids = await publish_orders(deployment, LOAD)
@@ -64,12 +64,12 @@ async def test_workers_killed_in_the_middle_of_a_load(deployment: Deployment, tm
             running.process.send(signal.SIGKILL)
             assert await running.process.wait() == -signal.SIGKILL
     async with worker(deployment.settings) as last:
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
         assert await last.metric("redelivered_total") > 0
 
 
 @pytest.mark.slow
-async def test_sigterm_under_load_loses_and_repeats_nothing(deployment: Deployment, tmp_path: Path) -> None:
+async def test_sigterm_under_load_causes_no_loss_and_no_redelivery(deployment: Deployment, tmp_path: Path) -> None:
     await count_writes(deployment.database, _PAUSE)
     ids = await publish_orders(deployment, LOAD)
     for turn in range(1, 4):
@@ -81,11 +81,11 @@ async def test_sigterm_under_load_loses_and_repeats_nothing(deployment: Deployme
         info = await deployment.jetstream.consumer_info("MESSAGES", "workers")
         assert (info.num_ack_pending, info.num_redelivered) == (0, 0)
     async with worker(deployment.settings) as last:
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
         assert await last.metric("redelivered_total") == 0
 
 
-async def test_an_idle_worker_ends_at_once(deployment: Deployment, tmp_path: Path) -> None:
+async def test_idle_worker_stops_immediately(deployment: Deployment, tmp_path: Path) -> None:
     async with worker_process(deployment.settings, tmp_path / "log") as running:
         await until(running.ready)
         assert running.process is not None
@@ -95,7 +95,7 @@ async def test_an_idle_worker_ends_at_once(deployment: Deployment, tmp_path: Pat
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-async def test_a_worker_whose_servers_are_away_ends_at_once(deployment: Deployment, tmp_path: Path) -> None:
+async def test_worker_without_servers_stops_immediately(deployment: Deployment, tmp_path: Path) -> None:
     unavailable = {
         "nats_url": f"nats://user:hush@127.0.0.1:{free_port()}",
         "database_url": f"postgresql://u:hush@127.0.0.1:{free_port()}/d",
@@ -107,36 +107,36 @@ async def test_a_worker_whose_servers_are_away_ends_at_once(deployment: Deployme
         assert running.process is not None
         async with asyncio.timeout(5):
             assert await running.process.wait() == 0
-    said = (tmp_path / "log").read_text()
-    assert "NATS is unavailable" in said
-    assert "PostgreSQL cannot be used" in said
-    assert "Traceback" not in said
-    assert "hush" not in said
+    log = (tmp_path / "log").read_text()
+    assert "NATS is unavailable" in log
+    assert "PostgreSQL is unavailable" in log
+    assert "Traceback" not in log
+    assert "hush" not in log
 
 
-async def test_a_port_in_use_is_said_clearly(deployment: Deployment, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+async def test_occupied_health_port_is_named_in_the_error(deployment: Deployment, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         async with worker_process(deployment.settings, tmp_path / "log", worker_health_port=port) as running:
             assert running.process is not None
             async with asyncio.timeout(20):
                 assert await running.process.wait() == 1
-    said = (tmp_path / "log").read_text()
-    assert f"WORKER_HEALTH_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in said
-    assert "Traceback" not in said
+    log = (tmp_path / "log").read_text()
+    assert f"WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}: Address already in use" in log
+    assert "Traceback" not in log
 
 
-async def test_a_bad_setting_is_said_clearly(deployment: Deployment, tmp_path: Path) -> None:
+async def test_invalid_setting_is_named_in_the_error(deployment: Deployment, tmp_path: Path) -> None:
     async with worker_process(deployment.settings, tmp_path / "log", max_deliver=0) as running:
         assert running.process is not None
         async with asyncio.timeout(20):
             assert await running.process.wait() == 1
-    said = (tmp_path / "log").read_text()
-    assert "MAX_DELIVER" in said
-    assert "Traceback" not in said
+    log = (tmp_path / "log").read_text()
+    assert "MAX_DELIVER" in log
+    assert "Traceback" not in log
 
 
-async def test_a_slow_batch_is_not_delivered_again(deployment: Deployment) -> None:
+async def test_slow_batch_is_not_redelivered(deployment: Deployment) -> None:
     await set_ack_wait(deployment, 1.0)
     await count_writes(deployment.database)
     ids = await publish_orders(deployment, range(100))
@@ -146,7 +146,7 @@ async def test_a_slow_batch_is_not_delivered_again(deployment: Deployment) -> No
             await other.execute("LOCK TABLE orders")
             await until(lambda: _holds(running, 100))
             await asyncio.sleep(3)
-        await account(deployment, ids)
+        await check_all_applied_once(deployment, ids)
         assert await running.metric("redelivered_total") == 0
     await other.close()
 
@@ -156,8 +156,8 @@ async def _holds(running: Running, count: int) -> bool:
 
 
 @dataclass
-class Own:
-    """A deployment with servers that only this test uses, and may kill."""
+class OwnServers:
+    """A deployment with servers of its own, which a test may kill."""
 
     settings: Settings
     nats: NatsServer
@@ -174,14 +174,14 @@ class Own:
         return self.settings.streams
 
     async def connect(self) -> None:
-        """Connect the test again, after a server's end."""
+        """Reconnect the test after the restart of a server."""
         await self.client.close()
         await self.database.close(timeout=1)
         self.client = await nats.connect(self.nats.url)
         self.database = await asyncpg.connect(self.postgres.url)
 
     async def start_postgres(self) -> None:
-        """Start PostgreSQL; the sessions of one that was killed may hold on to its memory for a moment."""
+        """Start PostgreSQL; after a kill, its old sessions may keep its shared memory for a moment."""
         async with asyncio.timeout(60):
             while True:
                 try:
@@ -191,25 +191,25 @@ class Own:
 
 
 @pytest.fixture
-async def own(open_folder: Path) -> AsyncIterator[Own]:
-    """Fresh servers, set up, with an ack wait of a second."""
+async def own(open_folder: Path) -> AsyncIterator[OwnServers]:
+    """New servers after setup, with an ack wait of one second."""
     nats_server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
     postgres = PostgresServer(open_folder / "postgres", free_port(), open_folder / "postgres.log")
     await asyncio.gather(nats_server.start(), postgres.start())
     settings = Settings(nats_url=nats_server.url, database_url=postgres.url)
     await set_up(settings, wait=10)
     client, database = await nats.connect(nats_server.url), await asyncpg.connect(postgres.url)
-    stage = Own(settings, nats_server, postgres, client, database)
-    await set_ack_wait(stage, 1.0)
+    servers = OwnServers(settings, nats_server, postgres, client, database)
+    await set_ack_wait(servers, 1.0)
     await count_writes(database, _PAUSE)
-    yield stage
-    await stage.client.close()
-    await stage.database.close(timeout=1)
+    yield servers
+    await servers.client.close()
+    await servers.database.close(timeout=1)
     await asyncio.gather(nats_server.stop(), postgres.stop())
 
 
 async def kill(server: NatsServer | PostgresServer) -> None:
-    """End a server as a crash does."""
+    """Kill a server."""
     server.process.send(signal.SIGKILL)
     await server.process.wait()
 
@@ -220,7 +220,7 @@ async def _unready(running: Running, part: str) -> str | None:
 
 
 @pytest.mark.slow
-async def test_nats_killed_in_the_middle_of_a_load(own: Own) -> None:
+async def test_nats_killed_under_load(own: OwnServers) -> None:
     ids = await publish_orders(own, LOAD)
     async with worker(own.settings, batch_size=50) as running:
         for turn in range(1, 3):
@@ -230,12 +230,12 @@ async def test_nats_killed_in_the_middle_of_a_load(own: Own) -> None:
             await own.nats.start()
             await until(running.ready)
         await own.connect()
-        await account(own, ids)
+        await check_all_applied_once(own, ids)
         assert (await running.get("/health")).status_code == 200
 
 
 @pytest.mark.slow
-async def test_postgresql_killed_in_the_middle_of_a_load(own: Own) -> None:
+async def test_postgresql_killed_under_load(own: OwnServers) -> None:
     ids = await publish_orders(own, LOAD)
     async with worker(own.settings, batch_size=50) as running:
         for turn in range(1, 3):
@@ -245,12 +245,12 @@ async def test_postgresql_killed_in_the_middle_of_a_load(own: Own) -> None:
             await own.start_postgres()
             await own.connect()
             await until(running.ready)
-        await account(own, ids)
+        await check_all_applied_once(own, ids)
         assert await running.metric("redelivered_total") == 0
 
 
 @pytest.mark.slow
-async def test_an_outage_longer_than_the_ack_wait_uses_no_attempt(own: Own) -> None:
+async def test_outage_longer_than_the_ack_wait_uses_up_no_attempt(own: OwnServers) -> None:
     ids = await publish_orders(own, LOAD)
     async with worker(own.settings, batch_size=50) as running:
         await midway(own)
@@ -264,32 +264,32 @@ async def test_an_outage_longer_than_the_ack_wait_uses_no_attempt(own: Own) -> N
         assert (await running.get("/health")).status_code == 200
         await own.start_postgres()
         await own.connect()
-        await account(own, ids)
+        await check_all_applied_once(own, ids)
         assert await running.metric("redelivered_total") == 0
         assert await running.metric('failed_total{reason="data"}') == 0
         assert await running.metric('outage{server="postgresql"}') == 0
 
 
 @pytest.mark.slow
-async def test_postgresql_that_hangs_is_an_outage(own: Own) -> None:
+async def test_unresponsive_postgresql_is_an_outage(own: OwnServers) -> None:
     ids = await publish_orders(own, range(200))
     async with worker(own.settings, database_timeout=1.0) as running:
-        await account(own, ids)
+        await check_all_applied_once(own, ids)
         more = await publish_orders(own, range(200, 400))
-        # The sessions hang, not the server: its own connections are its children.
+        # Block the worker's statements; the server itself keeps responding.
         pid = await own.database.fetchval("SELECT pid FROM pg_stat_activity WHERE application_name = 'nomnom-worker'")
         async with own.database.transaction():
             await own.database.execute("LOCK TABLE message_status")
             again = await publish_orders(own, range(400, 500))
-            assert await until(lambda: _unready(running, "database")) == "no answer in time"
-        await account(own, ids | more | again)
+            assert await until(lambda: _unready(running, "database")) == "timed out"
+        await check_all_applied_once(own, ids | more | again)
         assert pid != await own.database.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'nomnom-worker' LIMIT 1"
         )
 
 
 @pytest.mark.slow
-async def test_sigterm_in_an_outage_hands_the_messages_back(own: Own, tmp_path: Path) -> None:
+async def test_sigterm_during_an_outage_returns_messages_to_the_stream(own: OwnServers, tmp_path: Path) -> None:
     await set_ack_wait(own, 60.0)
     async with worker_process(own.settings, tmp_path / "log", batch_size=50) as running:
         await until(running.ready)
@@ -310,11 +310,11 @@ async def test_sigterm_in_an_outage_hands_the_messages_back(own: Own, tmp_path: 
     await own.start_postgres()
     await own.connect()
     async with worker(own.settings):
-        await account(own, ids | held)
+        await check_all_applied_once(own, ids | held)
 
 
 @pytest.mark.slow
-async def test_started_before_its_servers_it_waits_for_them(open_folder: Path) -> None:
+async def test_worker_started_before_its_servers_waits_for_them(open_folder: Path) -> None:
     nats_server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
     postgres = PostgresServer(open_folder / "postgres", free_port(), open_folder / "postgres.log")
     await postgres.start()  # for its password
@@ -329,10 +329,10 @@ async def test_started_before_its_servers_it_waits_for_them(open_folder: Path) -
         await set_up(settings, wait=10)
         await until(running.ready)
         client, database = await nats.connect(nats_server.url), await asyncpg.connect(postgres.url)
-        stage = Own(settings, nats_server, postgres, client, database)
-        message_id = await publish(stage, ORDER)
-        await until_status(stage, message_id, "completed")
-        assert await status(stage, message_id)
+        servers = OwnServers(settings, nats_server, postgres, client, database)
+        message_id = await publish(servers, ORDER)
+        await until_status(servers, message_id, "completed")
+        assert await status(servers, message_id)
         await client.close()
         await database.close()
     await asyncio.gather(nats_server.stop(), postgres.stop())

@@ -1,4 +1,4 @@
-"""What the worker's tests stand on: messages as the api publishes them, workers in this process and beside it."""
+"""The harness of the worker's tests: published messages, and workers in this process or in their own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def publish(
     received_at: int = START,
     extra: dict[str, str] | None = None,
 ) -> str:
-    """Publish one message as the api does; ``received_at`` in microseconds."""
+    """Publish one message as the API does; ``received_at`` in microseconds."""
     message_id = message_id or new_message_id()
     data = payload.encode() if isinstance(payload, str) else payload
     subject = ingest_subject(_SCHEMA.entity_name(data.decode(errors="replace")), message_id)
@@ -64,7 +64,7 @@ async def publish_again(deployment: Deployment, payload: str, message_id: str, r
 
 
 async def publish_orders(deployment: Deployment, keys: Iterable[int]) -> dict[int, str]:
-    """Publish one order a key, pipelined; returns the message ids."""
+    """Publish one order per key, pipelined; returns the message IDs."""
     ids = {key: new_message_id() for key in keys}
     acks = [
         await deployment.jetstream.publish_async(
@@ -77,11 +77,11 @@ async def publish_orders(deployment: Deployment, keys: Iterable[int]) -> dict[in
 
 
 async def until(condition: Callable[[], Awaitable[Any]], wait: float = 20.0, what: str = "") -> Any:
-    """Poll until the condition yields something true, and return that."""
+    """Poll until the condition is true, and return its value."""
     found: Any = None
     try:
         async with asyncio.timeout(wait):
-            while not (found := await condition()):  # noqa: ASYNC110 (what is polled is outside this process)
+            while not (found := await condition()):  # noqa: ASYNC110 (the condition is outside this process)
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not within {wait} s: {what or condition} (last: {found!r})") from None
@@ -89,22 +89,22 @@ async def until(condition: Callable[[], Awaitable[Any]], wait: float = 20.0, wha
 
 
 async def status(deployment: Deployment, message_id: str) -> asyncpg.Record | None:
-    """The row of a message."""
+    """The status row of a message."""
     return await deployment.database.fetchrow("SELECT * FROM message_status WHERE message_id = $1", message_id)
 
 
-async def until_status(deployment: Deployment, message_id: str, wanted: str, wait: float = 20.0) -> asyncpg.Record:
+async def until_status(deployment: Deployment, message_id: str, expected: str, wait: float = 20.0) -> asyncpg.Record:
     """Wait for a status; returns the row."""
 
     async def reached() -> asyncpg.Record | None:
         row = await status(deployment, message_id)
-        return row if row is not None and row["status"] == wanted else None
+        return row if row is not None and row["status"] == expected else None
 
-    return await until(reached, wait, f"{message_id} {wanted}")
+    return await until(reached, wait, f"{message_id} {expected}")
 
 
 async def until_drained(deployment: Deployment, wait: float = 30.0) -> None:
-    """Wait until the stream is empty: every message has been answered."""
+    """Wait until the stream is empty: all messages have been acknowledged."""
 
     async def empty() -> bool:
         info = await deployment.jetstream.stream_info(deployment.streams.stream)
@@ -114,18 +114,18 @@ async def until_drained(deployment: Deployment, wait: float = 30.0) -> None:
 
 
 async def set_ack_wait(deployment: Deployment, seconds: float) -> None:
-    """Give the consumer another ack wait."""
+    """Change the ack wait of the consumer."""
     settings = dataclasses.replace(deployment.streams, ack_wait=seconds)
     await deployment.jetstream.add_consumer(settings.stream, worker_consumer(settings))
 
 
 async def count_writes(database: asyncpg.Connection, pause: float = 0.0) -> None:
-    """From now on, note the message id of every write to orders in the table ``applied``; each takes ``pause`` more."""
+    """Record the message ID of every write to orders in the table ``applied``; each takes ``pause`` seconds longer."""
     await database.execute(_COUNTED % pause)
 
 
-async def account(deployment: Deployment, ids: dict[int, str]) -> None:
-    """Every message once: completed, its row there, written once (where writes are counted), the stream empty."""
+async def check_all_applied_once(deployment: Deployment, ids: dict[int, str]) -> None:
+    """Check that every message is completed and was applied exactly once, and that the stream is empty."""
     await until_drained(deployment)
     rows = await deployment.database.fetch("SELECT o_orderkey, message_id FROM orders")
     assert {row["o_orderkey"]: str(row["message_id"]) for row in rows} == ids
@@ -145,7 +145,7 @@ async def dead_letters(deployment: Deployment) -> list[Any]:
 
 
 def worker_settings(settings: Settings, **changes: Any) -> WorkerSettings:
-    """A worker's settings on a deployment, on a free port of loopback, with short waits."""
+    """The settings of a worker on a deployment, with a free health port on loopback and short waits."""
     return WorkerSettings(
         **{
             **msgspec.structs.asdict(settings),
@@ -159,26 +159,26 @@ def worker_settings(settings: Settings, **changes: Any) -> WorkerSettings:
 
 @dataclasses.dataclass
 class Running:
-    """A worker, in this process or another, and its health port."""
+    """A running worker, in this process or another, and its health port."""
 
     port: int
     stop: Callable[[], None]
     process: ChildProcess | None = None
 
     async def get(self, path: str) -> httpx.Response:
-        """Ask the health port."""
+        """Send a request to the health port."""
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=5) as client:
             return await client.get(path)
 
     async def metric(self, name: str) -> float:
-        """One figure of /metrics, labels included in its name."""
+        """The value of a metric, by its name with labels."""
         for line in (await self.get("/metrics")).text.splitlines():
             if line.startswith(f"nomnom_worker_{name} "):
                 return float(line.split()[-1])
         return 0.0
 
     async def ready(self) -> bool:
-        """Whether /ready says so."""
+        """Whether /ready reports readiness."""
         try:
             return (await self.get("/ready")).status_code == 200
         except httpx.TransportError:
@@ -187,22 +187,22 @@ class Running:
 
 @asynccontextmanager
 async def worker(settings: Settings, **changes: Any) -> AsyncIterator[Running]:
-    """A worker in this process, ready; stopped in order at the end."""
+    """Run a worker in this process."""
     chosen = worker_settings(settings, **changes)
-    inside = Worker(chosen)
-    task = asyncio.create_task(inside.run())
-    running = Running(chosen.worker_health_port, inside.stop)
+    service = Worker(chosen)
+    task = asyncio.create_task(service.run())
+    running = Running(chosen.worker_health_port, service.stop)
     try:
         yield running
     finally:
-        inside.stop()
+        service.stop()
         async with asyncio.timeout(30):
             await task
 
 
 @asynccontextmanager
 async def worker_process(settings: Settings, log: Path, prelude: str = "", **changes: Any) -> AsyncIterator[Running]:
-    """A worker in a process of its own; ``prelude`` is Python that runs in it before the worker does."""
+    """Run a worker in its own process; ``prelude`` is Python code executed before it starts."""
     chosen = worker_settings(settings, **changes)
     names = {each.name: each.encode_name for each in msgspec.structs.fields(WorkerSettings)}
     environment = {names[name]: str(value) for name, value in msgspec.structs.asdict(chosen).items()}
@@ -220,6 +220,6 @@ async def worker_process(settings: Settings, log: Path, prelude: str = "", **cha
         await process.stop(30)
 
 
-def microseconds(moment: datetime) -> int:
-    """A moment as a header carries it."""
-    return to_microseconds(moment)
+def microseconds(time: datetime) -> int:
+    """A time in the format of the headers."""
+    return to_microseconds(time)

@@ -1,4 +1,4 @@
-"""An environment that stands still: fixed answers, for snapshots of the screens with fixed data only."""
+"""A fake environment and pipeline with fixed responses, for tests of the screens."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from nomnom_control.errors import ControlError
 from nomnom_control.session.overview import Overview
 from nomnom_tui.app.session import Session
 
-QUESTIONS = 5
-"""Answers that the pipeline gives before it keeps silent, so that what is drawn of them is always the same."""
+ANSWERS = 5
+"""Responses of the fake pipeline before it stops responding, so that snapshots are deterministic."""
 MOMENT = datetime(2024, 6, 1, 12, 0, 0, tzinfo=UTC)
 
 
 class FakeEnvironment(Environment):
-    """Answers the same each time; ``broken`` makes every question fail, ``asked`` records what was asked of it."""
+    """Returns the same data each time; ``broken`` makes every request fail, ``requests`` records them."""
 
     kind = "local"
     name = "local"
@@ -41,25 +41,25 @@ class FakeEnvironment(Environment):
     def __init__(self, *, stopped: bool = False) -> None:
         self.stopped = stopped
         self.broken: str | None = None
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.rule = ScalingRule(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
         self.paused = False
-        self.wanted = 3
+        self.desired = 3
         self.lines = fake_lines()
 
-    def _answer(self, question: str) -> None:
-        self.asked.append(question)
+    def _record(self, request: str) -> None:
+        self.requests.append(request)
         if self.broken:
             raise ControlError(self.broken)
 
     async def components(self) -> list[Component]:
-        self._answer("components")
+        self._record("components")
         if self.stopped:
             return [Component(name, 0, 0, Health.STOPPED) for name in ("nats", "postgres", "api", "worker")]
         return fake_components()
 
     async def endpoints(self) -> Endpoints:
-        self._answer("endpoints")
+        self._record("endpoints")
         return Endpoints(
             "http://127.0.0.1:8080",
             "nats://127.0.0.1:4222",
@@ -70,7 +70,7 @@ class FakeEnvironment(Environment):
     async def logs(
         self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
     ) -> AsyncIterator[LogLine]:
-        self._answer("logs")
+        self._record("logs")
         for line in self.lines:
             if not components or line.component in components:
                 yield line
@@ -78,32 +78,32 @@ class FakeEnvironment(Environment):
             await asyncio.Event().wait()
 
     async def scaling(self) -> Scaling:
-        self._answer("scaling")
+        self._record("scaling")
         return Scaling(
-            self.rule, 1234, self.wanted, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
+            self.rule, 1234, self.desired, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
         )
 
     async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        self._answer("set_scaling_rule")
+        self._record("set_scaling_rule")
         self.rule = rule
 
     async def scale(self, component: str, replicas: int) -> None:
-        self._answer(f"scale {component} {replicas}")
-        self.wanted, self.paused = replicas, True
+        self._record(f"scale {component} {replicas}")
+        self.desired, self.paused = replicas, True
 
     async def pause_autoscaling(self) -> None:
-        self._answer("pause")
+        self._record("pause")
         self.paused = True
 
     async def resume_autoscaling(self) -> None:
-        self._answer("resume")
+        self._record("resume")
         self.paused = False
 
-    async def _steps(self, question: str, *names: str) -> AsyncIterator[Progress]:
-        self._answer(question)
+    async def _steps(self, request: str, *names: str) -> AsyncIterator[Progress]:
+        self._record(request)
         for name in names:
             yield Progress(name, Step.STARTED)
-            yield Progress(name, Step.OUTPUT, f"{name} says something")
+            yield Progress(name, Step.OUTPUT, f"output of {name}")
             yield Progress(name, Step.DONE, "ready", 0.3)
 
     def restart(self, component: str) -> AsyncIterator[Progress]:
@@ -113,7 +113,7 @@ class FakeEnvironment(Environment):
         return self._steps(f"configure {component}", f"{component}-1")
 
     async def history(self, component: str) -> list[Revision]:
-        self._answer("history")
+        self._record("history")
         return [
             Revision(3, MOMENT, "BATCH_SIZE=500", True, {"BATCH_SIZE": "500", "POLL_INTERVAL_MS": "50"}),
             Revision(2, MOMENT - timedelta(hours=2), "restart", False, {"BATCH_SIZE": "200"}),
@@ -137,46 +137,46 @@ class FakeEnvironment(Environment):
 
 
 class FakeSession(Session):
-    """A session whose pipeline stands still too: its overview moves on by one fixed second with each question."""
+    """A session with a fake pipeline, whose overview advances by one second with each request."""
 
     def __init__(self, environment: FakeEnvironment, *, readonly: bool = False) -> None:
         super().__init__(environment, readonly=readonly)
-        self.frozen = FakePipeline()
+        self.fake = FakePipeline()
 
     async def pipeline(self) -> Any:
-        return self.frozen
+        return self.fake
 
 
 class FakePipeline:
-    """Answers what the overview asks."""
+    """Returns the data of the overview."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
 
     async def overview(self) -> Overview:
-        self.asked += 1
-        if self.asked > QUESTIONS:
+        self.requests += 1
+        if self.requests > ANSWERS:
             await asyncio.Event().wait()
-        at = MOMENT + timedelta(seconds=self.asked)
-        accepted, processed = 410 * self.asked, 380 * self.asked
-        waiting = accepted - processed
+        at = MOMENT + timedelta(seconds=self.requests)
+        accepted, processed = 410 * self.requests, 380 * self.requests
+        pending = accepted - processed
         stream = StreamReport(
             {"name": "MESSAGES", "max_bytes": 1024**3},
             MOMENT,
-            StreamState(waiting, 200 * waiting, processed + 1, at - timedelta(seconds=3), accepted, at),
+            StreamState(pending, 200 * pending, processed + 1, at - timedelta(seconds=3), accepted, at),
         )
         dead = StreamReport(
             {"name": "MESSAGESDLQ", "max_bytes": 1024**3},
             MOMENT,
-            StreamState(42, 9000, 1, at - timedelta(hours=2), 42 + self.asked, at),
+            StreamState(42, 9000, 1, at - timedelta(hours=2), 42 + self.requests, at),
         )
-        consumer = ConsumerReport("MESSAGES", "workers", MOMENT, {}, num_ack_pending=500, num_pending=waiting - 500)
+        consumer = ConsumerReport("MESSAGES", "workers", MOMENT, {}, num_ack_pending=500, num_pending=pending - 500)
         counts = (StatusCount(Status.COMPLETED, 1_234_567, exact=False), StatusCount(Status.FAILED, 3, exact=True))
         return Overview(at, stream, consumer, dead, counts)
 
 
 def fake_components() -> list[Component]:
-    """A pipeline at work, with one worker coming up."""
+    """Return a running pipeline with one worker starting."""
     up = MOMENT - timedelta(hours=3)
     return [
         Component("nats", 1, 1, Health.HEALTHY, "2.12.1", "127.0.0.1:4222", (Instance("nats", "running", True, up),)),
@@ -201,8 +201,8 @@ def fake_components() -> list[Component]:
 
 
 def fake_lines() -> list[LogLine]:
-    """Some lines of every component and level."""
-    told: list[tuple[str, str, str, dict[str, Any]]] = [
+    """Return lines of every component and level."""
+    lines: list[tuple[str, str, str, dict[str, Any]]] = [
         ("nats", "info", "Server is ready", {}),
         ("postgres", "info", "database system is ready to accept connections", {}),
         ("api", "info", "listening", {"address": "127.0.0.1:8080"}),
@@ -212,5 +212,5 @@ def fake_lines() -> list[LogLine]:
     ]
     return [
         LogLine(component, f"{component}-1", MOMENT + timedelta(milliseconds=350 * at), level, text, fields)
-        for at, (component, level, text, fields) in enumerate(told * 3)
+        for at, (component, level, text, fields) in enumerate(lines * 3)
     ]

@@ -1,4 +1,4 @@
-"""Dead letters and messages with fixed data, at both sizes, compared with their stored pictures."""
+"""Snapshots of the dead letter and message screens with fixed data, at both sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tui.snapshots import compare
 from tui.test_snapshots import LARGE, SMALL, drawn, frozen_app, frozen_clock
 
 __all__ = ["frozen_clock"]
-"""A fixture of the other pictures, which these need too."""
+"""A fixture of the other snapshots, needed here too."""
 
 SCHEMA = load_schema("tpch")
 GRAMMAR = Grammar(SCHEMA)
@@ -38,7 +38,7 @@ _FAULTS = (
 
 
 class FakeIndex:
-    """Everything has been looked at."""
+    """A complete index."""
 
     complete = True
     state = StreamState(messages=1240)
@@ -48,19 +48,19 @@ class FakeIndex:
 
 
 class FakeDeadLetters:
-    """Forty letters of four kinds."""
+    """Forty dead letters of four kinds."""
 
     def __init__(self) -> None:
         self.index = FakeIndex()
 
-    async def page(self, wanted: Filter, **_: object) -> Page:
+    async def page(self, selection: Filter, **_: object) -> Page:
         dead_letters = tuple(_dead_letter(sequence) for sequence in range(1240, 1200, -1))
-        return Page(dead_letters, 1240 if wanted.empty else 912, 1240, 1240, True, True, older=True, newer=False)
+        return Page(dead_letters, 1240 if selection.empty else 912, 1240, 1240, True, True, older=True, newer=False)
 
     async def dead_letter(self, sequence: int) -> DeadLetter:
         return _dead_letter(sequence)
 
-    async def groups(self, by: GroupBy, wanted: Filter, **_: object) -> list[Group]:
+    async def groups(self, by: GroupBy, selection: Filter, **_: object) -> list[Group]:
         newest, oldest = MOMENT - timedelta(seconds=3), MOMENT - timedelta(hours=7)
         return [
             Group(by, _dead_letter(at).error, count, oldest, newest, at, Filter(error="x"))
@@ -73,7 +73,7 @@ class FakeDeadLetters:
             for each, outcome, detail in zip(
                 selection,
                 (Outcome.FAILS, Outcome.COMPLETES, Outcome.SUPERSEDED),
-                ("fails the same way: " + _dead_letter(selection[0]).error, "", "a row received later is there"),
+                ("fails the same way: " + _dead_letter(selection[0]).error, "", "a newer row exists"),
                 strict=False,
             )
         ]
@@ -86,10 +86,10 @@ class FakeDeadLetters:
 
 
 class FakeAudit:
-    """Three entries."""
+    """Three audit entries."""
 
     async def read(self, **_: object) -> list[Record]:
-        told = (
+        entries = (
             (Action.UNDO, "undone", {}),
             (Action.REPLAY, "replayed", {"changes": "o_orderdate: '2024-02-30' → '2024-02-29'"}),
             (Action.DELETE, "deleted", {}),
@@ -99,7 +99,7 @@ class FakeAudit:
                 action, result, "orders", _dead_letter(7 + at).message_id, 7 + at, None, detail, "run", "event",
                 MOMENT - timedelta(minutes=at), "ada@ops", "", 90 - at,
             )
-            for at, (action, result, detail) in enumerate(told)
+            for at, (action, result, detail) in enumerate(entries)
         ]  # fmt: skip
 
 
@@ -119,8 +119,8 @@ class FakeMessages:
         return State(message_id, Status.DLQ, "orders", at, MOMENT, 3, _dead_letter(4).error)
 
 
-class FakeRepair(FakePipeline):
-    """The pipeline that these screens ask."""
+class FakeDeadLetterPipeline(FakePipeline):
+    """The pipeline for these screens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,25 +159,25 @@ def _status(at: int, status: Status) -> MessageStatus:
     )
 
 
-def repaired_app() -> NomnomApp:
-    """The app on a pipeline that stands still."""
+def dead_letter_app() -> NomnomApp:
+    """Return the app on the fake pipeline."""
     app = frozen_app()
     assert isinstance(app.session, FakeSession)
-    app.session.frozen = FakeRepair()
+    app.session.fake = FakeDeadLetterPipeline()
     return app
 
 
 async def show(pilot: Pilot[int], keys: str) -> None:
-    """Press these, one after another, and wait until all is drawn."""
+    """Press these keys one at a time and wait until everything is drawn."""
     for key in keys.split():
         await pilot.press(key)
         await drawn(pilot)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-@pytest.mark.parametrize(("name", "keys"), [("dead-letters", "5"), ("messages", "7"), ("letter-editor", "5 e")])
+@pytest.mark.parametrize(("name", "keys"), [("dead-letters", "5"), ("messages", "7"), ("dead-letter-editor", "5 e")])
 async def test_screens(size: tuple[int, int], name: str, keys: str) -> None:
-    app = repaired_app()
+    app = dead_letter_app()
     async with app.run_test(size=size) as pilot:
         await drawn(pilot)
         await show(pilot, keys)
@@ -187,19 +187,19 @@ async def test_screens(size: tuple[int, int], name: str, keys: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("letter", "5 enter"),
-        ("letter-groups", "5 b"),
-        ("letter-dry-run", "5 space space space d"),
-        ("letter-filter", "5 slash e n t i t y colon o r d e r s"),
-        ("letter-mend", "5 m"),
+        ("dead-letter", "5 enter"),
+        ("dead-letter-groups", "5 b"),
+        ("dead-letter-dry-run", "5 space space space d"),
+        ("dead-letter-filter", "5 slash e n t i t y colon o r d e r s"),
+        ("dead-letter-fix", "5 m"),
         ("audit", "5 a"),
-        ("delete-letters", "5 X"),
+        ("delete-dead-letters", "5 X"),
         ("post", "7 n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n ctrl+n"),
         ("message", "7 enter"),
     ],
 )
 async def test_details(name: str, keys: str) -> None:
-    app = repaired_app()
+    app = dead_letter_app()
     async with app.run_test(size=(120, 32)) as pilot:
         await drawn(pilot)
         await show(pilot, keys)

@@ -1,4 +1,4 @@
-"""Making an environment, and what else can be done to one: choices checked while typing, the plan, the steps."""
+"""Creating an environment, and its other actions: validated options, the plan, the steps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from textual.widgets import Button, Input, Static
 from nomnom_control.environments import Environment, EnvironmentAction, EnvironmentTemplate, Progress, StartOption
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
-from nomnom_tui.app.operations import Outcome
+from nomnom_tui.app.operations import OperationState
 from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.screens.environments import EnvironmentsView
 from nomnom_tui.screens.operation import OperationView
-from nomnom_tui.widgets.dialogs import AskDialog, ChoiceDialog, FormDialog
+from nomnom_tui.widgets.dialogs import ChoiceDialog, ConfirmDialog, FormDialog
 from tui.fakes import FakeEnvironment, FakeSession
-from tui.test_shell import told, until
+from tui.test_shell import notifications, until
 
 
-class Far(FakeEnvironment):
-    """A release somewhere else, with actions of its own."""
+class RemoteEnvironment(FakeEnvironment):
+    """A release on another cluster, with its own actions."""
 
     kind = "kube"
 
@@ -60,12 +60,12 @@ def _plan(values: Mapping[str, str]) -> Sequence[str]:
     return (f"upgrade with {values['set']}",)
 
 
-class Makings:
-    """One blueprint; what it made and kept is seen."""
+class FakeTemplates:
+    """One environment template that records what it created and saved."""
 
     def __init__(self) -> None:
-        self.made: list[Far] = []
-        self.kept: list[Mapping[str, str]] = []
+        self.created: list[RemoteEnvironment] = []
+        self.saved: list[Mapping[str, str]] = []
         self.problem = ""
 
     async def templates(self) -> Sequence[EnvironmentTemplate]:
@@ -73,76 +73,76 @@ class Makings:
             raise ControlError(self.problem)
 
         def make(values: Mapping[str, str]) -> Environment:
-            self.made.append(Far(values["name"]))
-            return self.made[-1]
+            self.created.append(RemoteEnvironment(values["name"]))
+            return self.created[-1]
 
-        name = StartOption("name", "Name", "", "a name", lambda text: None if text.islower() else "small letters only")
-        return (EnvironmentTemplate("kube", "A release on a cluster", (name,), make, self.kept.append),)
+        name = StartOption("name", "Name", "", "a name", lambda text: None if text.islower() else "lower case only")
+        return (EnvironmentTemplate("kube", "A release on a cluster", (name,), make, self.saved.append),)
 
 
 @asynccontextmanager
 async def opened(
     known: Sequence[Environment] = (), *, readonly: bool = False
-) -> AsyncIterator[tuple[NomnomApp, Pilot[int], Makings]]:
-    """The app on its first screen, with one environment of its own and those that are known."""
-    makings = Makings()
+) -> AsyncIterator[tuple[NomnomApp, Pilot[int], FakeTemplates]]:
+    """Open the app on the environments screen, with one selected environment and the known ones."""
+    templates = FakeTemplates()
 
     async def find() -> list[Environment]:
         return list(known)
 
     session = FakeSession(FakeEnvironment(), readonly=readonly)
-    app = NomnomApp(session, Preferences(Path("tui.toml")), known=find, templates=makings.templates)
+    app = NomnomApp(session, Preferences(Path("tui.toml")), known=find, templates=templates.templates)
     async with app.run_test(size=(110, 36)) as pilot:
         await until(lambda: app.heartbeat.at)
         await pilot.press("1")
         await until(lambda: isinstance(app.screen, EnvironmentsView) and len(app.screen._table.rows) > len(known))
         await pilot.pause()
-        yield app, pilot, makings
+        yield app, pilot, templates
 
 
-async def test_an_environment_is_made_from_its_choices() -> None:
-    async with opened() as (app, pilot, makings):
+async def test_create_an_environment() -> None:
+    async with opened() as (app, pilot, templates):
         await pilot.press("n")
         await until(lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, FormDialog))
         form = app.screen
         form.query_one(Input).value = "SHOP"
-        await until(lambda: "small letters only" in str(form.query_one("#said-name", Static).content))
+        await until(lambda: "lower case only" in str(form.query_one("#hint-name", Static).content))
         assert form.query_one("#submit", Button).disabled
         form.query_one(Input).value = "shop"
         await until(lambda: "start shop" in str(form.query_one("#preview", Static).content))
         assert "nomnom up --detach --env shop" in str(form.query_one("#preview", Static).content)
-        assert makings.kept == []
+        assert templates.saved == []
         form.query_one(Input).focus()
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, OperationView) and app.operations[-1].outcome is Outcome.DONE)
-        assert makings.kept == [{"name": "shop"}]
-        # What was made is what every screen now shows.
+        await until(lambda: isinstance(app.screen, OperationView) and app.operations[-1].state is OperationState.DONE)
+        assert templates.saved == [{"name": "shop"}]
+        # The created environment is selected.
         await until(lambda: app.session.environment.name == "shop")
-        assert app.session.environment is makings.made[-1]
+        assert app.session.environment is templates.created[-1]
 
 
-async def test_nothing_is_made_where_the_person_leaves() -> None:
-    async with opened() as (app, pilot, makings):
+async def test_cancelling_the_form_creates_nothing() -> None:
+    async with opened() as (app, pilot, templates):
         for presses in (("n", "escape"), ("n", "enter", "escape")):
             for key in presses:
                 await pilot.press(key)
                 await pilot.pause(0.1)
             await until(lambda: isinstance(app.screen, EnvironmentsView))
-        assert (makings.kept, app.operations) == ([], [])
+        assert (templates.saved, app.operations) == ([], [])
 
 
-async def test_why_nothing_can_be_made_is_told() -> None:
-    async with opened() as (app, pilot, makings):
-        makings.problem = "the kubeconfig cannot be read"
+async def test_template_error_is_shown() -> None:
+    async with opened() as (app, pilot, templates):
+        templates.problem = "the kubeconfig cannot be read"
         await pilot.press("n")
-        await until(lambda: "the kubeconfig cannot be read" in told(app))
+        await until(lambda: "the kubeconfig cannot be read" in notifications(app))
 
 
-async def test_another_action_shows_its_plan_and_its_command() -> None:
-    far = Far("shop")
-    async with opened([far]) as (app, pilot, _):
+async def test_action_form_shows_plan_and_command() -> None:
+    remote = RemoteEnvironment("shop")
+    async with opened([remote]) as (app, pilot, _):
         await pilot.press("down", "o")
         await until(lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("enter")
@@ -153,34 +153,34 @@ async def test_another_action_shows_its_plan_and_its_command() -> None:
         assert "nomnom upgrade keda.maxReplicas=3" in str(form.query_one("#preview", Static).content)
         form.query_one(Input).focus()
         await pilot.press("enter")
-        await until(lambda: far.done)
-        assert far.done == [("upgrade", {"set": "keda.maxReplicas=3"})]
+        await until(lambda: remote.done)
+        assert remote.done == [("upgrade", {"set": "keda.maxReplicas=3"})]
 
 
-async def test_an_action_that_loses_something_asks_and_names_the_environment() -> None:
-    far = Far("shop")
-    async with opened([far]) as (app, pilot, _):
+async def test_destructive_action_asks_for_confirmation() -> None:
+    remote = RemoteEnvironment("shop")
+    async with opened([remote]) as (app, pilot, _):
         await pilot.press("down", "o")
         await until(lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("j", "enter")
-        await until(lambda: isinstance(app.screen, AskDialog))
+        await until(lambda: isinstance(app.screen, ConfirmDialog))
         assert "shop" in app.screen.change.title
         assert "the pipeline" in str(app.screen.query_one("#text", Static).content)
         await pilot.press("n")
         await until(lambda: isinstance(app.screen, EnvironmentsView))
-        assert far.done == []
+        assert remote.done == []
         await pilot.press("o")
         await until(lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("j", "enter")
-        await until(lambda: isinstance(app.screen, AskDialog))
+        await until(lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("y")
-        await until(lambda: far.done == [("uninstall", {})])
+        await until(lambda: remote.done == [("uninstall", {})])
 
 
-async def test_a_read_only_session_makes_nothing() -> None:
-    async with opened([Far("shop")], readonly=True) as (app, pilot, makings):
+async def test_read_only_session_creates_nothing() -> None:
+    async with opened([RemoteEnvironment("shop")], readonly=True) as (app, pilot, templates):
         for key in ("n", "o"):
             await pilot.press(key)
             await pilot.pause(0.1)
             assert isinstance(app.screen, EnvironmentsView)
-        assert (makings.kept, app.operations) == ([], [])
+        assert (templates.saved, app.operations) == ([], [])

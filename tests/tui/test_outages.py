@@ -1,4 +1,4 @@
-"""The screens on real servers and a real worker: what they show of it, and what they show when a server dies."""
+"""The screens on real servers and a real worker, also while a server is down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.app.session import Session
 from nomnom_tui.screens.overview import OverviewView
 from nomnom_tui.screens.workers import WorkersView
-from nomnom_tui.widgets.pipeline_diagram import Flow
+from nomnom_tui.widgets.pipeline_diagram import PipelineDiagram
 from tui.fakes import FakeEnvironment
 from tui.test_shell import until
 
@@ -36,7 +36,7 @@ BROKEN = ORDER.replace("2024-01-01", "2024-13-01")
 
 @dataclass
 class Harness:
-    """Servers of this module's own, since they are killed, and a worker."""
+    """Separate servers for this module, because they are killed, and a worker."""
 
     nats: NatsServer
     postgres: PostgresServer
@@ -44,7 +44,7 @@ class Harness:
     health_port: int
 
     async def publish(self, *payloads: str) -> None:
-        """Publish as the api does."""
+        """Publish like the API does."""
         client = await nats.connect(self.nats.url)
         for payload in payloads:
             message_id = new_message_id()
@@ -57,15 +57,15 @@ class Harness:
 
 
 class ServersEnvironment(FakeEnvironment):
-    """The stage's servers and its worker's metrics; what an environment would tell of its processes stands still."""
+    """The harness's servers and its worker's metrics; components and scaling are fake."""
 
-    def __init__(self, stage: Harness) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.stage = stage
+        self.harness = harness
 
     async def endpoints(self) -> Endpoints:
-        monitor, database = self.stage.nats.monitor_url, self.stage.postgres.url
-        return Endpoints("http://127.0.0.1:9", self.stage.nats.url, monitor, database)
+        monitor, database = self.harness.nats.monitor_url, self.harness.postgres.url
+        return Endpoints("http://127.0.0.1:9", self.harness.nats.url, monitor, database)
 
     async def schema(self) -> Schema:
         return load_schema("tpch")
@@ -73,12 +73,12 @@ class ServersEnvironment(FakeEnvironment):
     async def metrics(self, component: str) -> dict[str, str]:
         assert component == WORKER
         async with httpx.AsyncClient() as client:
-            answer = await client.get(f"http://127.0.0.1:{self.stage.health_port}/metrics")
-        return {"worker-1": answer.text}
+            response = await client.get(f"http://127.0.0.1:{self.harness.health_port}/metrics")
+        return {"worker-1": response.text}
 
 
 @pytest.fixture(scope="module")
-async def stage(server_folder: Path) -> AsyncIterator[Harness]:
+async def harness(server_folder: Path) -> AsyncIterator[Harness]:
     folder = server_folder / "outages"
     folder.mkdir(mode=0o755)
     broker = NatsServer(folder / "nats", free_port(), free_port(), folder / "nats.log")
@@ -105,55 +105,55 @@ async def stage(server_folder: Path) -> AsyncIterator[Harness]:
 
 
 @asynccontextmanager
-async def opened(stage: Harness) -> AsyncIterator[tuple[NomnomApp, Pilot[int]]]:
-    app = NomnomApp(Session(ServersEnvironment(stage)), Preferences(Path("tui.toml")))
+async def opened(harness: Harness) -> AsyncIterator[tuple[NomnomApp, Pilot[int]]]:
+    app = NomnomApp(Session(ServersEnvironment(harness)), Preferences(Path("tui.toml")))
     async with app.run_test(size=(120, 30)) as pilot:
         yield app, pilot
 
 
-def attention(app: NomnomApp) -> str:
-    """What the overview says needs attention."""
+def alerts(app: NomnomApp) -> str:
+    """Return the alerts of the overview."""
     view = app.screen
     assert isinstance(view, OverviewView)
     return "\n".join(each.text for each in view._alerts.rows)
 
 
-async def test_the_overview_shows_what_the_pipeline_did(stage: Harness) -> None:
-    async with opened(stage) as (app, _):
+async def test_overview_shows_processed_messages(harness: Harness) -> None:
+    async with opened(harness) as (app, _):
         view = app.screen
         assert isinstance(view, OverviewView)
         await until(lambda: view._last, 15)
-        await stage.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(200)), BROKEN)
-        await until(lambda: "1 dead letter waits" in attention(app), 15)
-        await until(lambda: "200 complete" in view.query_one(Flow).render().plain, 15)
-        assert any((each.accepted or 0) > 0 for each in view._moments)
+        await harness.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(200)), BROKEN)
+        await until(lambda: "1 dead letter, oldest" in alerts(app), 15)
+        await until(lambda: "200 complete" in view.query_one(PipelineDiagram).render().plain, 15)
+        assert any((each.accepted or 0) > 0 for each in view._samples)
         assert view._last is not None
         assert view._last.lag == 0
 
 
-async def test_each_workers_figures_come_from_its_metrics(stage: Harness) -> None:
-    async with opened(stage) as (app, pilot):
+async def test_worker_rates_come_from_its_metrics(harness: Harness) -> None:
+    async with opened(harness) as (app, pilot):
         await pilot.press("6")
         view = app.screen
         assert isinstance(view, WorkersView)
         await until(lambda: "worker-1" in view._rates, 15)
-        await stage.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(500, 900)))
+        await harness.publish(*(ORDER.replace("|123|", f"|{key}|") for key in range(500, 900)))
         await until(lambda: (view._rates["worker-1"].rate or 0) > 0, 15)
         assert (view._rates["worker-1"].batch or 0) >= 1
-        assert view._rates["worker-1"].errors >= 3, "the broken record of the test before failed three times"
+        assert view._rates["worker-1"].errors >= 3, "the invalid record of the previous test failed three times"
 
 
 @pytest.mark.parametrize("server", ["nats", "postgres"])
-async def test_a_dead_server_is_a_state_and_comes_back(stage: Harness, server: str) -> None:
-    async with opened(stage) as (app, pilot):
+async def test_stopped_server_is_shown_and_recovers(harness: Harness, server: str) -> None:
+    async with opened(harness) as (app, pilot):
         view = app.screen
         assert isinstance(view, OverviewView)
         await until(lambda: view._last, 15)
-        victim = stage.nats if server == "nats" else stage.postgres
+        stopped = harness.nats if server == "nats" else harness.postgres
         name = "NATS" if server == "nats" else "PostgreSQL"
-        await victim.stop()
-        await until(lambda: name in attention(app), 20)
+        await stopped.stop()
+        await until(lambda: name in alerts(app), 20)
         await pilot.press("1", "6", "8", "question_mark", "escape", "2")
-        assert app.screen is view, "keys are answered meanwhile"
-        await victim.start()
-        await until(lambda: name not in attention(app), 20)
+        assert app.screen is view, "keys work meanwhile"
+        await stopped.start()
+        await until(lambda: name not in alerts(app), 20)

@@ -1,4 +1,4 @@
-"""Streams, consumers and the database with fixed data, at both sizes, compared with their stored pictures."""
+"""Snapshots of the stream, consumer and database screens with fixed data, at both sizes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ from nomnom.inspection.entities import Count, EntityReport, RowPage
 from nomnom.inspection.jetstream import ConsumerReport, MessagePage, Position, StoredMessage, StreamReport, StreamState
 from nomnom.inspection.statuses import HourCount, StatusCount
 from nomnom.schema import load_schema
-from nomnom_control.session.jetstream import consumers as consumer_reports
-from nomnom_control.session.jetstream import streams as stream_reports
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
-from nomnom_tui.text import figures
 from tui.fakes import MOMENT, FakePipeline, FakeSession
 from tui.snapshots import compare
 from tui.test_snapshots import LARGE, MIDDLE, SMALL, drawn, frozen_app, frozen_clock, settled
 
 __all__ = ["frozen_clock"]
-"""A fixture of the other pictures, which these need too."""
+"""A fixture of the other snapshots, needed here too."""
 
 SCHEMA = load_schema("tpch")
 SERVER = {"_nats.ver": "2.15.1", "_nats.level": "5", "_nats.req.level": "0"}
@@ -36,7 +33,7 @@ LATE = {"pause_until": (MOMENT + timedelta(minutes=8, seconds=42)).isoformat()}
 
 
 class FakeJetStream:
-    """Two streams, one consumer, and messages that are made from their sequence."""
+    """Two streams, one consumer, and messages derived from their sequence."""
 
     def __init__(self) -> None:
         self.paused = False
@@ -53,7 +50,7 @@ class FakeJetStream:
     async def consumer(self, stream: str, name: str) -> ConsumerReport:
         config: dict[str, Any] = {
             "durable_name": "workers",
-            "description": "the workers",
+            "description": "consumer of the workers",
             "filter_subject": "messages.ingest.>",
             "deliver_policy": "all",
             "ack_policy": "explicit",
@@ -104,7 +101,7 @@ class FakeEntities:
 
 
 class FakeStatuses:
-    """Two days that had a bad hour."""
+    """Two days with a few failures."""
 
     async def counts(self) -> list[StatusCount]:
         return [
@@ -126,8 +123,8 @@ class FakeStatuses:
         return [*found, HourCount(MOMENT, Status.FAILED, 3, 0)]
 
 
-class FakeServers(FakePipeline):
-    """The pipeline that these screens ask."""
+class FakeServerPipeline(FakePipeline):
+    """The pipeline for these screens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +135,7 @@ class FakeServers(FakePipeline):
 def _stream(name: str, retention: str, messages: int, size: int) -> StreamReport:
     config = {
         "name": name,
-        "description": "records on their way to PostgreSQL",
+        "description": "accepted messages, not yet written",
         "subjects": ["messages.ingest.>" if retention == "workqueue" else "messages.dlq.>"],
         "num_replicas": 1,
         "storage": "file",
@@ -203,24 +200,17 @@ def _row(number: int) -> Mapping[str, Any]:
     }
 
 
-@pytest.fixture(autouse=True)
-def frozen_ages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What control says is relative to now stands still too."""
-    for module in (stream_reports, consumer_reports):
-        monkeypatch.setattr(module, "age", figures.age)
-
-
-def served_app(*, paused: bool = False) -> NomnomApp:
-    """The app on a pipeline that stands still."""
+def server_app(*, paused: bool = False) -> NomnomApp:
+    """Return the app on the fake pipeline."""
     app = frozen_app()
     assert isinstance(app.session, FakeSession)
-    app.session.frozen = FakeServers()
-    app.session.frozen.jetstream.paused = paused
+    app.session.fake = FakeServerPipeline()
+    app.session.fake.jetstream.paused = paused
     return app
 
 
 async def show(pilot: Pilot[int], keys: str) -> None:
-    """Press these and wait until all is drawn."""
+    """Press these keys and wait until everything is drawn."""
     for key in keys.split():
         await pilot.press(key)
     await drawn(pilot)
@@ -228,14 +218,14 @@ async def show(pilot: Pilot[int], keys: str) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
 async def test_screens(size: tuple[int, int]) -> None:
-    app = served_app()
+    app = server_app()
     async with app.run_test(size=size) as pilot:
         await settled(pilot)
         for name, keys in (
             ("streams", "3"),
             ("stream-messages", "3 enter"),
             ("consumers", "4"),
-            ("database", "9"),
+            ("entities", "9"),
             ("entity-rows", "9 g j j j j j j enter"),
         ):
             await pilot.press(keys.split()[0])
@@ -249,7 +239,7 @@ async def test_screens(size: tuple[int, int]) -> None:
 
 
 async def test_details_and_states() -> None:
-    app = served_app()
+    app = server_app()
     async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
         for name, keys in (
@@ -263,8 +253,8 @@ async def test_details_and_states() -> None:
             compare(app, name)
 
 
-async def test_a_paused_consumer() -> None:
-    app = served_app(paused=True)
+async def test_paused_consumer() -> None:
+    app = server_app(paused=True)
     async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
         await show(pilot, "4")

@@ -1,4 +1,4 @@
-"""Each screen with fixed data, at both sizes, compared with its stored picture."""
+"""Snapshots of the screens with fixed data, at both sizes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from nomnom.presentation import figures
 from nomnom_control.environments import EnvironmentTemplate
 from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_tui.app.application import NomnomApp
@@ -20,10 +21,9 @@ from nomnom_tui.app.heartbeat import Sample
 from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.app.view import View
 from nomnom_tui.screens import overview
-from nomnom_tui.text import figures
 from nomnom_tui.widgets.panel import Notice
 from nomnom_tui.widgets.plot import TimePlot
-from tui.fakes import MOMENT, QUESTIONS, FakeEnvironment, FakeSession
+from tui.fakes import ANSWERS, MOMENT, FakeEnvironment, FakeSession
 from tui.snapshots import compare, snapshot
 
 PLOTS = ("#plot-panel", "#throughput", "#backlog")
@@ -32,9 +32,9 @@ SMALL, MIDDLE, LARGE = (80, 24), (100, 30), (200, 60)
 
 @pytest.fixture(autouse=True)
 def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One moment, in one zone."""
+    """Freeze the time, in UTC."""
     monkeypatch.setattr(figures, "present", lambda: MOMENT)
-    monkeypatch.setattr(overview, "_EVERY", 0.02)
+    monkeypatch.setattr(overview, "_INTERVAL", 0.02)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -43,29 +43,29 @@ def frozen_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def frozen_app(environment: FakeEnvironment | None = None, *, readonly: bool = False) -> NomnomApp:
-    """The app on an environment that stands still, with ten minutes of history."""
+    """Return the app on the fake environment, with ten minutes of history."""
     app = NomnomApp(FakeSession(environment or FakeEnvironment(), readonly=readonly), Preferences(Path("tui.toml")))
     for ago in range(598, 0, -2):
         lag = int(max(0.0, 1500 * math.sin(ago / 80)))
-        wanted = min(4, -(-lag // 500))
-        late = 1 if ago % 80 < 8 and wanted else 0
-        app.history.append(Sample(MOMENT - timedelta(seconds=ago), lag, wanted, wanted, wanted - late))
+        desired = min(4, -(-lag // 500))
+        starting = 1 if ago % 80 < 8 and desired else 0
+        app.history.append(Sample(MOMENT - timedelta(seconds=ago), lag, desired, desired, desired - starting))
     return app
 
 
 async def settled(pilot: Pilot[int]) -> None:
-    """Wait until all that stands still has been answered and drawn."""
+    """Wait until all responses of the fake pipeline are drawn."""
     app = pilot.app
     assert isinstance(app, NomnomApp)
     assert isinstance(app.session, FakeSession)
     async with asyncio.timeout(10):
-        while app.heartbeat.at is None or (app.session.frozen.asked <= QUESTIONS and not app.heartbeat.stopped):
+        while app.heartbeat.at is None or (app.session.fake.requests <= ANSWERS and not app.heartbeat.stopped):
             await asyncio.sleep(0.02)
     await drawn(pilot)
 
 
 async def drawn(pilot: Pilot[int]) -> None:
-    """Wait until what was asked for is drawn: until the screen looks the same three times."""
+    """Wait until the screen is stable: complete and unchanged three times."""
     assert isinstance(pilot.app, NomnomApp)
     same, last = 0, ""
     async with asyncio.timeout(10):
@@ -73,20 +73,20 @@ async def drawn(pilot: Pilot[int]) -> None:
             for line in pilot.app.screen.query(Input):
                 line.cursor_blink = False
             await pilot.pause(0.05)
-            now = snapshot(pilot.app)
-            same = same + 1 if now == last and _complete(pilot.app) else 0
-            last = now
+            current = snapshot(pilot.app)
+            same = same + 1 if current == last and _complete(pilot.app) else 0
+            last = current
 
 
 def _complete(app: NomnomApp) -> bool:
-    """Whether nothing on the screen waits for its data any more: panels, plots (imported late), the workers' rule."""
+    """Whether everything on the screen has its data: panels and plots (which are imported late)."""
     views = [each for each in app.screen_stack if isinstance(each, View)]
     waiting = any(each.display for view in views for each in view.query(Notice))
     plots = [each for view in views for panel in PLOTS for each in view.query(panel) if each.display and each.size]
     return (
         not waiting
-        and all(plot._series for place in plots for plot in place.query(TimePlot))
-        and all(place.query(TimePlot) for place in plots)
+        and all(plot._series for panel in plots for plot in panel.query(TimePlot))
+        and all(panel.query(TimePlot) for panel in plots)
     )
 
 
@@ -117,7 +117,7 @@ async def test_dialogs_and_details() -> None:
             for key in keys.split():
                 await pilot.press(key)
                 if key.isdigit():
-                    # What the next keys move in has to be there.
+                    # The next keys need the screen's data.
                     await drawn(pilot)
             await drawn(pilot)
             compare(app, name)
@@ -135,7 +135,7 @@ async def test_states(name: str) -> None:
         compare(app, name)
 
 
-async def test_nothing_runs() -> None:
+async def test_nothing_is_running() -> None:
     app = frozen_app(FakeEnvironment(stopped=True))
     async with app.run_test(size=MIDDLE) as pilot:
         await settled(pilot)
@@ -143,7 +143,7 @@ async def test_nothing_runs() -> None:
         compare(app, "nothing-runs")
 
 
-async def test_a_cluster_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_create_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMNOM_CLUSTERS", str(tmp_path / "clusters.yaml"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     (tmp_path / "config").write_text("contexts: [{name: production, context: {}}]\n")

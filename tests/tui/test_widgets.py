@@ -1,4 +1,4 @@
-"""The parts that screens are made of: feeds, tables, the log pane, commands, figures, settings."""
+"""The building blocks of screens: feeds, tables, the log pane, commands, figures, settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
+from nomnom.presentation import figures
 from nomnom_control.environments import LogLine
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
@@ -22,7 +23,7 @@ from nomnom_tui.app.commands import Command, completions, find
 from nomnom_tui.app.preferences import read_preferences
 from nomnom_tui.app.refresh import Feed, LoadError
 from nomnom_tui.app.session import Session
-from nomnom_tui.text import figures
+from nomnom_tui.text.sparkline import sparkline
 from nomnom_tui.text.theme import THEMES, variables_for
 from nomnom_tui.widgets import log_pane
 from nomnom_tui.widgets.log_pane import LogFilter, LogPane
@@ -30,36 +31,36 @@ from nomnom_tui.widgets.table import Column, LiveTable
 
 
 class Source:
-    """Something to load: counts loads, and how many were under way at once."""
+    """A data source that counts its loads and how many run at the same time."""
 
     def __init__(self) -> None:
-        self.loads = self.at_once = self.most = 0
+        self.loads = self.running = self.max_running = 0
         self.delivered: list[int] = []
         self.problems: list[LoadError | None] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.fault: Exception | None = None
+        self.error: Exception | None = None
 
     async def load(self) -> int:
         self.loads += 1
         number = self.loads
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
         try:
             await self.gate.wait()
             await asyncio.sleep(0)
-            if self.fault:
-                raise self.fault
+            if self.error:
+                raise self.error
             return number
         finally:
-            self.at_once -= 1
+            self.running -= 1
 
     def feed(self, interval: float = 0.01, timeout: float = 5.0) -> Feed[int]:
         return Feed("numbers", interval, self.load, self.delivered.append, self.problems.append, timeout=timeout)
 
 
 async def until(condition: object, limit: float = 5.0) -> None:
-    """Wait until a callable is true."""
+    """Wait until the condition is true."""
     assert callable(condition)
     async with asyncio.timeout(limit):
         while not condition():
@@ -75,7 +76,7 @@ def running(feed: Feed[int]) -> Iterator[asyncio.Task[None]]:
         task.cancel()
 
 
-async def test_a_feed_never_loads_twice_at_once() -> None:
+async def test_loads_of_a_feed_never_overlap() -> None:
     source = Source()
     feed = source.feed()
     with running(feed):
@@ -83,10 +84,10 @@ async def test_a_feed_never_loads_twice_at_once() -> None:
             feed.refresh()
             await asyncio.sleep(0.002)
         await until(lambda: len(source.delivered) >= 5)
-    assert source.most == 1
+    assert source.max_running == 1
 
 
-async def test_what_was_asked_for_earlier_is_dropped() -> None:
+async def test_refresh_discards_the_load_in_progress() -> None:
     source = Source()
     source.gate.clear()
     feed = source.feed(interval=60)
@@ -99,26 +100,26 @@ async def test_what_was_asked_for_earlier_is_dropped() -> None:
     assert source.delivered == [2]
 
 
-async def test_an_error_is_told_with_the_next_try_and_then_over() -> None:
+async def test_load_error_is_reported_until_a_load_succeeds() -> None:
     source = Source()
-    source.fault = ControlError("NATS at nats://127.0.0.1:1 is away: refused")
+    source.error = ControlError("NATS at nats://127.0.0.1:1 is unavailable: refused")
     feed = source.feed(interval=0.01)
     with running(feed):
         await until(lambda: bool(source.problems))
         problem = source.problems[0]
         assert problem is not None
-        assert "NATS at nats://127.0.0.1:1 is away" in problem.text
+        assert "NATS at nats://127.0.0.1:1 is unavailable" in problem.text
         assert 0 < problem.retry_in <= 1
-        source.fault = None
+        source.error = None
         feed.refresh()
         await until(lambda: bool(source.delivered))
     assert source.problems[-1] is None
     assert feed.problem is None
 
 
-async def test_waits_grow_while_it_fails_and_have_an_end() -> None:
+async def test_retry_delay_grows_up_to_a_limit() -> None:
     source = Source()
-    source.fault = OSError("refused")
+    source.error = OSError("refused")
     feed = source.feed(interval=1.0)
     waits: list[float] = []
     with running(feed):
@@ -127,25 +128,25 @@ async def test_waits_grow_while_it_fails_and_have_an_end() -> None:
             problem = feed.problem
             assert problem is not None
             waits.append(round(problem.retry_in, 1))
-            feed._asked.set()
+            feed._requested.set()
     assert waits == sorted(waits)
     assert waits[-1] <= 15
 
 
-async def test_a_load_that_does_not_end_is_given_up() -> None:
+async def test_load_times_out() -> None:
     source = Source()
     source.gate.clear()
     with running(source.feed(timeout=0.05)):
         await until(lambda: bool(source.problems))
     problem = source.problems[0]
     assert problem is not None
-    assert "no answer within 0.05 s" in problem.text
-    assert source.at_once == 0
+    assert "no response within 0.05 s" in problem.text
+    assert source.running == 0
 
 
-async def test_an_unexpected_error_is_a_state_too(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_error_is_reported_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     source = Source()
-    source.fault = KeyError("surprise")
+    source.error = KeyError("surprise")
     with running(source.feed()):
         await until(lambda: bool(source.problems))
     problem = source.problems[0]
@@ -154,23 +155,23 @@ async def test_an_unexpected_error_is_a_state_too(caplog: pytest.LogCaptureFixtu
     assert "feed numbers" in caplog.text
 
 
-async def test_ending_a_feed_ends_its_load() -> None:
+async def test_cancelling_a_feed_cancels_its_load() -> None:
     source = Source()
     source.gate.clear()
     with running(source.feed()) as task:
-        await until(lambda: source.at_once == 1)
+        await until(lambda: source.running == 1)
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: source.at_once == 0)
+    await until(lambda: source.running == 0)
 
 
-@pytest.mark.parametrize("error", [None, OSError("the connection broke meanwhile")])
-async def test_a_load_that_loses_its_cancellation_ends_with_the_feed_all_the_same(error: OSError | None) -> None:
+@pytest.mark.parametrize("error", [None, OSError("connection lost")])
+async def test_feed_stops_if_a_load_swallows_its_cancellation(error: OSError | None) -> None:
     source = Source()
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
-    async def deaf() -> int:
-        begun.set()
+    async def swallow() -> int:
+        started.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -178,16 +179,16 @@ async def test_a_load_that_loses_its_cancellation_ends_with_the_feed_all_the_sam
                 raise error from None
         return 1
 
-    source.load = deaf
+    source.load = swallow
     with running(source.feed()) as task:
-        await begun.wait()
+        await started.wait()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
     assert (source.delivered, source.problems) == ([], [])
 
 
 class Host(App[None]):
-    """An app around one widget, with our themes."""
+    """An app with one widget and our themes."""
 
     def __init__(self, widget: LiveTable[tuple[int, str]] | LogPane) -> None:
         super().__init__()
@@ -224,7 +225,7 @@ def drawn(widget: LiveTable[tuple[int, str]] | LogPane, lines: int) -> list[str]
     return [widget.render_line(y).text.rstrip() for y in range(lines)]
 
 
-async def test_the_cursor_stays_on_its_row() -> None:
+async def test_cursor_stays_on_its_row() -> None:
     async with Host(table()).run_test(size=(60, 12)) as pilot:
         shown = pilot.app.query_one(LiveTable)
         shown.focus()
@@ -237,13 +238,13 @@ async def test_the_cursor_stays_on_its_row() -> None:
         assert shown.current == (3, "new 3")
         assert shown.cursor == 5
         shown.show(numbers(0, 1, 2, 4, 5))
-        assert shown.current == (5, "text 5"), "its row is gone: it stays where it was, or on the last"
+        assert shown.current == (5, "text 5"), "if its row is gone it stays at its index, or on the last row"
         shown.show([])
         assert shown.current is None
         assert "no numbers" in drawn(shown, 3)[1]
 
 
-async def test_the_scroll_stays_where_it_was() -> None:
+async def test_scroll_position_is_kept() -> None:
     async with Host(table()).run_test(size=(60, 12)) as pilot:
         shown = pilot.app.query_one(LiveTable)
         shown.focus()
@@ -257,7 +258,7 @@ async def test_the_scroll_stays_where_it_was() -> None:
         assert drawn(shown, 12)[1:] == top
 
 
-async def test_columns_give_way_when_it_is_narrow() -> None:
+async def test_low_rank_columns_are_hidden_if_narrow() -> None:
     async with Host(table()).run_test(size=(120, 6)) as pilot:
         shown = pilot.app.query_one(LiveTable)
         shown.show(numbers(1))
@@ -282,7 +283,7 @@ async def test_marks_are_kept_by_key() -> None:
         assert shown.marked == set()
 
 
-async def test_what_a_record_brings_cannot_reach_the_terminal() -> None:
+async def test_control_characters_are_replaced() -> None:
     async with Host(table()).run_test(size=(60, 5)) as pilot:
         shown = pilot.app.query_one(LiveTable)
         shown.show([(1, "\x1b[31mred\x07\n\t|")])
@@ -293,7 +294,7 @@ async def test_what_a_record_brings_cannot_reach_the_terminal() -> None:
 
 
 @given(st.text(max_size=40), st.integers(0, 30), st.booleans())
-def test_a_cell_has_exactly_its_width(text: str, room: int, right: bool) -> None:
+def test_cell_has_exactly_its_width(text: str, room: int, right: bool) -> None:
     from rich.cells import cell_len
     from rich.style import Style as RichStyle
 
@@ -332,7 +333,7 @@ async def test_log_lines_are_filtered_and_found() -> None:
         assert not pane.find_next(1)
 
 
-async def test_log_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_log_lines_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_pane, "KEPT", 100)
     monkeypatch.setattr(log_pane, "_SLACK", 10)
     async with Host(LogPane()).run_test(size=(80, 10)) as pilot:
@@ -349,7 +350,7 @@ async def test_log_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pane._tops[-1] == pane.virtual_size.height
 
 
-async def test_following_ends_when_a_person_reads_and_resumes_at_the_end() -> None:
+async def test_moving_up_stops_following_and_the_end_resumes_it() -> None:
     async with Host(LogPane()).run_test(size=(80, 10)) as pilot:
         pane = pilot.app.query_one(LogPane)
         pane.focus()
@@ -368,7 +369,7 @@ async def test_following_ends_when_a_person_reads_and_resumes_at_the_end() -> No
         assert "later" in drawn(pane, 10)[-1]
 
 
-async def test_a_wrapped_line_is_whole() -> None:
+async def test_wrapped_line_is_complete() -> None:
     async with Host(LogPane()).run_test(size=(40, 12)) as pilot:
         pane = pilot.app.query_one(LogPane)
         text = "x" * 90 + "end"
@@ -401,7 +402,7 @@ def test_commands_are_completed_and_found() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "–"), (0.0004, "0 ms"), (0.25, "250 ms"), (1, "1 s"), (3.14, "3.1 s"), (59.4, "59 s"), (60, "1m"),
+    [(None, "–"), (0.0004, "0.4ms"), (0.25, "250ms"), (1, "1s"), (3.14, "3.1s"), (59.4, "59.4s"), (60, "1m"),
      (61, "1m 1s"), (3600, "1h"), (3725, "1h 2m"), (90000, "1d 1h"), (86400 * 400, "400d")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
@@ -415,10 +416,10 @@ def test_short_counts_are_short(number: float) -> None:
 
 @given(st.lists(st.floats(min_value=0, max_value=1e9, allow_nan=False), max_size=50), st.integers(1, 40))
 def test_a_sparkline_has_exactly_its_width(values: list[float], width: int) -> None:
-    assert len(figures.sparkline(values, width)) == width
+    assert len(sparkline(values, width)) == width
 
 
-def test_settings_are_read_and_their_faults_told(tmp_path: Path) -> None:
+def test_settings_file_is_read_and_its_errors_reported(tmp_path: Path) -> None:
     path = tmp_path / "tui.toml"
     assert read_preferences(path).problem is None
     path.write_text('theme = "light"\n[keys]\n"app.help" = "f2"\n')
@@ -429,12 +430,12 @@ def test_settings_are_read_and_their_faults_told(tmp_path: Path) -> None:
     assert read.keys == {"app.quit": "ctrl+x"}
     assert "app.help" in str(read.problem)
     path.write_text("theme = ")
-    assert "cannot be read" in str(read_preferences(path).problem)
+    assert "cannot read" in str(read_preferences(path).problem)
     path.write_text('colour = "red"')
-    assert "unknown colour" in str(read_preferences(path).problem)
+    assert "unknown setting colour" in str(read_preferences(path).problem)
 
 
-async def test_without_an_environment_the_app_says_so_and_goes_on(tmp_path: Path) -> None:
+async def test_app_works_without_an_environment(tmp_path: Path) -> None:
     app = NomnomApp(Session(), read_preferences(tmp_path / "none.toml"))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(lambda: app.heartbeat.problem is not None)
@@ -442,12 +443,12 @@ async def test_without_an_environment_the_app_says_so_and_goes_on(tmp_path: Path
         await pilot.pause()
         await pilot.press("6", "2", "1", "escape")
         await pilot.pause()
-        assert "no environment is chosen" in str(app.heartbeat.problem)
+        assert "no environment selected" in str(app.heartbeat.problem)
 
 
 @pytest.mark.parametrize("instance", ["w", "worker-12345678901"])
 @pytest.mark.parametrize("text", ["plain", "ü漢字", "escape \x1b and tab\t"])
-def test_a_log_lines_width_is_that_of_what_is_drawn(instance: str, text: str) -> None:
+def test_log_line_width_equals_drawn_width(instance: str, text: str) -> None:
     for at in (datetime.now(UTC), None):
         line = LogLine("worker", instance, at, "error", text, {"count": 1, "name": "ß漢"})
         assert log_pane._width(line) == sum(cell_len(each) for each, _ in LogPane()._pieces(line))

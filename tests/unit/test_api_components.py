@@ -1,4 +1,4 @@
-"""The api's parts that need no server."""
+"""Components of the API that need no server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from nomnom_api.errors import (
 )
 from nomnom_api.identities import Clock, timestamp
 from nomnom_api.openapi import document
+from nomnom_api.operations import OPERATIONS
 from nomnom_api.publisher import HEADER_SIZE
 from nomnom_api.settings import ApiSettings
 
 
 @pytest.fixture
 def kept_logging() -> Iterator[None]:
-    """What a program does to the process's logging is undone."""
+    """Restore the logging configuration of the process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -44,23 +45,23 @@ def kept_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_the_clock_never_gives_a_moment_twice() -> None:
+def test_clock_is_strictly_increasing() -> None:
     clock = Clock()
-    moments = [clock.now() for _ in range(10_000)]
-    assert all(earlier < later for earlier, later in itertools.pairwise(moments))
+    times = [clock.now() for _ in range(10_000)]
+    assert all(earlier < later for earlier, later in itertools.pairwise(times))
 
 
 @given(st.integers(0, 4_102_444_800_000_000))
-def test_a_timestamp_is_exact(moment: int) -> None:
-    assert timestamp(moment) == from_microseconds(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def test_timestamps_are_exact(microseconds: int) -> None:
+    assert timestamp(microseconds) == from_microseconds(microseconds).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def test_the_size_of_headers_is_what_goes_over_the_wire() -> None:
+def test_header_size_matches_the_wire_format() -> None:
     wire = "NATS/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers(new_message_id(), Clock().now()).items())
     assert len(wire + "\r\n") == HEADER_SIZE
 
 
-def test_tokens_name_callers() -> None:
+def test_tokens_identify_callers() -> None:
     access = Access(read_tokens("shop:first-secret, second-secret,, till.1:third:secret"))
     assert access.caller(b"Bearer first-secret") == "shop"
     assert access.caller(b"bearer  third:secret ") == "till.1"
@@ -86,7 +87,7 @@ def test_tokens_name_callers() -> None:
         "long\u00e4enough",
     ],
 )
-def test_tokens_that_cannot_be_used(text: str) -> None:
+def test_invalid_tokens_are_rejected_without_repeating_them(text: str) -> None:
     with pytest.raises(SettingsError, match="NOMNOM_API_TOKENS") as caught:
         _ = ApiSettings(nomnom_api_tokens=text).tokens
     assert text not in str(caught.value)
@@ -98,10 +99,10 @@ def answer(failed: dict[int, ApiError], unread: tuple[int, ApiError] | None = No
     )
 
 
-def test_lines_that_share_a_reason_are_one_problem() -> None:
+def test_consecutive_lines_with_the_same_error_are_one_problem() -> None:
     bad = {line: InvalidBodyError("not UTF-8") for line in (9, 2, 3, 4, 7)}
-    told = answer({**bad, 8: InvalidBodyError("empty")}, (20, StreamFullError("full"))).problems()
-    assert [(each.line, each.last_line, each.code, each.detail) for each in told] == [
+    problems = answer({**bad, 8: InvalidBodyError("empty")}, (20, StreamFullError("full"))).problems()
+    assert [(each.line, each.last_line, each.code, each.detail) for each in problems] == [
         (2, 4, "invalid_body", "not UTF-8"),
         (7, 7, "invalid_body", "not UTF-8"),
         (8, 8, "invalid_body", "empty"),
@@ -110,7 +111,7 @@ def test_lines_that_share_a_reason_are_one_problem() -> None:
     ]
 
 
-def test_the_reason_that_all_lines_share() -> None:
+def test_error_shared_by_all_lines() -> None:
     unconfirmed, full = UnconfirmedError("no ack"), StreamFullError("full")
     assert answer({1: unconfirmed, 2: UnconfirmedError("lost")}).common_error() is unconfirmed
     assert answer({1: unconfirmed}, (2, NotSentError("not sent"))).common_error() is unconfirmed
@@ -118,26 +119,33 @@ def test_the_reason_that_all_lines_share() -> None:
     assert answer({}, (1, full)).common_error() is full
 
 
-def test_each_problem_has_a_type_of_its_own() -> None:
+def test_problem_types_are_unique() -> None:
     assert len({each.code for each in ERRORS}) == len(ERRORS)
     assert {each.status for each in ERRORS if each.retry_after is not None} == {503}
     assert all(each.retry_after is not None for each in ERRORS if each.status == 503)
 
 
 @pytest.mark.parametrize("name", built_in_schemas())
-def test_the_document_is_valid(name: str) -> None:
-    made = document(ApiSettings(nomnom_api_tokens="first-secret", nomnom_api_max_body=12_345), load_schema(name))
-    validate(made)
-    assert "12,345" in made["paths"]["/api/ingest/message"]["post"]["requestBody"]["description"]
-    assert "first-secret" not in str(made)
+def test_openapi_document_is_valid(name: str) -> None:
+    settings = ApiSettings(nomnom_api_tokens="first-secret", nomnom_api_max_body=12_345)
+    openapi = document(OPERATIONS, settings, load_schema(name))
+    validate(openapi)
+    assert "12,345" in openapi["paths"]["/api/ingest/message"]["post"]["requestBody"]["description"]
+    assert "first-secret" not in str(openapi)
+    described = {
+        (method.upper(), path): operation.get("security") == [{}]
+        for path, item in openapi["paths"].items()
+        for method, operation in item.items()
+    }
+    assert described == {(each.method, each.path): each.open for each in OPERATIONS if each.description is not None}
     documented = {
         example
-        for item in made["paths"].values()
+        for item in openapi["paths"].values()
         for operation in item.values()
         for answered in operation["responses"].values()
         for example in answered["content"].get("application/problem+json", {}).get("examples", {})
     }
-    # A wrong method, by its nature, is documented nowhere; a line's reason is documented by the answer's type.
+    # Not documented as responses: wrong methods, and errors of single lines.
     assert documented == {each.code for each in ERRORS} - {"method_not_allowed", "not_sent"}
 
 
@@ -153,12 +161,12 @@ def test_the_document_is_valid(name: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("kept_logging")
-def test_a_setting_that_cannot_be_used(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_setting_is_named_in_the_error(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
         main()
-    said = str(ended.value)
-    assert said.startswith("nomnom-api: ")
-    assert "\n" not in said
+    error = str(ended.value)
+    assert error.startswith("nomnom-api: ")
+    assert "\n" not in error
     if name == "NOMNOM_API_TOKENS":
-        assert all(each not in said for each in value.replace("a:", "").split(","))
+        assert all(each not in error for each in value.replace("a:", "").split(","))

@@ -1,4 +1,4 @@
-"""KEDA's rule: what a lag wants, the cooldown before zero, the bounds."""
+"""The local autoscaler: desired workers for a lag, cooldown before zero, limits."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from nomnom_control.environments.local.autoscaler import Autoscaler
 RULE = ScalingRule(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
 
 
-def test_a_lag_wants_its_share_of_workers_up_to_the_maximum() -> None:
+def test_desired_workers_follow_the_lag_up_to_the_maximum() -> None:
     scaler = Autoscaler(RULE)
     assert scaler.decide(1, 0, 0).desired == 1
     assert scaler.decide(101, 1, 1).desired == 2
@@ -18,7 +18,7 @@ def test_a_lag_wants_its_share_of_workers_up_to_the_maximum() -> None:
     assert decision.reason == "lag 1,234 / threshold 100 → 13, capped at the maximum 4"
 
 
-def test_zero_is_reached_once_the_cooldown_is_over() -> None:
+def test_scale_to_zero_after_the_cooldown() -> None:
     scaler = Autoscaler(RULE)
     scaler.decide(500, 0, 0)
     assert scaler.decide(0, 4, 10).desired == 1
@@ -26,7 +26,7 @@ def test_zero_is_reached_once_the_cooldown_is_over() -> None:
     assert scaler.decide(0, 1, 30).desired == 0
 
 
-def test_an_unknown_lag_changes_nothing() -> None:
+def test_unknown_lag_changes_nothing() -> None:
     assert Autoscaler(RULE).decide(None, 3, 0).desired == 3
 
 
@@ -36,7 +36,7 @@ def test_an_unknown_lag_changes_nothing() -> None:
     st.integers(1, 8),
     st.integers(1, 10_000),
 )
-def test_the_number_stays_within_its_bounds_and_a_lag_never_waits_for_nobody(
+def test_desired_workers_stay_within_limits_and_above_zero_with_lag(
     steps: list[tuple[int | None, float]], minimum: int, more: int, threshold: int
 ) -> None:
     rule = ScalingRule(minimum=minimum, maximum=minimum + more, threshold=threshold, cooldown=30)

@@ -1,4 +1,4 @@
-"""The parts of control's cluster environments that need no cluster: settings, names, reasons, manifests, programs."""
+"""Components of cluster environments that need no cluster: settings, names, reasons, manifests, programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Settings and a kubeconfig of the test's own."""
+    """Separate settings and a separate kubeconfig for each test."""
     kubeconfig = tmp_path / "config"
     names = ["kind-one", "prod", "arn:aws:eks:eu-west-1:1:cluster/big"]
     kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": each, "context": {}} for each in names]}))
@@ -51,7 +51,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Settings and names
 
 
-def test_variables_come_before_the_file_and_the_file_before_the_defaults(own_settings: Path) -> None:
+def test_variables_override_the_file_and_the_file_overrides_defaults(own_settings: Path) -> None:
     assert read_settings({}).node_image.startswith("kindest/node:")
     own_settings.parent.mkdir()
     own_settings.write_text("node_image: mirror/node:1\nhelm: /opt/helm\n")
@@ -60,7 +60,7 @@ def test_variables_come_before_the_file_and_the_file_before_the_defaults(own_set
     assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
 
 
-def test_a_misspelt_setting_is_told(own_settings: Path) -> None:
+def test_misspelt_setting_is_rejected(own_settings: Path) -> None:
     own_settings.parent.mkdir()
     own_settings.write_text("nodeimage: x\n")
     with pytest.raises(ControlError, match="nodeimage"):
@@ -72,7 +72,7 @@ def test_images_get_registry_and_tag() -> None:
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
 
-def test_the_chart_its_values_and_the_add_ons_are_found_beside_the_program() -> None:
+def test_chart_values_and_addons_are_found() -> None:
     settings = read_settings({})
     assert (settings.chart_folder / "Chart.yaml").is_file()
     assert settings.values_file("dev").name == "values-dev.yaml"
@@ -83,11 +83,11 @@ def test_the_chart_its_values_and_the_add_ons_are_found_beside_the_program() -> 
 
 
 @given(st.lists(st.text()))
-def test_what_goes_into_one_field_comes_out_again(given: list[str]) -> None:
+def test_quoted_arguments_are_split_back(given: list[str]) -> None:
     assert words(shlex.join(given)) == given
 
 
-def test_values_are_taken_apart_as_people_write_them(tmp_path: Path) -> None:
+def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
     assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
         r"ingress.annotations.a\.b/c=d",
         "global.note=two words",
@@ -101,7 +101,7 @@ def test_values_are_taken_apart_as_people_write_them(tmp_path: Path) -> None:
     assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 
 
-def test_saved_environments_are_found_used_and_forgotten() -> None:
+def test_saved_environments() -> None:
     save_environment("shop", SavedEnvironment(context="prod", namespace="shop"))
     found = ClusterEnvironments().find("shop")
     assert found is not None
@@ -114,7 +114,7 @@ def test_saved_environments_are_found_used_and_forgotten() -> None:
     assert ClusterEnvironments().find("shop") is None
 
 
-def test_names_spell_out_cluster_namespace_and_release() -> None:
+def test_names_contain_cluster_namespace_and_release() -> None:
     assert spelled("kind:one") == SavedEnvironment(kind="one")
     assert spelled("kube:prod/shop/second") == SavedEnvironment(context="prod", namespace="shop", release="second")
     cloud = "arn:aws:eks:eu-west-1:1:cluster/big"
@@ -124,13 +124,13 @@ def test_names_spell_out_cluster_namespace_and_release() -> None:
         spelled("kind:one/a/b/c")
 
 
-def test_only_kind_clusters_and_saved_ones_are_looked_at_unasked() -> None:
+def test_only_kind_clusters_and_saved_environments_are_listed() -> None:
     clusters = ClusterEnvironments()
     assert list(clusters.names()) == ["kind:one", "kube:prod", "kube:arn:aws:eks:eu-west-1:1:cluster/big"]
     before = clusters.listed()
     assert [each.name for each in before] == ["kind:one"]
     assert isinstance(before[0], KindEnvironment)
-    # It holds connections: it has to stay the same one.
+    # It holds connections, so it must stay the same object.
     assert clusters.listed()[0] is before[0]
     save_environment("shop", SavedEnvironment(context="prod"))
     assert [each.name for each in clusters.listed()] == ["shop", "kind:one"]
@@ -147,30 +147,30 @@ def _container(**state: object) -> dict[str, object]:
     return {"name": "c", "ready": False, "restartCount": 0, "state": {}, **state}
 
 
-def test_an_image_that_cannot_be_had_is_the_reason() -> None:
+def test_pod_problem_image_pull_failure() -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'}}
     assert pod_problem(_pod(containerStatuses=[_container(state=waiting)])) == (
         'ImagePullBackOff: Back-off pulling image "x:1"'
     )
 
 
-def test_a_crash_tells_how_it_ended() -> None:
+def test_pod_problem_crash() -> None:
     ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
     crash = _container(restartCount=3, lastState=ended, state={"waiting": {"reason": "CrashLoopBackOff"}})
     assert pod_problem(_pod(containerStatuses=[crash])) == "CrashLoopBackOff (OOMKilled, exit code 137)"
 
 
-def test_a_pod_without_a_place_tells_what_is_missing() -> None:
+def test_pod_problem_unschedulable() -> None:
     condition = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
     assert pod_problem(_pod(conditions=[condition])) == "not scheduled: 0/3 nodes are available"
 
 
-def test_a_pod_that_only_starts_has_no_trouble() -> None:
+def test_starting_pod_has_no_problem() -> None:
     starting = _container(state={"waiting": {"reason": "ContainerCreating"}})
     assert pod_problem(_pod(containerStatuses=[starting])) == ""
 
 
-def test_a_pod_that_is_leaving_is_not_ready() -> None:
+def test_terminating_pod_is_not_ready() -> None:
     pod = _pod(phase="Running", startTime="2026-01-01T00:00:00Z", conditions=[{"type": "Ready", "status": "True"}])
     assert pod_ready(pod)
     assert pod_instance(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
@@ -182,7 +182,7 @@ def test_a_pod_that_is_leaving_is_not_ready() -> None:
 # Manifests and add-ons
 
 
-def test_a_manifest_is_taken_apart() -> None:
+def test_manifest_is_split_into_objects() -> None:
     text = """
 apiVersion: v1
 kind: Namespace
@@ -200,12 +200,12 @@ items:
 
 
 @pytest.mark.parametrize("text", ["a: [", "just a text", "{kind: Pod}"])
-def test_what_is_no_manifest_is_told(text: str) -> None:
+def test_invalid_manifest_is_rejected(text: str) -> None:
     with pytest.raises(ControlError, match="here is no manifest"):
         read_manifest(text, "here")
 
 
-def test_the_add_ons_are_pinned_and_public() -> None:
+def test_addons_are_pinned_and_public() -> None:
     found = {each.name: each for each in read_addons(_ROOT / "kind" / "addons.yaml")}
     assert set(found) == {"keda", "metrics-server", "ingress"}
     for each in found.values():
@@ -213,7 +213,7 @@ def test_the_add_ons_are_pinned_and_public() -> None:
         assert each.manifest.startswith("https://")
 
 
-def test_an_add_on_is_fitted_to_the_cluster() -> None:
+def test_addon_is_adapted_to_the_cluster() -> None:
     pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
     objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
     fit(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
@@ -221,56 +221,56 @@ def test_an_add_on_is_fitted_to_the_cluster() -> None:
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
     ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
     labels = yaml.safe_load((_ROOT / "kind" / "cluster.yaml").read_text())["nodes"][0]["labels"]
-    assert all(wanted.items() <= labels.items() for wanted in ingress.nodes.values())
+    assert all(required.items() <= labels.items() for required in ingress.nodes.values())
 
 
-def test_a_folder_of_manifests_replaces_the_add_ons(tmp_path: Path) -> None:
+def test_folder_of_manifests_replaces_the_addons(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="no manifest"):
         read_addons(tmp_path)
     (tmp_path / "keda.yaml").write_text("")
     assert [each.name for each in read_addons(tmp_path)] == ["keda"]
 
 
-# Programs and operations at once
+# Programs and concurrent operations
 
 
-async def test_a_programs_lines_come_and_its_failure_says_what_it_said() -> None:
+async def test_program_output_is_yielded_and_part_of_the_error() -> None:
     command = [sys.executable, "-c", "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"]
     lines: list[str] = []
 
     async def run() -> None:
         async for each in run_lines(command, limit=20):
-            lines.append(each)  # noqa: PERF401 (what came before the error is looked at)
+            lines.append(each)  # noqa: PERF401 (items before the error are checked)
 
     with pytest.raises(ProgramError, match=r"(?s)ended with code 3:.*two"):
         await run()
     assert sorted(lines) == ["one", "two"]
 
 
-async def test_a_program_that_is_missing_is_told() -> None:
+async def test_missing_program_is_reported() -> None:
     with pytest.raises(ProgramError, match="NOMNOM_NO-SUCH-PROGRAM"):
         await run_text(["no-such-program"])
 
 
-async def test_a_program_has_a_time_limit() -> None:
+async def test_program_time_limit() -> None:
     with pytest.raises(ProgramError, match=r"more than 0\.2 s"):
         await run_text([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
 
 
-async def test_closing_the_lines_ends_the_program(tmp_path: Path) -> None:
-    told = tmp_path / "told"
+async def test_closing_the_output_terminates_the_program(tmp_path: Path) -> None:
+    written = tmp_path / "written"
     program = (
         "import pathlib, signal, sys, time\n"
-        f"def end(*_): pathlib.Path({str(told)!r}).write_text('put away'); sys.exit()\n"
+        f"def end(*_): pathlib.Path({str(written)!r}).write_text('cleaned up'); sys.exit()\n"
         "signal.signal(signal.SIGTERM, end)\nprint('begun', flush=True)\ntime.sleep(60)"
     )
     lines = run_lines([sys.executable, "-c", program], limit=30)
     assert await anext(lines) == "begun"
     await lines.aclose()  # type: ignore[attr-defined]
-    assert told.read_text() == "put away"
+    assert written.read_text() == "cleaned up"
 
 
-async def test_operations_run_at_once_and_the_first_error_ends_them() -> None:
+async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
     ended = asyncio.Event()
 
     async def waits() -> AsyncIterator[Progress]:
@@ -288,7 +288,7 @@ async def test_operations_run_at_once_and_the_first_error_ends_them() -> None:
 
     async def run() -> None:
         async for each in merge(waits(), fails()):
-            seen.append(each.step)  # noqa: PERF401 (what came before the error is looked at)
+            seen.append(each.step)  # noqa: PERF401 (items before the error are checked)
 
     with pytest.raises(ControlError, match="as it has to"):
         await run()
@@ -296,10 +296,10 @@ async def test_operations_run_at_once_and_the_first_error_ends_them() -> None:
     assert ended.is_set()
 
 
-# What can be made, and done
+# Templates and actions
 
 
-def test_a_kind_cluster_and_a_release_on_a_context_can_be_made() -> None:
+def test_templates_for_kind_clusters_and_contexts() -> None:
     found = {each.name: each for each in ClusterEnvironments().templates()}
     assert set(found) == {"kind", "kube"}
     made = found["kind"].make({"cluster": "one", "namespace": "nomnom", "values": "dev tpch", "set": ""})
@@ -317,7 +317,7 @@ def test_a_kind_cluster_and_a_release_on_a_context_can_be_made() -> None:
     assert again.location == made.location
 
 
-def test_a_guest_on_a_kind_cluster_does_not_take_the_cluster_along() -> None:
+def test_additional_release_on_a_kind_cluster_does_not_delete_the_cluster() -> None:
     (kind, _) = ClusterEnvironments().templates()
     guest = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
     assert guest.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
@@ -336,14 +336,14 @@ def test_a_guest_on_a_kind_cluster_does_not_take_the_cluster_along() -> None:
         ("kind", "set", "alone", "expected name=value, found alone"),
     ],
 )
-def test_a_wrong_choice_is_told(name: str, option: str, text: str, problem: str) -> None:
+def test_invalid_options_are_rejected(name: str, option: str, text: str, problem: str) -> None:
     template = next(each for each in ClusterEnvironments().templates() if each.name == name)
     (found,) = (each for each in template.options if each.name == option)
     assert problem in (found.check(text) or "")
     assert found.check(found.value) is None or not found.value
 
 
-def test_a_release_offers_its_actions_with_their_commands() -> None:
+def test_release_actions_have_commands() -> None:
     here = ClusterEnvironments().find("kube:prod")
     assert here is not None
     found = {each.name: each for each in here.actions()}
@@ -357,6 +357,6 @@ def test_a_release_offers_its_actions_with_their_commands() -> None:
     assert [each.name for each in kind.actions()][-1] == "load"
 
 
-def test_another_pipeline_on_a_cluster_does_not_hide_the_first() -> None:
+def test_additional_pipeline_does_not_hide_the_first() -> None:
     save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
     assert "kind:one" in ClusterEnvironments().names()

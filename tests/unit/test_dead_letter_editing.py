@@ -1,4 +1,4 @@
-"""Payloads taken apart, edited and compared."""
+"""Payloads: validation, editing and diffs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from hypothesis import strategies as st
 
 from conftest import LINE, ORDER
 from nomnom.grammar import Grammar
+from nomnom.layout import lay_out
+from nomnom.lines import escape
 from nomnom.schema import load_schema
-from nomnom_control.session.dead_letters.editing import Edit, EditError, diff, escaped, lay_out, validate
+from nomnom_control.session.dead_letters.editing import Edit, EditError, diff, validate
 
 SCHEMA = load_schema("tpch")
 GRAMMAR = Grammar(SCHEMA)
 TEXTS = st.text(alphabet="OLIC|\\\n\r 0123456789.-aé\0", max_size=60)
 
 
-def test_a_problem_is_at_its_field() -> None:
+def test_problems_are_assigned_to_fields() -> None:
     text = ORDER.replace("2024-01-01", "2024-13-01").replace("|456|", "|x|") + "\n" + LINE
     found = validate(text, GRAMMAR)
     assert not found.valid
@@ -28,7 +30,7 @@ def test_a_problem_is_at_its_field() -> None:
     assert found.rows[1].cells[1].field == "l_linenumber"
 
 
-def test_a_valid_payload_has_records_and_names() -> None:
+def test_valid_payload_has_records_and_field_names() -> None:
     found = validate(f"{ORDER}\n{LINE}\n".encode(), GRAMMAR)
     assert (found.valid, found.entity, len(found.records)) == (True, "orders", 2)
     assert [each.field for each in found.rows[0].cells] == ["tag", *(each.name for each in SCHEMA.entity("O").fields)]
@@ -42,7 +44,7 @@ def test_a_valid_payload_has_records_and_names() -> None:
         ("", 1, "a record"),
     ],
 )
-def test_a_problem_of_a_whole_line_is_the_rows(text: str, number: int, expected: str | None) -> None:
+def test_problems_of_whole_lines_are_assigned_to_rows(text: str, number: int, expected: str | None) -> None:
     found = validate(text, GRAMMAR)
     assert not found.valid
     assert found.problems[0].line == number
@@ -53,20 +55,20 @@ def test_a_problem_of_a_whole_line_is_the_rows(text: str, number: int, expected:
         assert placed == [each for each in found.problems if each.line == row.number]
 
 
-def test_what_a_child_contradicts_is_at_the_child() -> None:
+def test_key_mismatch_is_assigned_to_the_child() -> None:
     full = "OLI|999|1|2|1|1|1|1|1|N|O|2024-01-01|2024-01-01|2024-01-01|a|b|c"
     found = validate(f"{ORDER}\n{full}", GRAMMAR)
     marked = [(row.number, cell.field) for row in found.rows for cell in row.cells if cell.problem]
     assert marked == [(2, "l_orderkey")]
 
 
-def test_bytes_that_are_no_text() -> None:
+def test_invalid_utf8_is_a_problem() -> None:
     found = validate(b"O|1\nC|\xff", GRAMMAR)
     assert [str(each) for each in found.problems] == ["line 2: expected UTF-8 text, found byte 0xff"]
 
 
 @given(TEXTS)
-def test_every_text_is_laid_out_whole(text: str) -> None:
+def test_arbitrary_text_is_laid_out_completely(text: str) -> None:
     found = validate(text, GRAMMAR)
     for row in found.rows:
         assert "|".join(row.text[cell.start : cell.end] for cell in row.cells) in (row.text, row.text[:-1])
@@ -77,13 +79,13 @@ def test_every_text_is_laid_out_whole(text: str) -> None:
 
 
 @given(TEXTS, TEXTS)
-def test_a_diff_is_empty_for_equal_texts_only(before: str, after: str) -> None:
+def test_diff_is_empty_for_equal_texts_only(before: str, after: str) -> None:
     found = diff(before, after, SCHEMA)
     assert found.empty == (before == after)
     assert diff(before, before, SCHEMA).empty
 
 
-def test_a_diff_names_the_fields() -> None:
+def test_diff_of_the_same_lines_is_by_field() -> None:
     found = diff(ORDER, ORDER.replace("2024-01-01", "2024-02-01").replace("comment", r"a\|b"), SCHEMA)
     assert found.changes is not None
     assert [(each.line, each.field, each.before, each.after) for each in found.changes] == [
@@ -93,14 +95,14 @@ def test_a_diff_names_the_fields() -> None:
     assert "o_orderdate: '2024-01-01' → '2024-02-01'" in found.summary()
 
 
-def test_a_diff_of_other_fields_is_by_lines() -> None:
+def test_diff_of_different_lines_is_by_line() -> None:
     found = diff(ORDER, ORDER + "\n" + LINE, SCHEMA)
     assert found.changes is None
     assert [each for each in found.lines if each[0] == "+"] == [f"+{LINE}"]
     assert found.summary() == "0 lines replaced by 1"
 
 
-def test_a_diff_shows_what_cannot_be_seen() -> None:
+def test_diff_escapes_invisible_characters() -> None:
     found = diff("O|1\n", "O|1\r\n", SCHEMA)
     assert not found.empty
     assert found.lines == (r"-O|1\n", r"+O|1\r\n")
@@ -131,17 +133,17 @@ def test_replacing_by_patterns() -> None:
         Edit(replacements=(("(", ""),))
 
 
-def test_an_edit_of_nothing_changes_nothing() -> None:
+def test_empty_edit_changes_nothing() -> None:
     assert Edit().apply(b"\xff", SCHEMA) == b"\xff"
     assert Edit(payload=b"new").apply(b"old", SCHEMA) == b"new"
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), max_size=30))
-def test_a_field_that_was_set_reads_back(value: str) -> None:
+def test_set_field_is_parsed_back(value: str) -> None:
     edited = Edit(fields={"o_comment": value}).apply(ORDER.encode(), SCHEMA).decode()
     if not value:
         assert edited.endswith("|")
         return
     (row,) = lay_out(edited, SCHEMA)
     assert row.cells[9].text == value
-    assert row.text.endswith(escaped(value))
+    assert row.text.endswith(escape(value))

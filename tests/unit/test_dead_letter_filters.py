@@ -1,4 +1,4 @@
-"""Filters, groups and windows over dead letters; figures as people read them."""
+"""Filters, groups and windows over dead letters; number formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nomnom.inspection.dead_letters import DeadLetter, Filter, FilterError, GroupBy, group, parse_moment, window
 from nomnom.inspection.dead_letters.filters import error_shape
-from nomnom_control.rendering import count, duration, limit, size, size_limit
+from nomnom.presentation.figures import count, duration, limit, size, size_limit
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -29,22 +29,22 @@ def dead_letter(sequence: int, error: str) -> DeadLetter:
         ('error:"open', "No closing quotation"),
     ],
 )
-def test_filters_that_make_no_sense(text: str, problem: str) -> None:
+def test_invalid_filters_are_rejected(text: str, problem: str) -> None:
     with pytest.raises(FilterError, match=problem):
         Filter.parse(text)
 
 
-def test_a_time_needs_a_zone() -> None:
+def test_time_without_a_zone_is_rejected() -> None:
     with pytest.raises(FilterError, match="has no zone"):
         Filter(since=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-def test_words_without_a_name_are_looked_for_in_the_error() -> None:
+def test_words_without_a_name_filter_by_error() -> None:
     assert Filter.parse("expected a 'whole number' http://x") == Filter(error="expected a whole number http://x")
     assert Filter.parse("").empty
 
 
-def test_spans_go_back_from_now() -> None:
+def test_durations_are_subtracted_from_now() -> None:
     assert parse_moment("90s", NOW) == NOW - timedelta(seconds=90)
     assert parse_moment("2h", NOW) == NOW - timedelta(hours=2)
     assert parse_moment("2026-01-02T12:00:00Z") == NOW
@@ -52,7 +52,7 @@ def test_spans_go_back_from_now() -> None:
 
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=20))
-def test_a_kind_of_errors_is_found_by_its_filter(errors: list[str]) -> None:
+def test_filter_of_an_error_group_matches_its_members(errors: list[str]) -> None:
     one_line = [" ".join(each.split()) for each in errors]
     dead_letters = [dead_letter(number, error) for number, error in enumerate(one_line)]
     groups = asyncio.run(group(dead_letters, GroupBy.ERROR))
@@ -70,7 +70,7 @@ def test_a_kind_of_errors_is_found_by_its_filter(errors: list[str]) -> None:
     st.integers(1, 20),
     st.booleans(),
 )
-def test_a_window_is_what_lies_nearest(
+def test_window_is_nearest_to_its_bound(
     there: set[int],
     after: int | None,
     before: int | None,
@@ -87,9 +87,9 @@ def test_a_window_is_what_lies_nearest(
         assert newer == (chosen[-1] != sequences[-1])
 
 
-def test_figures() -> None:
+def test_number_formats() -> None:
     assert [duration(each) for each in (None, 0, 0.25, 12.5, 65, 3600, 90061, -5)] == [
-        "-",
+        "–",
         "0s",
         "250ms",
         "12.5s",

@@ -1,4 +1,4 @@
-"""Identity: ids that sort by time, ids made from keys, subjects, and times without loss."""
+"""Message IDs, subjects, headers and exact times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nomnom.envelope import (
 )
 
 
-def test_new_ids_are_of_version_7_and_sort_by_time() -> None:
+def test_new_message_ids_are_uuidv7_and_sort_by_time() -> None:
     ids = [new_message_id() for _ in range(2000)]
     assert {uuid.UUID(each).version for each in ids} == {7}
     assert ids == sorted(ids)
@@ -29,30 +29,30 @@ def test_new_ids_are_of_version_7_and_sort_by_time() -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.text())
-def test_a_key_is_one_message_of_one_caller(caller: str, key: str, other_caller: str, other_key: str) -> None:
-    made = idempotent_message_id(caller, key)
-    assert uuid.UUID(made).version == 5
-    assert made == idempotent_message_id(caller, key)
+def test_idempotent_message_ids(caller: str, key: str, other_caller: str, other_key: str) -> None:
+    created = idempotent_message_id(caller, key)
+    assert uuid.UUID(created).version == 5
+    assert created == idempotent_message_id(caller, key)
     same = (caller, key) == (other_caller, other_key)
-    assert (made == idempotent_message_id(other_caller, other_key)) == same
+    assert (created == idempotent_message_id(other_caller, other_key)) == same
 
 
 @pytest.mark.parametrize("text", ["", "x", "123", "{01890a5d-ac96-774b-bcce-b302099a8057", "messages.>"])
-def test_what_is_no_id_is_none(text: str) -> None:
+def test_invalid_message_ids_are_none(text: str) -> None:
     assert parse_message_id(text) is None
 
 
-def test_a_subject_names_entity_and_message() -> None:
+def test_ingest_subject_contains_entity_and_message_id() -> None:
     message_id = new_message_id()
     assert ingest_subject("orders", message_id) == f"messages.ingest.orders.{message_id}"
 
 
 @given(st.integers(0, 253_402_300_799_999_999))
-def test_a_moment_keeps_its_microseconds(moment: int) -> None:
-    assert to_microseconds(from_microseconds(moment)) == moment
+def test_times_keep_their_microseconds(microseconds: int) -> None:
+    assert to_microseconds(from_microseconds(microseconds)) == microseconds
 
 
-def test_an_envelope_is_read_from_its_headers() -> None:
+def test_envelope_is_parsed_from_subject_and_headers() -> None:
     message_id = new_message_id()
     given_headers = headers(message_id, 1_700_000_000_123_456)
     assert given_headers["Nats-Msg-Id"] == message_id
@@ -62,7 +62,7 @@ def test_an_envelope_is_read_from_its_headers() -> None:
 
 
 @given(st.binary(), st.binary())
-def test_a_replay_is_one_replay_more_and_known_by_its_payload(payload: bytes, other: bytes) -> None:
+def test_replay_increments_the_count_and_is_deduplicated_by_payload(payload: bytes, other: bytes) -> None:
     message_id = new_message_id()
     subject = ingest_subject("orders", message_id)
     envelope = read_envelope(subject, headers(message_id, 5))

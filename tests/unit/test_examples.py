@@ -1,4 +1,4 @@
-"""Example messages are taken by the schema that they are made from."""
+"""Example messages are valid in the schema that they are generated from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMITS = parse_schema(
 
 
 @pytest.mark.parametrize("schema", [load_schema("tpch"), load_schema("ecommerce"), EVERY, LIMITS], ids=lambda s: s.name)
-def test_every_entity_has_one(schema: Schema) -> None:
+def test_every_entity_has_a_valid_example(schema: Schema) -> None:
     for entity in schema:
         records = Grammar(schema).parse(example_message(schema, entity))
         assert records[0].entity is entity

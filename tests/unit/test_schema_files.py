@@ -1,4 +1,4 @@
-"""Schema files: those that come with nomnom, and every way in which one can be wrong."""
+"""Schema files: the built-in ones, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ entities:
 
 
 @pytest.mark.parametrize("name", sorted(built_in_schemas()))
-def test_what_comes_with_nomnom_describes_itself_whole(name: str) -> None:
+def test_built_in_schemas_are_described_completely(name: str) -> None:
     schema = load_schema(name)
     described = json.loads(json.dumps(schema.describe()))
     assert described["name"] == name
     assert [each["tag"] for each in described["entities"]] == [each.tag for each in schema]
-    for entity, told in zip(schema, described["entities"], strict=True):
-        assert [each["name"] for each in told["fields"]] == [each.name for each in entity.fields]
-        assert set(told["key"]) <= {each["name"] for each in told["fields"]}
+    for entity, description in zip(schema, described["entities"], strict=True):
+        assert [each["name"] for each in description["fields"]] == [each.name for each in entity.fields]
+        assert set(description["key"]) <= {each["name"] for each in description["fields"]}
 
 
-def test_tpch_is_tpch() -> None:
+def test_tpch_schema_matches_the_specification() -> None:
     """TPC-H 3.0.1, clause 1.4: eight tables, 61 columns."""
     schema = load_schema("tpch")
     assert {each.tag: len(each.fields) for each in schema} == {
@@ -60,7 +60,7 @@ def test_tpch_is_tpch() -> None:
         ("", "unknown"),
     ],
 )
-def test_a_message_is_of_the_entity_that_its_tag_names(message: str, entity: str) -> None:
+def test_entity_of_a_message_is_determined_by_its_tag(message: str, entity: str) -> None:
     assert parse_schema(GOOD).entity_name(message) == entity
 
 
@@ -74,46 +74,46 @@ def _changed(before: str, after: str) -> str:
     [
         ("", None, "Expected `object`"),
         ("- a", 1, "Expected `object`"),
-        ("schema: [", 1, "not YAML"),
+        ("schema: [", 1, "invalid YAML"),
         ("schema: s\nentities: []", 2, "at least one entity"),
-        (_changed("schema: shop", "schema: Shop"), 1, "lower-case name"),
-        (_changed("schema: shop", "schema: shop\nschema: twice"), 2, "given twice"),
+        (_changed("schema: shop", "schema: Shop"), 1, "lowercase name"),
+        (_changed("schema: shop", "schema: shop\nschema: twice"), 2, "duplicate key"),
         (_changed("schema: shop", "scheme: shop"), None, "scheme"),
-        (_changed("tag: O", "tag: o"), 4, "capitals"),
-        (_changed("tag: I", "tag: O"), 10, "taken"),
-        (_changed("name: items", "name: orders"), 9, "taken"),
-        (_changed("name: items", "name: unknown"), 9, "not 'unknown'"),
-        (_changed("tag: O", "tag: O\n    table: message_status"), 5, "that nomnom does not use"),
-        (_changed("tag: O", "tag: O\n    table: nomnom_migrations"), 5, "that nomnom does not use"),
+        (_changed("tag: O", "tag: o"), 4, "uppercase"),
+        (_changed("tag: I", "tag: O"), 10, "already used"),
+        (_changed("name: items", "name: orders"), 9, "already used"),
+        (_changed("name: items", "name: unknown"), 9, "other than 'unknown'"),
+        (_changed("tag: O", "tag: O\n    table: message_status"), 5, "reserved by nomnom"),
+        (_changed("tag: O", "tag: O\n    table: nomnom_migrations"), 5, "reserved by nomnom"),
         (_changed("tag: O", "tag: O\n    colour: red"), 3, "colour"),
-        (_changed("key: [id]", "key: [ids]"), 5, "no field 'ids'"),
+        (_changed("key: [id]", "key: [ids]"), 5, "unknown field 'ids'"),
         (_changed("key: [id]", "key: []"), 5, "one or more"),
-        (_changed("key: [id]", "key: [id, id]"), 5, "each once"),
+        (_changed("key: [id]", "key: [id, id]"), 5, "distinct"),
         (_changed("type: bigint}", "type: bigint, nullable: true}"), 5, "nullable"),
         (_changed("type: bigint}", "type: bignum}"), 7, "one of bigint"),
         (_changed("type: bigint}", "kind: bigint}"), 7, "kind"),
         (_changed("type: bigint}", "type: 5}"), 7, "Expected `str`"),
-        (_changed("name: id, type", "name: received_at, type"), 7, "nomnom's"),
-        (_changed("name: total", "name: id"), 8, "declared twice"),
+        (_changed("name: id, type", "name: received_at, type"), 7, "other than message_id or received_at"),
+        (_changed("name: total", "name: id"), 8, "duplicate field"),
         (_changed("min: 0", "min: cheap"), 8, "decimal number"),
-        (_changed("min: 0", "values: [a]"), 8, "is for text"),
-        (_changed("nullable: true}", "min: 1}"), 17, "no limits"),
-        (_changed("entity: orders", "entity: order"), 12, "no entity 'order'"),
-        (_changed("entity: orders", "entity: items"), 12, "no entity"),
-        (_changed("{order_id: id}", "{order_id: id, no_line: id}"), 12, "no field 'no_line'"),
-        (_changed("{order_id: id}", "{order_id: number}"), 12, "no field 'number'"),
+        (_changed("min: 0", "values: [a]"), 8, "require a text type"),
+        (_changed("nullable: true}", "min: 1}"), 17, "does not support min and max"),
+        (_changed("entity: orders", "entity: order"), 12, "unknown entity 'order'"),
+        (_changed("entity: orders", "entity: items"), 12, "unknown entity"),
+        (_changed("{order_id: id}", "{order_id: id, no_line: id}"), 12, "unknown field 'no_line'"),
+        (_changed("{order_id: id}", "{order_id: number}"), 12, "unknown field 'number'"),
         (_changed("{order_id: id}", "{order_id: total}"), 12, "different types"),
-        (_changed("[line, text]]", "[order_id, line, text]]"), 13, "different lengths"),
-        (_changed("[line, text]]", "[line]]"), 13, "leaves out text"),
-        (_changed("[line, text]]", "[line, line]]"), 13, "once"),
-        (_changed("[line, text]]", "[line, texts]]"), 13, "found 'texts'"),
+        (_changed("[line, text]]", "[order_id, line, text]]"), 13, "differ in their number of fields"),
+        (_changed("[line, text]]", "[line]]"), 13, "omits text"),
+        (_changed("[line, text]]", "[line, line]]"), 13, "duplicate field 'line'"),
+        (_changed("[line, text]]", "[line, texts]]"), 13, "field 'texts'"),
         ("a: &x [1]\nb: *x", 2, "aliases"),
-        ("a: " + "[" * 2000 + "]" * 2000, 1, "nests deeper"),
-        ("? [a]\n: b", 1, "a name as a key"),
-        ("schema: \x07", None, "not YAML"),
+        ("a: " + "[" * 2000 + "]" * 2000, 1, "nested more than"),
+        ("? [a]\n: b", 1, "a string as key"),
+        ("schema: \x07", None, "invalid YAML"),
     ],
 )
-def test_a_schema_file_that_is_wrong_is_refused_with_its_place(text: str, line: int | None, problem: str) -> None:
+def test_invalid_schema_files_are_rejected_with_the_place(text: str, line: int | None, problem: str) -> None:
     assert parse_schema(GOOD)
     with pytest.raises(SchemaError) as caught:
         parse_schema(text, "shop.yaml")
@@ -123,7 +123,7 @@ def test_a_schema_file_that_is_wrong_is_refused_with_its_place(text: str, line: 
         assert f"shop.yaml:{line}:" in str(caught.value)
 
 
-def test_a_child_has_no_children() -> None:
+def test_nested_children_are_rejected() -> None:
     third = """\
   - name: parts
     tag: P
@@ -135,11 +135,11 @@ def test_a_child_has_no_children() -> None:
         parse_schema(GOOD + third)
 
 
-def test_a_file_that_cannot_be_read_names_what_there_is() -> None:
+def test_unreadable_schema_file_error_lists_built_in_schemas() -> None:
     with pytest.raises(SchemaError, match="ecommerce, tpch"):
         load_schema("nowhere.yaml")
 
 
-def test_an_entity_that_is_not_there_names_those_that_are() -> None:
+def test_unknown_entity_error_lists_known_entities() -> None:
     with pytest.raises(SchemaError, match=r"orders \(O\), items \(I\)"):
         parse_schema(GOOD).entity("customers")

@@ -1,4 +1,4 @@
-"""Settings and what of them may be shown."""
+"""Settings, their secrets, and logging."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SECRET = "s3cr3t-word"
         ("", ""),
     ],
 )
-def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters=",?", exclude_categories=("Cc",)), min_size=5))
-def test_no_password_is_shown(password: str) -> None:
+def test_passwords_are_never_shown(password: str) -> None:
     url = f"nats://someone:{password}QQQ@host:4222"
     assert password + "QQQ" not in without_secrets(url)
 
@@ -48,27 +48,27 @@ def test_no_password_is_shown(password: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("NATS_REPLICAS", "0"), ("NATS_REPLICAS", "many"), ("NATS_REPLICAS", SECRET)]
 )
-def test_a_setting_that_cannot_be_used_is_named_and_not_repeated(name: str, value: str) -> None:
+def test_invalid_setting_is_named_without_its_value(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({name: value})
     assert name in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
-def test_an_empty_variable_is_the_default() -> None:
+def test_empty_variable_means_default() -> None:
     assert Settings.from_environment({"NATS_STREAM": "", "LOG_LEVEL": "debug"}) == Settings(log_level="debug")
     assert Settings.from_environment({"NATS_STREAM": "OTHER", "NATS_CONSUMER": "w"}).streams.stream == "OTHER"
 
 
 @pytest.mark.parametrize("settings", [Settings(log_level="loud"), Settings(log_format="xml")])
-def test_logs_of_an_unknown_kind_are_refused(settings: Settings) -> None:
+def test_unknown_log_level_or_format_is_rejected(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="expected"):
         configure_logging("test", settings)
 
 
-def test_a_log_line_is_a_json_object_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = io.StringIO()
-    monkeypatch.setattr("sys.stderr", said)
+def test_json_log_lines_include_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
     root = logging.getLogger()
     before = (root.handlers[:], root.level)
     try:
@@ -80,7 +80,7 @@ def test_a_log_line_is_a_json_object_with_its_traceback(monkeypatch: pytest.Monk
             logging.getLogger("library").exception("failed")
     finally:
         root.handlers[:], root.level = before
-    first, second = (json.loads(line) for line in said.getvalue().splitlines())
+    first, second = (json.loads(line) for line in output.getvalue().splitlines())
     assert (first["event"], first["count"], first["component"], first["level"]) == ("began", 3, "worker", "info")
     assert first["timestamp"].endswith("Z")
     assert (second["event"], second["level"]) == ("failed", "error")

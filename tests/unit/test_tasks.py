@@ -1,4 +1,4 @@
-"""Background tasks end when they are told to."""
+"""Cancellation of background tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from nomnom.tasks import end
 
 
-async def test_a_task_that_loses_a_cancellation_is_ended_too() -> None:
+async def test_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
     lost = asyncio.Event()
 
     async def stubborn() -> None:
@@ -24,7 +24,7 @@ async def test_a_task_that_loses_a_cancellation_is_ended_too() -> None:
     assert task.cancelled()
 
 
-async def test_an_error_at_the_end_stops_no_other_from_ending() -> None:
+async def test_error_during_cancellation_does_not_affect_other_tasks() -> None:
     async def failing() -> None:
         try:
             await asyncio.sleep(60)

@@ -1,4 +1,4 @@
-"""The worker's parts that need no server: reading deliveries, arranging rows, answers, settings."""
+"""Components of the worker that need no server: deliveries, batches, acknowledgements, settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def message(payload: bytes = ORDER.encode(), number: int = 1, long: bool = False, **changes: Any) -> Msg:
-    """A delivery of an order, with either form of ack subject."""
+    """A delivery of an order, with the short or the long form of ack subject."""
     message_id = new_message_id()
     where = "hub.abc.MESSAGES" if long else "MESSAGES"
     reply = f"$JS.ACK.{where}.workers.{number}.77.5.1700000000000000000.9" + (".xyz" if long else "")
@@ -38,14 +38,14 @@ def message(payload: bytes = ORDER.encode(), number: int = 1, long: bool = False
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_both_forms_of_ack_subject_are_read(long: bool) -> None:
+def test_both_forms_of_ack_subjects_are_parsed(long: bool) -> None:
     readings = Reader(Grammar(TPCH), 3).read([message(long=long), message(long=long, number=2)])
-    assert [each.number for each in readings.sound] == [1, 2]
+    assert [each.number for each in readings.valid] == [1, 2]
     assert (readings.redeliveries, readings.pending) == (1, 9)
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_a_message_without_an_envelope_gets_the_same_one_each_time(long: bool) -> None:
+def test_malformed_message_gets_the_same_envelope_for_each_delivery(long: bool) -> None:
     reader = Reader(Grammar(TPCH), 3)
     strange = [reader.read([message(long=long, number=number, subject="messages.ingest.x")]) for number in (1, 9)]
     first, second = (each.malformed[0] for each in strange)
@@ -54,27 +54,27 @@ def test_a_message_without_an_envelope_gets_the_same_one_each_time(long: bool) -
     assert first.delivery.envelope.received_at == datetime.fromtimestamp(1_700_000_000, UTC)
 
 
-def test_messages_delivered_often_are_not_parsed() -> None:
+def test_often_redelivered_messages_are_not_parsed() -> None:
     readings = Reader(Grammar(TPCH), 3).read([message(number=2), message(number=3), message(b"\xff", number=4)])
-    assert [each.number for each in readings.sound] == [2]
+    assert [each.number for each in readings.valid] == [2]
     assert [(each.number, each.records) for each in readings.redelivered] == [(3, []), (4, [])]
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
-def test_whatever_a_payload_holds_each_message_is_somewhere(payloads: list[bytes]) -> None:
+def test_no_message_is_lost_whatever_its_payload(payloads: list[bytes]) -> None:
     readings = Reader(Grammar(TPCH), 3).read([message(each) for each in payloads])
-    assert len(readings.sound) + len(readings.failures) == len(payloads)
+    assert len(readings.valid) + len(readings.failures) == len(payloads)
 
 
 def delivery(text: str, received: int, message_id: str | None = None, schema: Any = TPCH) -> Delivery:
-    """A parsed delivery, received so many microseconds after the start."""
-    moment = NOW + timedelta(microseconds=received)
-    envelope = Envelope(message_id or new_message_id(), "orders", moment)
+    """A parsed delivery, received this many microseconds after NOW."""
+    time = NOW + timedelta(microseconds=received)
+    envelope = Envelope(message_id or new_message_id(), "orders", time)
     return Delivery(message(text.encode()), 1, envelope, Grammar(schema).parse(text))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30))
-def test_of_each_key_the_row_received_last_is_sent_in_the_order_of_keys(given_rows: list[tuple[int, int]]) -> None:
+def test_statement_has_the_last_received_row_of_each_key_sorted_by_key(given_rows: list[tuple[int, int]]) -> None:
     deliveries = [delivery(ORDER.replace("123|", f"{key}|", 1), received) for key, received in given_rows]
     batch = Batch(deliveries, writes_of(TPCH))
     expected: dict[int, tuple[datetime, str]] = {}
@@ -91,14 +91,14 @@ def test_of_each_key_the_row_received_last_is_sent_in_the_order_of_keys(given_ro
     assert list(ids) == sorted(ids)
 
 
-def test_decimal_keys_that_postgresql_takes_for_one_are_one() -> None:
+def test_equal_decimal_keys_are_merged() -> None:
     writes = Writes(DECIMAL.entity("t"))
     rows = [("1.0", 1, NOW, "a"), ("1.00", 1, NOW, "b"), ("01", 1, NOW, "c"), ("-1", 1, NOW, "d"), ("10", 1, NOW, "e")]
     ((_, arranged),) = writes.arrange(rows)
     assert [row[0] for row in arranged] == ["-1", "01", "10"]
 
 
-def test_of_two_lines_with_one_key_in_a_message_the_later_counts() -> None:
+def test_later_line_wins_within_a_message() -> None:
     text = "\n".join(
         [ORDER, *(f"OLI|1|{part}|1|1|1|0|0|N|O|2024-01-01|2024-01-01|2024-01-01|D|S|c" for part in (1, 2))]
     )
@@ -107,7 +107,7 @@ def test_of_two_lines_with_one_key_in_a_message_the_later_counts() -> None:
     assert list(lines.columns[1]) == [2]
 
 
-def test_rows_without_a_key_have_a_statement_of_their_own() -> None:
+def test_rows_without_key_have_a_separate_statement() -> None:
     line = "OLI|1|7|1|1|1|0|0|N|O|2024-01-01|2024-01-01|2024-01-01|D|S|c"
     batch = Batch([delivery(line, 0), delivery(line, 0)], writes_of(TPCH))
     (statement,) = batch.statements
@@ -116,7 +116,7 @@ def test_rows_without_a_key_have_a_statement_of_their_own() -> None:
     assert list(statement.columns[-1]) == sorted(statement.columns[-1])
 
 
-def test_tables_come_in_the_schemas_order() -> None:
+def test_tables_are_written_in_schema_order() -> None:
     line = "OLI|1|7|1|1|1|0|0|N|O|2024-01-01|2024-01-01|2024-01-01|D|S|c"
     batch = Batch([delivery(f"{ORDER}\n{line}", 0), delivery("R|1|EUROPE|c", 0)], writes_of(TPCH))
     tables = [each.table.entity.table for each in batch.statements]
@@ -126,13 +126,13 @@ def test_tables_come_in_the_schemas_order() -> None:
 
 
 @given(st.lists(st.sampled_from("abc")))
-def test_distinct_yields_each_name_once_and_keeps_the_rest(names: list[str]) -> None:
-    first, left = distinct(names, str)
+def test_distinct(names: list[str]) -> None:
+    first, rest = distinct(names, str)
     assert list(first) == list(dict.fromkeys(names))
-    assert sorted([*first, *left]) == sorted(names)
+    assert sorted([*first, *rest]) == sorted(names)
 
 
-def test_a_nak_says_its_delay_in_nanoseconds() -> None:
+def test_nak_delay_is_in_nanoseconds() -> None:
     assert nak() == b"-NAK"
     assert nak(1.5) == b'-NAK {"delay": 1500000000}'
 
@@ -141,12 +141,12 @@ def test_a_nak_says_its_delay_in_nanoseconds() -> None:
     ("name", "value"),
     [("MAX_DELIVER", "0"), ("BATCH_SIZE", "many"), ("BATCH_BYTES", "1000"), ("WORKER_HEALTH_PORT", "70000")],
 )
-def test_a_setting_that_cannot_be_used_is_named(name: str, value: str) -> None:
+def test_invalid_setting_is_named_in_the_error(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         WorkerSettings.from_environment({name: value})
 
 
-def test_settings_come_from_the_environment() -> None:
+def test_settings_from_environment_variables() -> None:
     settings = WorkerSettings.from_environment({"MAX_DELIVER": "5", "BATCH_SIZE": "50", "POLL_INTERVAL_MS": "20"})
     assert (settings.max_deliver, settings.batch_size, settings.poll_interval_ms) == (5, 50, 20)
     assert WorkerSettings.from_environment({}).max_deliver == 3

@@ -1,1 +1,1 @@
-"""nomnom's terminal app: draws what control says, asks control to act."""
+"""The terminal app of nomnom: displays what control reads and triggers its operations."""

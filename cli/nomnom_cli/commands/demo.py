@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_cli.exit_codes import Exit
 from nomnom_cli.options import Json, Target, open_environment, state_folder
 from nomnom_control.errors import ControlError
@@ -69,7 +71,8 @@ def _print(counts: DemoCounts) -> None:
     from nomnom_cli.output import print_note, print_result
 
     refused = f", {counts.refused:,} rejected" if counts.refused else ""
-    print_result(f"{counts.accepted:,} accepted in {counts.seconds:.1f} s, {counts.broken:,} of them invalid{refused}")
+    took = figures.duration(counts.seconds)
+    print_result(f"{counts.accepted:,} accepted in {took}, {counts.broken:,} of them invalid{refused}")
     if counts.broken:
         print_note("group the errors:        nomnom dlq groups", "dim")
         print_note("fix one and replay it:   nomnom dlq replay SEQUENCE --edit", "dim")
@@ -78,8 +81,7 @@ def _print(counts: DemoCounts) -> None:
 
 @contextmanager
 def _line(*, quiet: bool) -> Generator[Callable[[DemoCounts, Overview], None], None, None]:
-    from nomnom_cli.output import errors, interactive
-    from nomnom_control.rendering import count
+    from nomnom_cli.output import errors, interactive, plain
 
     if quiet or not interactive():
         yield lambda _counts, _overview: None
@@ -92,11 +94,11 @@ def _line(*, quiet: bool) -> Generator[Callable[[DemoCounts, Overview], None], N
         def show(counts: DemoCounts, overview: Overview) -> None:
             speed = counts.accepted / counts.seconds if counts.seconds else 0.0
             parts = [
-                f"{counts.accepted:,} accepted ({speed:,.0f}/s)",
+                f"{counts.accepted:,} accepted ({figures.rate(speed)})",
                 f"{counts.broken:,} invalid",
-                f"lag {count(overview.lag)}",
-                f"dead letters {count(overview.dead_letters)}",
+                f"{Term.LAG} {figures.count(overview.lag)}",
+                f"{Term.DEAD_LETTERS} {figures.count(overview.dead_letters)}",
             ]
-            live.update(Text("   ".join([*parts, counts.problem]), "yellow" if counts.problem else ""), refresh=True)
+            live.update(plain("   ".join([*parts, counts.problem]), "yellow" if counts.problem else ""), refresh=True)
 
         yield show

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_cli.options import Flag, Json, Target, open_pipeline
 from nomnom_cli.prompts import UsageError
 
@@ -72,7 +74,7 @@ async def list_dead_letters(
     before
         Only dead letters older than this sequence.
     """
-    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
+    from nomnom_cli.output import Column, as_json, print_note, show_table
 
     async with open_pipeline(target) as pipeline:
         page = await pipeline.dead_letters.page(
@@ -83,14 +85,14 @@ async def list_dead_letters(
         return
     columns = (
         Column("SEQUENCE", right=True),
-        Column("ENTITY"),
-        Column("REASON"),
-        Column("FAILED", right=True),
-        Column("ATTEMPTS", right=True),
-        Column("ERROR", grows=True),
+        Column(Term.ENTITY.upper()),
+        Column(Term.REASON.upper()),
+        Column(Term.FAILED.upper(), right=True),
+        Column(Term.ATTEMPTS.upper(), right=True),
+        Column(Term.ERROR.upper(), grows=True),
     )
     rows = [
-        (f"{each.sequence}", each.entity, each.reason, ago(each.failed_at), str(each.attempts), each.error)
+        (f"{each.sequence}", each.entity, each.reason, figures.ago(each.failed_at), str(each.attempts), each.error)
         for each in page.dead_letters
     ]
     show_table(columns, rows, "no dead letters")
@@ -113,7 +115,7 @@ async def groups(
         error (errors that differ only in values form one group), reason or entity.
     """
     from nomnom.inspection.dead_letters import GroupBy
-    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
+    from nomnom_cli.output import Column, as_json, print_note, show_table
 
     known = [each.value for each in GroupBy]
     if by not in known:
@@ -130,7 +132,10 @@ async def groups(
         Column("EXAMPLE", right=True),
         Column(by.upper(), grows=True, wraps=True),
     )
-    rows = [(f"{each.count:,}", ago(each.newest), ago(each.oldest), str(each.example), each.key) for each in found]
+    rows = [
+        (f"{each.count:,}", figures.ago(each.newest), figures.ago(each.oldest), str(each.example), each.key)
+        for each in found
+    ]
     show_table(columns, rows, "no dead letters")
     if found:
         print_note(f"show an example: nomnom dlq show {found[0].example}", "dim")
@@ -152,7 +157,7 @@ async def show(sequence: int, /, *, json: Json = False, target: Target | None = 
     if json:
         as_json({**asdict(dead_letter), "problems": [each._asdict() for each in validation.problems]})
         return
-    _describe(dead_letter)
+    describe(dead_letter)
     draw_validation(validation)
 
 
@@ -165,31 +170,32 @@ def require(dead_letter: DeadLetter | None, sequence: int) -> DeadLetter:
     return dead_letter
 
 
-def _describe(dead_letter: DeadLetter) -> None:
-    from nomnom_cli.output import print_result, styled, when
-    from nomnom_control.rendering import size
+def describe(dead_letter: DeadLetter) -> None:
+    """Print the properties of a dead letter without its payload."""
+    from nomnom_cli.output import print_result, styled
 
     lines = {
         "sequence": f"{dead_letter.sequence}",
-        "message": dead_letter.message_id,
-        "entity": dead_letter.entity,
-        "reason": f"{dead_letter.reason}, after {dead_letter.attempts} attempts"
+        Term.MESSAGE: dead_letter.message_id,
+        Term.ENTITY: dead_letter.entity,
+        Term.REASON: f"{dead_letter.reason}, after {figures.counted(dead_letter.attempts, 'attempt')}"
         + (f", replayed {dead_letter.replays} times" if dead_letter.replays else ""),
-        "error": dead_letter.error,
-        "received": when(dead_letter.received_at),
-        "failed": when(dead_letter.failed_at),
-        "size": size(dead_letter.size),
+        Term.ERROR: dead_letter.error,
+        Term.RECEIVED: figures.when(dead_letter.received_at),
+        Term.FAILED: figures.when(dead_letter.failed_at),
+        Term.SIZE: figures.size(dead_letter.size),
         "": dead_letter.envelope_problem,
     }
     for label, text in lines.items():
         if text:
             line = styled(label.ljust(10), "dim")
-            line.append(text, "red" if label == "error" else "")
+            line.append(text, "red" if label is Term.ERROR else "")
             print_result(line)
 
 
 def draw_validation(validation: Validation) -> None:
     """Print a payload's fields; invalid ones with what was expected."""
+    from nomnom.presentation.marks import CROSS
     from nomnom_cli.output import print_result, styled
 
     faulty = {row.number for row in validation.rows if row.problems or any(cell.problem for cell in row.cells)}
@@ -203,18 +209,18 @@ def draw_validation(validation: Validation) -> None:
         width = max((len(each.field or "") for each in row.cells), default=0)
         for cell in row.cells:
             bad = cell.problem is not None
-            line = styled(f"{'✗' if bad else ' '} {cell.position:>3}  {(cell.field or '?').ljust(width)}  ", "dim")
+            line = styled(f"{CROSS if bad else ' '} {cell.position:>3}  {(cell.field or '?').ljust(width)}  ", "dim")
             line.append(cell.text, "red" if bad else "")
             if cell.problem is not None:
                 line.append(f"  expected {cell.problem.expected}", "yellow")
             print_result(line)
         for problem in row.problems:
-            print_result(f"✗ expected {problem.expected}, found {problem.found}", "red")
+            print_result(f"{CROSS} expected {problem.expected}, found {problem.found}", "red")
     shown = {each for row in validation.rows for each in row.problems}
     shown |= {cell.problem for row in validation.rows for cell in row.cells if cell.problem is not None}
     for problem in validation.problems:
         if problem not in shown:
-            print_result(f"✗ {problem}", "red")
+            print_result(f"{CROSS} {problem}", "red")
 
 
 async def audit(
@@ -250,7 +256,7 @@ async def audit(
     """
     from nomnom.envelope import parse_message_id
     from nomnom.inspection.dead_letters import parse_moment
-    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
+    from nomnom_cli.output import Column, as_json, print_note, show_table
     from nomnom_control.session.audit import Action
 
     known = [each.value for each in Action]
@@ -278,13 +284,13 @@ async def audit(
         Column("ACTOR"),
         Column("ACTION"),
         Column("DEAD LETTER", right=True),
-        Column("ENTITY"),
+        Column(Term.ENTITY.upper()),
         Column("RESULT", grows=True),
     )
     rows = [
         (
             str(each.id),
-            ago(each.at),
+            figures.ago(each.at),
             each.actor,
             each.action.value,
             str(each.sequence or ""),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_cli.exit_codes import Exit
 from nomnom_cli.options import Flag, Json, Target, open_environment, state_folder
 from nomnom_cli.prompts import UsageError
@@ -94,8 +96,8 @@ def _print(last: Ingested) -> None:
     if last.refused:
         parts.append(f"{last.refused:,} rejected")
     parts.append(f"{last.lines:,} lines" + (" in total, including earlier runs" if last.resumed else ""))
-    rate = f", {last.accepted / last.seconds:,.0f}/s" if last.seconds > 0.5 else ""
-    print_result(f"{last.name}: {', '.join(parts)} in {last.seconds:.1f} s{rate}")
+    rate = f", {figures.rate(last.accepted / last.seconds)}" if last.seconds > 0.5 else ""
+    print_result(f"{last.name}: {', '.join(parts)} in {figures.duration(last.seconds)}{rate}")
     for each in last.refusals[:_SHOWN]:
         lines = f"{each.line}" if each.line == each.last_line else f"{each.line}-{each.last_line}"
         print_note(f"{last.name}:{lines}: {each.detail}", "red")
@@ -133,7 +135,7 @@ def _bar(name: str, *, quiet: bool) -> Generator[Callable[[Ingested], None], Non
         task = bar.add_task(name, total=None, rate="", problem="")
 
         def show(now: Ingested) -> None:
-            rate = f"{now.accepted / now.seconds:,.0f} records/s" if now.seconds > 0 else ""
-            bar.update(task, completed=now.offset, total=now.size, rate=rate, problem=now.problem)
+            rate = f"{figures.rate(now.accepted / now.seconds)}" if now.seconds > 0 else ""
+            bar.update(task, completed=now.offset, total=now.size, rate=rate, problem=printable(now.problem))
 
         yield show

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_cli.exit_codes import Exit
 from nomnom_cli.options import Flag, Json, Target, open_pipeline
 from nomnom_cli.prompts import UsageError
@@ -100,7 +102,7 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
         if json:
             as_json_line(state)
             continue
-        line = status(state.status.value)
+        line = status(state.status)
         line.append(f"  {state.message_id}", "dim")
         line.append(f"  attempt {state.retry_count}" if state.status is Status.FAILED else "", "dim")
         line.append(f"  {state.error}" if state.error else "", "")
@@ -113,21 +115,22 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
 
 
 def _describe(state: State) -> None:
-    from nomnom_cli.output import print_result, status, styled, when
+    from nomnom.presentation.marks import SUPERSEDED
+    from nomnom_cli.output import print_result, status, styled
 
     lines = {
-        "message": state.message_id,
-        "entity": state.entity or "-",
-        "status": status(state.status.value),
-        "received": when(state.received_at),
-        "processed": when(state.processed_at),
-        "attempts": f"{state.retry_count:,}" if state.retry_count else "",
-        "error": state.error or "",
-        "": "superseded: a message received later had been written already" if state.superseded else "",
+        Term.MESSAGE: state.message_id,
+        Term.ENTITY: state.entity or figures.NONE,
+        Term.STATUS: status(state.status),
+        Term.RECEIVED: figures.when(state.received_at),
+        Term.PROCESSED: figures.when(state.processed_at),
+        Term.FAILED_ATTEMPTS: f"{state.retry_count:,}" if state.retry_count else "",
+        Term.ERROR: state.error or "",
+        SUPERSEDED.label: SUPERSEDED.meaning if state.superseded else "",
     }
     for label, value in lines.items():
         if value:
-            line = styled(label.ljust(14), "dim")
+            line = styled(label.ljust(17), "dim")
             print_result(line.append(value) if isinstance(value, str) else line.append_text(value))
 
 
@@ -167,23 +170,23 @@ async def messages(
         output.as_json([asdict(each) for each in found])
         return
     columns = (
-        output.Column("MESSAGE"),
-        output.Column("ENTITY"),
-        output.Column("STATUS"),
-        output.Column("RECEIVED", right=True),
-        output.Column("LATENCY", right=True),
+        output.Column(Term.MESSAGE.upper()),
+        output.Column(Term.ENTITY.upper()),
+        output.Column(Term.STATUS.upper()),
+        output.Column(Term.RECEIVED.upper(), right=True),
+        output.Column(Term.LATENCY.upper(), right=True),
         output.Column("", grows=True),
     )
-    from nomnom_control.rendering import duration
+    from nomnom.presentation.marks import SUPERSEDED
 
     rows = [
         (
             each.message_id,
             each.entity,
-            output.status(each.status.value),
-            output.ago(each.received_at),
-            duration((each.processed_at - each.received_at).total_seconds()) if each.processed_at else "",
-            each.error or ("superseded" if each.superseded else ""),
+            output.status(each.status),
+            figures.ago(each.received_at),
+            figures.duration((each.processed_at - each.received_at).total_seconds()) if each.processed_at else "",
+            each.error or (SUPERSEDED.label if each.superseded else ""),
         )
         for each in found
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
 from nomnom_cli.commands.dlq import Matching, draw_validation, require
 from nomnom_cli.commands.rollouts import read_pairs
 from nomnom_cli.exit_codes import Exit
@@ -162,14 +163,14 @@ async def _watch(run: Replay, *, quiet: bool) -> None:
         TextColumn("replay"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=errors(), expand=True, transient=True) as bar:
-        task = bar.add_task("", total=run.total, rate=0.0)
+        task = bar.add_task("", total=run.total, rate="")
 
         def draw(now: ReplayProgress) -> None:
-            bar.update(task, completed=now.done, rate=now.rate)
+            bar.update(task, completed=now.done, rate=figures.rate(now.rate))
 
         async for now in run:
             draw(now)

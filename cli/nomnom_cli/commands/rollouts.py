@@ -9,6 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
 
@@ -73,18 +75,17 @@ async def scale(
 
 
 def _describe(now: object) -> None:
-    from nomnom_cli.output import print_result, styled, when
+    from nomnom_cli.output import print_result, styled
     from nomnom_control.environments import Scaling
-    from nomnom_control.rendering import count, duration
 
     assert isinstance(now, Scaling)
     rule = now.rule
     lines = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
-        "lag": count(now.lag),
+        Term.LAG: figures.count(now.lag),
         "policy": f"1 worker per {rule.threshold:,} pending, {rule.minimum}–{rule.maximum} workers, "
-        f"cooldown {duration(rule.cooldown)}, polled every {duration(rule.polling)}",
-        "decision": f"{now.decision}; {when(now.decided_at)}",
+        f"cooldown {figures.duration(rule.cooldown)}, polled every {figures.duration(rule.polling)}",
+        "decision": f"{now.decision}; {figures.when(now.decided_at)}",
     }
     if now.paused:
         print_result("Autoscaling is PAUSED; resume it with `nomnom scale --auto`", "bold yellow")
@@ -143,7 +144,6 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
         api, worker or dashboard.
     """
     from nomnom_cli.output import Column, as_json, show_table
-    from nomnom_control.rendering import moment
 
     found = await open_environment(target).history(component)
     if json:
@@ -154,7 +154,7 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
     rows = [
         (
             str(each.number),
-            moment(each.at),
+            figures.moment(each.at, zone=True),
             "now" if each.current else "",
             each.cause,
             " ".join(f"{name}={value}" for name, value in each.settings.items()),

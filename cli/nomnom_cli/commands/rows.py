@@ -7,16 +7,16 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
 from nomnom_cli.options import Json, Target, open_pipeline
 
 
 async def entities(*, json: Json = False, target: Target | None = None) -> None:
     """List entities with the row count and size of their tables.
 
-    The row count of a large table is PostgreSQL's estimate.
+    The row count of a table with 100,000 rows or more is an estimate.
     """
     from nomnom_cli.output import Column, as_json, show_table
-    from nomnom_control.rendering import size
 
     async with open_pipeline(target) as pipeline:
         found = await pipeline.entities.reports()
@@ -38,7 +38,7 @@ async def entities(*, json: Json = False, target: Target | None = None) -> None:
     columns = (Column("TAG"), Column("ENTITY"), Column("ROWS", right=True), Column("SIZE", right=True))
     columns = (*columns, Column("KEY", grows=True))
     rows = [
-        (each.entity.tag, each.entity.name, str(each.count), size(each.bytes), ", ".join(each.entity.key))
+        (each.entity.tag, each.entity.name, str(each.count), figures.size(each.bytes), ", ".join(each.entity.key))
         for each in found
     ]
     show_table(columns, rows, "the schema has no entities")

@@ -13,6 +13,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
+from nomnom.presentation.terms import Term
 from nomnom_cli.exit_codes import Exit
 from nomnom_cli.options import Flag, Json, Target, Yes, open_environment, open_pipeline
 from nomnom_cli.prompts import confirm
@@ -162,7 +165,7 @@ async def _welcome(target: Target | None, *, check: bool) -> bool:
     async with open_pipeline(target) as pipeline:
         posted = await pipeline.messages.post(example)
         async for state in pipeline.messages.follow(posted.message_id, timeout=60):
-            print_result(status(state.status.value).append(f"  example record {posted.message_id}", ""))
+            print_result(status(state.status).append(f"  example record {posted.message_id}", ""))
             if state.status is Status.COMPLETED:
                 return True
     print_note(f"the example record was not completed; run `nomnom message {posted.message_id}` to see why", "red")
@@ -186,7 +189,7 @@ async def _live(here: Environment) -> None:
     from nomnom_cli.output import errors, interactive
 
     def line(text: str, style: str) -> Text:
-        return Text(text, style, no_wrap=True, overflow="ellipsis")
+        return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
 
     if not interactive():
         return
@@ -202,10 +205,8 @@ async def _live(here: Environment) -> None:
 
 
 def _figures(now: Scaling) -> str:
-    from nomnom_control.rendering import count
-
     paused = "PAUSED, " if now.paused else ""
-    return f"lag {count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
+    return f"{Term.LAG} {figures.count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
 
 
 async def down(*, yes: Yes = False, target: Target | None = None) -> None:
@@ -276,7 +277,6 @@ def _kept(here: Environment) -> str:
 
 def _show_status(components: Sequence[Component], scaling: Scaling | None, overview: Overview | None) -> None:
     from nomnom_cli.output import Cell, Column, health, print_result, show_table, styled
-    from nomnom_control.rendering import count
 
     columns = (Column("COMPONENT"), Column("HEALTH"), Column("READY", right=True), Column("VERSION"))
     rows: list[tuple[Cell, ...]] = [
@@ -285,10 +285,10 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
     ]
     show_table((*columns, Column("", grows=True)), rows, "no components")
     print_result("")
-    figures: dict[str, str] = {}
+    shown: dict[str, str] = {}
     if overview is not None:
-        figures |= {"lag": count(overview.lag), "dead letters": count(overview.dead_letters)}
+        shown |= {Term.LAG: figures.count(overview.lag), Term.DEAD_LETTERS: figures.count(overview.dead_letters)}
     if scaling is not None:
-        figures["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
-    for label, text in figures.items():
+        shown["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
+    for label, text in shown.items():
         print_result(styled(label.ljust(14), "dim").append(text, ""))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.presentation import figures
 from nomnom_cli.options import Flag, Json, Target, Yes, open_pipeline
 from nomnom_cli.prompts import UsageError, confirm
 
@@ -73,8 +74,7 @@ async def stream_messages(
     limit
         Maximum number of results.
     """
-    from nomnom_cli.output import Column, ago, as_json, print_note, show_table
-    from nomnom_control.rendering import size
+    from nomnom_cli.output import Column, as_json, print_note, show_table
 
     async with open_pipeline(target) as pipeline:
         name = stream or pipeline.streams.stream
@@ -90,7 +90,13 @@ async def stream_messages(
         Column("PAYLOAD", grows=True),
     )
     rows = [
-        (f"{each.sequence:,}", ago(each.stored_at), size(each.size), _subject(each), _text(each)[:_SHOWN_PAYLOAD])
+        (
+            f"{each.sequence:,}",
+            figures.ago(each.stored_at),
+            figures.size(each.size),
+            _subject(each),
+            _text(each)[:_SHOWN_PAYLOAD],
+        )
         for each in page.messages
     ]
     show_table(columns, rows, f"{name} is empty")
@@ -110,7 +116,7 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, targ
     sequence
         Its sequence in the stream.
     """
-    from nomnom_cli.output import as_json, print_result, results, styled, when
+    from nomnom_cli.output import as_json, print_result, styled
     from nomnom_control.errors import ControlError
 
     async with open_pipeline(target) as pipeline:
@@ -121,12 +127,12 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, targ
     if json:
         as_json(_described(found))
         return
-    for label, value in {"subject": found.subject, "stored": when(found.stored_at), **found.headers}.items():
+    for label, value in {"subject": found.subject, "stored": figures.when(found.stored_at), **found.headers}.items():
         line = styled(label.ljust(20), "dim")
         line.append(value, "")
         print_result(line)
     print_result("")
-    results().print(_text(found), soft_wrap=True)
+    print_result(_text(found))
 
 
 async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, target: Target | None = None) -> None:
@@ -190,7 +196,7 @@ async def pause(
     seconds
         Resume automatically after this many seconds.
     """
-    from nomnom_cli.output import print_result, when
+    from nomnom_cli.output import print_result
 
     async with open_pipeline(target) as pipeline:
         until = None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
@@ -200,7 +206,7 @@ async def pause(
     elif seconds is None:
         print_result(f"{found.name} is paused; resume it with `nomnom consumer resume {found.name}`")
     else:
-        print_result(f"{found.name} is paused until {when(found.paused_until).partition(' (')[0]}")
+        print_result(f"{found.name} is paused until {figures.moment(found.paused_until, zone=True)}")
 
 
 async def resume(

@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nomnom.presentation.marks import Health, Step
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -20,26 +20,6 @@ if TYPE_CHECKING:
 
 WORKER = "worker"
 """The component that scales with the backlog."""
-
-
-class Health(StrEnum):
-    """How a component is. ``stopped`` is wanted (zero desired); ``failed`` is not."""
-
-    HEALTHY = "healthy"
-    STARTING = "starting"
-    DEGRADED = "degraded"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-class Step(StrEnum):
-    """The state of one step of a long operation."""
-
-    STARTED = "started"
-    OUTPUT = "output"
-    DONE = "done"
-    SKIPPED = "skipped"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
-import httpx
 import msgspec
 
 from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import Answer, HttpClient, HttpError
 
 _CHUNK = 2 * 1024 * 1024
 _PATIENCE = 300.0
@@ -105,7 +105,7 @@ class Sending:
     """Sends files to one api. ``rejects`` is a file that gets each refused line, as it was sent."""
 
     def __init__(self, api: str, token: str | None, spool: Path, rejects: Path | None = None) -> None:
-        self._url = f"{api}/api/ingest/batch"
+        self._url = f"{api}/api/ingest/batch?ids=none"
         self._headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._spool, self._rejects = spool, rejects
 
@@ -146,7 +146,7 @@ class Sending:
     ) -> AsyncIterator[Ingested]:
         prefix = f"{tag}|".encode() if tag else b""
         began = time.monotonic()
-        async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5)) as client:
+        async with HttpClient(60, connect=5, headers=self._headers) as client:
             lines: list[bytes] = []
             while lines := lines or await _read_lines(source, state.name):
                 sent = [prefix + line if line.strip() else line for line in lines]
@@ -180,18 +180,18 @@ class Sending:
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
 
-    async def _post(self, client: httpx.AsyncClient, lines: list[bytes], key: str) -> AsyncIterator[_Settled | str]:
+    async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Settled | str]:
         """Post a chunk until its first lines, or all, are taken or refused for good: troubles, then what is settled."""
-        headers = {**self._headers, "Idempotency-Key": key}
         ends = time.monotonic() + _PATIENCE
         for failures in count(1):
             wait = _RETRY.wait(failures)
             try:
-                answer = await client.post(self._url, content=b"".join(lines), headers=headers, params={"ids": "none"})
-            except httpx.HTTPError as error:
-                problem = f"no answer from the api ({type(error).__name__})"
+                content = b"".join(lines)
+                answer = await client.request("POST", self._url, content=content, headers={"Idempotency-Key": key})
+            except HttpError as error:
+                problem = f"no answer from the api: {error}"
             else:
-                if answer.status_code in (202, 207):
+                if answer.status in (202, 207):
                     read = _read_answer(answer)
                     later = next((each for each in read.problems if each.status in _LATER), None)
                     if later is None:
@@ -201,14 +201,14 @@ class Sending:
                     problem = later.detail
                 else:
                     problem = _detail(answer)
-                    if answer.status_code == 413 and len(lines) > 1:
+                    if answer.status == 413 and len(lines) > 1:
                         # Too large as a whole, or each line is: the first half has the same ids, being the same lines.
                         lines = lines[: len(lines) // 2]
                         continue
-                    if answer.status_code in (400, 413):
+                    if answer.status in (400, 413):
                         yield _Settled(0, 0, [(1, len(lines), problem)], len(lines))
                         return
-                    if answer.status_code not in _LATER:
+                    if answer.status not in _LATER:
                         raise SendingError(f"the api does not take it: {problem}")
                     wait = _retry_after(answer, wait)
             if time.monotonic() + wait > ends:
@@ -217,7 +217,7 @@ class Sending:
             await asyncio.sleep(wait)
 
 
-def _read_answer(answer: httpx.Response) -> _Answer:
+def _read_answer(answer: Answer) -> _Answer:
     try:
         return msgspec.json.decode(answer.content, type=_Answer)
     except msgspec.DecodeError as error:
@@ -235,7 +235,7 @@ def _settled(answer: _Answer, lines: int) -> _Settled:
     return _Settled(answer.count, answer.duplicates, refused, unread.line - 1)
 
 
-def _retry_after(answer: httpx.Response, wait: float) -> float:
+def _retry_after(answer: Answer, wait: float) -> float:
     """Seconds; a proxy's date (RFC 9110 allows one) is not read."""
     given = answer.headers.get("Retry-After", "")
     return min(float(given), _RETRY.longest) if given.isdecimal() else wait
@@ -252,11 +252,11 @@ async def _read_lines(source: IO[bytes], name: str) -> list[bytes]:
         raise SendingError(f"{name} cannot be read on: {error}") from error
 
 
-def _detail(answer: httpx.Response) -> str:
+def _detail(answer: Answer) -> str:
     try:
         return str(msgspec.json.decode(answer.content, type=dict[str, Any])["detail"])
     except (msgspec.DecodeError, KeyError):
-        return f"status {answer.status_code} {answer.text[:200]}"
+        return f"status {answer.status} {answer.text[:200]}"
 
 
 def _read_mark(entry: Path) -> Mark:

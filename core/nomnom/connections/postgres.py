@@ -18,8 +18,6 @@ from nomnom.settings import without_secrets
 
 _CONNECT = 5
 _ACQUIRE = 4.0
-_MARGIN = 1.0
-"""Seconds by which the client waits longer for a statement than the server works on it."""
 _LONGEST = 60.0
 """Seconds after which a server that does not stop a statement itself is unavailable."""
 _IDLE = 60.0
@@ -118,20 +116,19 @@ class Database:
         except ERRORS as error:
             raise self.error(error, limit) from error
 
-    async def connect(self) -> asyncpg.Connection:
-        """A connection outside the pool, which the caller closes; raises as ``connection`` does."""
+    async def connect(self, patience: float | None = None) -> asyncpg.Connection:
+        """A connection outside the pool, which the caller closes; raises as ``connection`` does.
+
+        Its statements raise TimeoutError after ``patience`` seconds, whether or not the server responds at all.
+        """
         try:
             connection = await asyncpg.connect(
-                self.url, timeout=_CONNECT, command_timeout=self._patience, server_settings=self._settings
+                self.url, timeout=_CONNECT, command_timeout=patience, server_settings=self._settings
             )
         except ERRORS as error:
             raise self.error(error) from error
         self.problem = None
         return connection
-
-    @property
-    def _patience(self) -> float | None:
-        return None if self._seconds is None else self._seconds + _MARGIN
 
     async def close(self) -> None:
         """Close the pool and cut busy connections; the next call opens it again."""
@@ -144,19 +141,17 @@ class Database:
         """What an error of asyncpg means; ``seconds`` is the time limit of the statement."""
         if isinstance(error, asyncpg.QueryCanceledError):
             after = f" after {seconds:g} s" if seconds and "statement timeout" in str(error) else ""
-            return StatementTimeout(
-                f"PostgreSQL: the statement was stopped{after} ({error}); ask for less, or try again later"
-            )
+            return StatementTimeout(f"PostgreSQL: query cancelled{after} ({error}); narrow it, or retry later")
         if isinstance(error, _NOT_SET_UP):
             first = "create it, then " if isinstance(error, asyncpg.InvalidCatalogNameError) else ""
             return NotSetUp(f"PostgreSQL at {self.address}: {error}; {first}run nomnom setup with this schema")
         if isinstance(error, _DENIED):
             return AccessDenied(f"PostgreSQL at {self.address} denies access: {error}; check the user of its URL")
         if isinstance(error, asyncpg.DataError):
-            return InvalidValue(f"PostgreSQL cannot use a value: {error}")
+            return InvalidValue(f"PostgreSQL rejected a value: {error}")
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, _UNAVAILABLE):
-            return DatabaseRefused(f"PostgreSQL refused: {error} ({type(error).__name__})")
-        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            return DatabaseRefused(f"PostgreSQL returned an error: {error} ({type(error).__name__})")
+        reason = "timed out" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         self.problem = reason
         return DatabaseUnavailable(
             f"PostgreSQL at {self.address} is unavailable: {reason}; check that it runs, then try again", reason

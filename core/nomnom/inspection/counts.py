@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from nomnom.presentation.figures import approximate_count
+
 EXACT_BELOW = 100_000
 """A number of rows that is estimated to be smaller is counted."""
 COUNTED = 1_000_000
@@ -45,7 +47,7 @@ class Count:
     exact: bool
 
     def __str__(self) -> str:
-        return f"{self.rows:,}" if self.exact else f"about {self.rows:,}"
+        return approximate_count(self.rows, exact=self.exact)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class InvalidQuery(RequestError):  # noqa: N818
 class CursorError(InvalidQuery):
     """A cursor that does not belong to this listing."""
 
-    def __init__(self, problem: str = "expected the next of an earlier answer with the same sort order") -> None:
+    def __init__(self, problem: str = "expected `next` of an earlier page with the same sort order") -> None:
         super().__init__(f"cursor: {problem}")
 
 

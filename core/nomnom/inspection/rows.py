@@ -72,9 +72,11 @@ class EntityTable:
         if name == self.entity.key[0]:
             return Order(tuple(self._field(each) for each in self.entity.key), descending, by_key=True)
         if name not in sortable:
-            reason = "is not a column" if name not in self.entity.index else "has no index, and the table is too large"
+            known = name in self.entity.index
+            reason = "has no index, and the table is too large to sort" if known else "is not a column"
             raise InvalidQuery(
-                f"sort: {name!r} {reason}; use {', '.join(sortable)}, or one of them with - before it", list(sortable)
+                f"sort: {name!r} {reason}; expected one of {', '.join(sortable)}, optionally prefixed with -",
+                list(sortable),
             )
         return Order((self._field(name),), descending, by_key=False)
 
@@ -87,7 +89,7 @@ class EntityTable:
         name, operator, value = text.split(":", 2)
         if name not in self.entity.index:
             columns = list(self.entity.index)
-            raise InvalidQuery(f"filter: no column {name!r}; there are {', '.join(columns)}", columns)
+            raise InvalidQuery(f"filter: unknown column {name!r}; expected one of {', '.join(columns)}", columns)
         column = self._field(name)
         if operator == "is":
             if value not in ("null", "value"):
@@ -95,7 +97,7 @@ class EntityTable:
             return Condition(column, operator, None, null=value == "null")
         if operator == "contains":
             if not column.type.textual:
-                raise InvalidQuery(f"filter: {name} is {column.type.name}: contains is for text")
+                raise InvalidQuery(f"filter: {name} has type {column.type.name}; contains requires a text column")
             return Condition(column, operator, value.replace("\0", ""))
         return Condition(column, operator, self._value(column, value))
 

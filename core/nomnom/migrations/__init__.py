@@ -1,1 +1,1 @@
-"""The fixed tables of nomnom, as SQL files applied in the order of their numbers."""
+"""The migrations of nomnom's own tables, applied in numerical order. Applied files must never change."""

@@ -1,1 +1,1 @@
-"""The ingest API: records in over HTTP, acknowledged once they are in JetStream."""
+"""The ingest API: accepts records over HTTP and publishes them to JetStream."""

@@ -1,48 +1,17 @@
-"""``nomnom-api``: serve the ingest API."""
+"""``nomnom-api``: serves the ingest API."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import socket
-from types import FrameType
-
-import uvicorn
 
 from nomnom.errors import NomnomError
-from nomnom.settings import SettingsError
+from nomnom.http.server import Server, listen, server_config
 from nomnom.telemetry import configure_logging, logger
 from nomnom_api.application import Api
 from nomnom_api.connections import Connection
 from nomnom_api.settings import ApiSettings
 
-_BACKLOG = 2048
 _log = logger("nomnom_api")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which says that it is stopping before it takes no more connections."""
-
-    def __init__(self, config: uvicorn.Config, api: Api, drain: float) -> None:
-        super().__init__(config)
-        self._api, self._drain = api, drain
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own would raise the signal again after an orderly stop, and make it look like a violent one.
-        if self._loop is None or self._api.stopping:
-            self.force_exit = self.should_exit
-            self.should_exit = True
-            return
-        self._api.stopping = True
-        self._loop.call_soon_threadsafe(self._loop.call_later, self._drain, self._end)
-
-    def _end(self) -> None:
-        self.should_exit = True
 
 
 def main() -> None:
@@ -51,40 +20,17 @@ def main() -> None:
         settings = ApiSettings.from_environment()
         configure_logging("api", settings)
         api = Api(settings)
-        listener = _listen(settings)
+        listener = listen("NOMNOM_API_PORT", settings.nomnom_api_host, settings.nomnom_api_port)
     except NomnomError as error:
         raise SystemExit(f"nomnom-api: {error}") from error
-    config = uvicorn.Config(
-        api.application,
-        loop="uvloop",
-        http=Connection,
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # Nothing here depends on a client's address or scheme.
-        proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(settings.nomnom_api_grace)),
-    )
-    # What start-up made stays, and requests leave no cycles: to look for them every 700 objects cost some percent.
+    config = server_config(api.application, grace=settings.nomnom_api_grace, http=Connection)
+    # Requests create no reference cycles, and collecting every 700 objects costs a few percent of the processor time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     host, port = listener.getsockname()[:2]
     _log.info("listening", host=host, port=port, tokens=len(settings.tokens), schema=settings.nomnom_schema)
-    _Server(config, api, settings.nomnom_api_drain).run([listener])
-
-
-def _listen(settings: ApiSettings) -> socket.socket:
-    host, port = settings.nomnom_api_host, settings.nomnom_api_port
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
-        )
-    except OSError as error:
-        problem = f"NOMNOM_API_PORT: cannot listen on {host} port {port}: {error.strerror or error}"
-        raise SettingsError(f"{problem}; choose another port, or end what uses it") from error
+    Server(config, api.begin_stop, settings.nomnom_api_drain).run([listener])
 
 
 if __name__ == "__main__":

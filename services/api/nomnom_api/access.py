@@ -1,4 +1,4 @@
-"""Who may post: bearer tokens, where any are set. Compared in constant time."""
+"""Authentication by bearer token, if any are set. Compared in constant time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from nomnom_api.errors import UnauthorizedError
 
 ANONYMOUS = "anonymous"
-_SHORTEST = 8
+_MIN_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A caller and the digest of its token. A token without a name is named by its digest."""
+    """A caller and the digest of its token. The caller of an unnamed token is named after the digest."""
 
     caller: str
     digest: bytes = field(repr=False)
 
 
 def read_tokens(text: str) -> tuple[Token, ...]:
-    """The tokens of ``name:token,token,…``; raises ValueError, which does not repeat them."""
+    """Parse ``name:token,token,…``; raises ValueError with a text that does not contain tokens."""
     tokens: list[Token] = []
     for position, each in enumerate((part.strip() for part in text.split(",")), start=1):
         if not each:
@@ -31,42 +31,42 @@ def read_tokens(text: str) -> tuple[Token, ...]:
         if not colon:
             name, secret = "", each
         elif not name.isidentifier() and not name.replace("-", "_").replace(".", "_").isidentifier():
-            raise ValueError(f"entry {position}: expected name:token, with a name of letters, digits, - _ and .")
-        if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
-            raise ValueError(f"entry {position}: a token has at least {_SHORTEST} printable characters, no blanks")
+            raise ValueError(f"entry {position}: expected name:token with a name of letters, digits, - _ and .")
+        if len(secret) < _MIN_LENGTH or not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise ValueError(
+                f"entry {position}: expected a token of {_MIN_LENGTH} or more printable ASCII characters, no spaces"
+            )
         digest = _digest(secret.encode())
-        # A colon keeps what is derived apart from what is given.
+        # Given names contain no colon, so derived names cannot collide with them.
         tokens.append(Token(name or f"token:{digest.hex()[:16]}", digest))
     named = [each.caller for each in tokens]
     if len(set(named)) != len(named) or len({each.digest for each in tokens}) != len(tokens):
-        raise ValueError("a name or a token is there twice")
+        raise ValueError("duplicate name or token")
     return tuple(tokens)
 
 
 class Access:
-    """The check of an Authorization header."""
+    """Checks Authorization headers."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tuple(tokens)
         self.required = bool(tokens)
-        """Whether a token is needed at all."""
+        """Whether a token is required."""
 
     def caller(self, header: bytes | None) -> str:
-        """Who presents this header; raises UnauthorizedError where nobody known does."""
+        """The caller with this header; raises UnauthorizedError unless the token is valid."""
         if not self._tokens:
             return ANONYMOUS
         if header is None:
-            raise UnauthorizedError("a token is needed: Authorization: Bearer <token>", b'Bearer realm="nomnom"')
+            raise UnauthorizedError("missing token: send Authorization: Bearer <token>", b'Bearer realm="nomnom"')
         scheme, _, presented = header.partition(b" ")
         digest = _digest(presented.strip() if scheme.lower() == b"bearer" else b"")
         matching = [each.caller for each in self._tokens if hmac.compare_digest(digest, each.digest)]
         if not matching:
-            raise UnauthorizedError(
-                "the token is not one of those that are set", b'Bearer realm="nomnom", error="invalid_token"'
-            )
+            raise UnauthorizedError("invalid token", b'Bearer realm="nomnom", error="invalid_token"')
         return matching[0]
 
 
 def _digest(token: bytes) -> bytes:
-    # Digests have one length: comparing them tells nothing of a token's.
+    # Digests all have the same length, so comparing them does not reveal the length of a token.
     return hashlib.sha256(token).digest()

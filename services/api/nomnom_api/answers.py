@@ -1,4 +1,4 @@
-"""What the api answers with, beside problems."""
+"""The response types of the ingest API, except problems."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-Moment = Annotated[datetime, Meta(tz=True)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 MessageId = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The message is in the stream, and safe. ``duplicate``: it was before, under the same key."""
+    """The message is stored in the stream. ``duplicate``: it was already stored under the same Idempotency-Key."""
 
     message_id: MessageId
     status: Literal["accepted"]
-    timestamp: Moment
-    """When the api received it: UTC, microseconds."""
+    timestamp: Timestamp
+    """When the API received the message: UTC, microseconds."""
     duplicate: bool = False
 
 
-class BatchIds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All lines are in the stream: their number, and the id of each line that is not blank, in order."""
+class BatchIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """All lines are stored in the stream. ``ids`` are the message IDs of the non-blank lines, in order."""
 
     count: int
     ids: list[MessageId]
     duplicates: int = 0
-    """Lines that were in the stream already; absent where there are none."""
+    """Lines that were already in the stream; absent if there are none."""
 
 
-class BatchSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All lines are in the stream: their number, and the first and the last id."""
+class BatchSummary(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """All lines are stored in the stream. Contains the first and the last message ID only."""
 
     count: int
     first_id: MessageId
@@ -40,17 +40,17 @@ class BatchSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class AcceptedLine(Struct, frozen=True):
-    """A line that is in the stream. Lines count from 1, blank ones too."""
+    """A line that is stored in the stream. Lines count from 1, including blank ones."""
 
     line: int
     id: MessageId
 
 
 class LineProblem(Struct, frozen=True):
-    """Lines that are not known to be in the stream: those from ``line`` to ``last_line`` that are not blank.
+    """Non-blank lines from ``line`` to ``last_line`` that were not accepted, for the same reason.
 
-    ``last_line`` null: to the end of the body, which was not read further. With the code ``unconfirmed`` they may be
-    stored, or not; with any other they are not.
+    If ``last_line`` is null, the problem extends to the end of the body, which was not read. With the code
+    ``unconfirmed``, the lines may or may not be stored; with any other code they are not stored.
     """
 
     line: int
@@ -61,10 +61,10 @@ class LineProblem(Struct, frozen=True):
 
 
 class PartialBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Not all lines are in the stream. A line that is in no problem is in it, unless it is blank."""
+    """Some lines were not accepted. Non-blank lines that are not part of a problem are stored in the stream."""
 
     count: int
-    """Lines accepted."""
+    """Number of accepted lines."""
     duplicates: int = 0
     problems: list[LineProblem]
     accepted: list[AcceptedLine] | None = None
@@ -72,7 +72,7 @@ class PartialBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FieldProblem(Struct, frozen=True):
-    """One thing wrong with a message. Lines and fields count from 1; the tag is field 0."""
+    """A problem with a message. Lines and positions count from 1; the tag has position 0."""
 
     line: int
     field: str | None
@@ -82,55 +82,55 @@ class FieldProblem(Struct, frozen=True):
 
 
 class ParsedRecord(Struct, frozen=True):
-    """A record as it would be stored. Decimals are text, exact."""
+    """A parsed record. Decimals are strings, to keep them exact."""
 
     entity: str
     fields: dict[str, Any]
 
 
 class Validation(Struct, frozen=True):
-    """What would happen to a message; nothing was published."""
+    """The result of validating a message; nothing is published."""
 
     valid: bool
     entity: str
     subject: str
-    """The subject it would be published on."""
+    """The subject that the message would be published to."""
     records: list[ParsedRecord]
     problems: list[FieldProblem]
 
 
 class MessageState(Struct, frozen=True, kw_only=True):
-    """Where a message is."""
+    """The status of a message."""
 
     message_id: MessageId
     status: Literal["accepted", "processing", "completed", "failed", "dlq"]
     entity: str | None
-    received_at: Moment | None
-    processed_at: Moment | None = None
+    received_at: Timestamp | None
+    processed_at: Timestamp | None = None
     retry_count: int = 0
     error: str | None = None
     superseded: bool = False
     note: str | None = None
-    """What could not be looked up, where that leaves something open."""
+    """What could not be determined, and why."""
 
 
 class Alive(Struct, frozen=True):
-    """The process runs."""
+    """The process is running."""
 
     status: Literal["alive"]
 
 
 class Check(Struct, frozen=True):
-    """Whether a server answers, and can do what it is asked for."""
+    """Whether a dependency is available and usable."""
 
     ok: bool
     detail: str
 
 
 class Readiness(Struct, frozen=True):
-    """``ready``: all is there. ``degraded``: messages are taken, the status of some cannot be told.
+    """``ready``: all dependencies are available. ``degraded``: messages are accepted, some statuses are unavailable.
 
-    ``unavailable``: nothing can be taken. ``stopping``: the api is on its way down.
+    ``unavailable``: messages cannot be accepted. ``stopping``: the API is shutting down.
     """
 
     status: Literal["ready", "degraded", "unavailable", "stopping"]

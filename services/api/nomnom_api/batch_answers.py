@@ -1,4 +1,4 @@
-"""The answer to a batch, written in parts: with ids it may be many megabytes."""
+"""The response to a batch, encoded in parts: with message IDs it may have many megabytes."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchAnswer:
-    """What became of a batch's lines."""
+    """The result of a batch."""
 
     count: int
     duplicates: int
     first_id: str
     last_id: str
     numbers: Sequence[int] | None
-    """The lines that were sent; None where no ids are wanted."""
+    """The line numbers of the lines sent; None if the response must not contain IDs."""
     ids: bytearray
-    """Their ids, 16 bytes each."""
+    """The message IDs of the lines sent, 16 bytes each."""
     failed: Mapping[int, ApiError]
-    """Lines that were not accepted."""
+    """Lines that were not accepted, with their errors."""
     unread: tuple[int, ApiError] | None
-    """The first line of those that were not looked at, and why."""
+    """The first line that was not read, and why; None if all lines were read."""
 
     @property
     def partial(self) -> bool:
-        """Whether some line was not accepted."""
+        """Whether any line was not accepted."""
         return bool(self.failed) or self.unread is not None
 
     @property
     def long(self) -> bool:
-        """Whether it is better written in parts."""
+        """Whether the response should be streamed."""
         return self.numbers is not None and len(self.numbers) > _CHUNK
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Those of the error that ended it: when to post the rest, whether the connection can be used."""
+        """The headers of the error that ended the batch, such as Retry-After."""
         return list(self.unread[1].headers) if self.unread is not None else []
 
     def common_error(self) -> ApiError | None:
-        """The error that all lines have in common, if they have."""
+        """The error shared by all failed lines, or None if they differ."""
         errors = [*self.failed.values(), *([self.unread[1]] if self.unread is not None else [])]
-        told = [each for each in errors if not isinstance(each, NotSentError)]
-        return told[0] if len({each.code for each in told}) == 1 else None
+        relevant = [each for each in errors if not isinstance(each, NotSentError)]
+        return relevant[0] if len({each.code for each in relevant}) == 1 else None
 
     def problems(self) -> list[LineProblem]:
-        """What was not accepted; lines that follow one another and share a reason are one."""
+        """The lines not accepted; consecutive lines with the same error form one problem."""
         found: list[LineProblem] = []
         first = last = 0
         reason: ApiError | None = None
@@ -72,7 +72,7 @@ class BatchAnswer:
         return found
 
     def parts(self) -> Iterator[bytes]:
-        """The answer as JSON."""
+        """The response as JSON, in parts."""
         yield b'{"count":%d' % self.count
         if self.duplicates:
             yield b',"duplicates":%d' % self.duplicates

@@ -1,4 +1,4 @@
-"""Many messages a request, one a line: read as they come, published under a bounded window, answered for each."""
+"""Batches: many messages per request, one per line, published while the body is read, within a bounded window."""
 
 from __future__ import annotations
 
@@ -37,32 +37,31 @@ _LINE_ENDS = b"\r"
 
 
 class Batches:
-    """Takes batches, a limited number at a time."""
+    """Accepts batches, up to a limit of concurrent ones."""
 
     def __init__(self, intake: Intake) -> None:
         settings = intake.settings
         self.intake = intake
         self.line_limit, self.window = settings.nomnom_api_max_body, settings.nomnom_api_batch_window
-        self._limit, self._most = settings.nomnom_api_batch_max_body, settings.nomnom_api_batches
+        self._limit, self._max_running = settings.nomnom_api_batch_max_body, settings.nomnom_api_batches
         self._running = 0
 
-    async def accept(self, request: Request) -> Response:
+    async def accept(self, request: Request, caller: str) -> Response:
         """POST /api/ingest/batch."""
         given = dict(request.scope["headers"])
         intake = self.intake
-        caller = intake.access.caller(given.get(b"authorization"))
         keep_ids = _wants_ids(request.scope["query_string"])
         key = given.get(b"idempotency-key")
         batch = Batch(self, caller, None if key is None else idempotency_key(key), keep_ids=keep_ids)
         check_type(given)
         declared(given, self._limit, "a batch")
-        if self._running >= self._most:
-            raise BusyError(f"{self._running} batches are being taken, as many as are at a time: try again")
+        if self._running >= self._max_running:
+            raise BusyError(f"too many concurrent batches (limit {self._max_running}); retry")
         self._running += 1
         begun = time.perf_counter()
         try:
             async with aclosing(intake.bodies.parts(given, receiver(request), self._limit)) as parts:
-                answer = await batch.take(parts)
+                answer = await batch.run(parts)
         except ClientGoneError:
             intake.metrics.abandoned.inc()
             raise
@@ -73,33 +72,33 @@ class Batches:
 
 
 class Batch:
-    """One batch being taken."""
+    """One batch in progress."""
 
     def __init__(self, batches: Batches, caller: str, key: str | None, *, keep_ids: bool) -> None:
         self._batches, self._intake, self._publisher = batches, batches.intake, batches.intake.publisher
         self._caller, self._key, self._keep_ids = caller, key, keep_ids
         self._number = 0
-        """The line that is being read, or was read last."""
+        """Number of the current or last line."""
         self._lines = 0
-        """Lines read that are not blank."""
+        """Number of non-blank lines read."""
         self._open = False
-        """Whether the present line is neither sent nor rejected yet."""
+        """Whether the current line is neither sent nor rejected yet."""
         self._sent = array("Q")
         self._ids = bytearray()
-        """Numbers and ids of the lines sent, 24 bytes a line: a batch may have millions."""
+        """Numbers and message IDs of the lines sent; 24 bytes per line, as a batch may have millions."""
         self._first = self._last = ""
         self._sent_count = self._accepted = self._duplicates = 0
         self._failed: dict[int, ApiError] = {}
         self._stop: ApiError | None = None
-        """Why nothing more is sent."""
+        """Why no more lines are sent; None while they are."""
         self._in_flight = 0
         self._low = -1
-        self._settled_enough = asyncio.Event()
+        self._window_open = asyncio.Event()
 
-    async def take(self, parts: AsyncIterator[bytes]) -> BatchAnswer:
-        """Publish the lines and await their acks.
+    async def run(self, parts: AsyncIterator[bytes]) -> BatchAnswer:
+        """Publish the lines and wait for their acks.
 
-        Raises what all lines failed of, InvalidBodyError where there is no line, and ClientGoneError.
+        Raises the error shared by all lines if none was accepted, InvalidBodyError for an empty batch, ClientGoneError.
         """
         unread: int | None = None
         try:
@@ -114,29 +113,29 @@ class Batch:
         return self._answer(unread)
 
     async def _read(self, parts: AsyncIterator[bytes]) -> None:
-        """Raises what keeps the rest from being sent."""
+        """Read and send lines; raises the error that prevents the rest from being sent."""
         limit = self._batches.line_limit + len(_LINE_ENDS)
-        begun, skipping = bytearray(), False
+        start, skipping = bytearray(), False
         async for part in parts:
-            self._go_on()
+            self._check_stop()
             first, *others = part.split(b"\n")
             if not skipping:
-                begun += first
+                start += first
             if others:
                 if not skipping:
-                    await self._take_line(bytes(begun))
+                    await self._send_line(bytes(start))
                 for line in others[:-1]:
-                    await self._take_line(line)
-                begun, skipping = bytearray(others[-1]), False
-            if len(begun) > limit and not skipping:
-                # Its end is not waited for, and not kept.
+                    await self._send_line(line)
+                start, skipping = bytearray(others[-1]), False
+            if len(start) > limit and not skipping:
+                # Reject the line now and skip the rest of it.
                 self._begin_line()
                 self._reject(self._too_long())
-                begun, skipping = bytearray(), True
-        if begun:
-            await self._take_line(bytes(begun))
+                start, skipping = bytearray(), True
+        if start:
+            await self._send_line(bytes(start))
 
-    async def _take_line(self, ended: bytes) -> None:
+    async def _send_line(self, ended: bytes) -> None:
         line = ended.removesuffix(_LINE_ENDS)
         if not line or line.isspace():
             self._number += 1
@@ -154,11 +153,11 @@ class Batch:
         if self._in_flight >= batches.window:
             await self._wait(batches.window // 2)
         elif self._lines % _YIELD == 0:
-            # What is published goes out, and other requests go on.
+            # Let the connection send, and other requests run.
             await asyncio.sleep(0)
             if self._publisher.congested:
                 await self._wait(self._in_flight // 2)
-        self._go_on()
+        self._check_stop()
         number, key = self._number, self._key
         message_id = new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
         subject = ingest_subject(self._intake.schema.entity_name(text), message_id)
@@ -186,9 +185,9 @@ class Batch:
         self._lines += 1
         self._open = True
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self._intake.stopping():
-            raise StoppingError("the api is stopping: what is left was not sent; post it again")
+            raise StoppingError("the API is shutting down: the rest of the batch was not sent; post it again")
         if self._stop is not None:
             raise self._stop
 
@@ -196,10 +195,10 @@ class Batch:
         self._failed[self._number] = error
         self._open = False
         if len(self._failed) > _PROBLEMS:
-            raise TooManyProblemsError(f"more than {_PROBLEMS:,} lines cannot be taken: is this a batch of records?")
+            raise TooManyProblemsError(f"more than {_PROBLEMS:,} lines are invalid; does the body contain records?")
 
     def _too_long(self) -> TooLargeError:
-        return TooLargeError(f"a line has at most {self._batches.line_limit:,} bytes")
+        return TooLargeError(f"the line exceeds the limit of {self._batches.line_limit:,} bytes")
 
     def _unsent(self) -> int:
         return self._number if self._open else self._number + 1
@@ -209,7 +208,7 @@ class Batch:
             self._failed[number] = outcome
             if not isinstance(outcome, TooLargeError) and self._stop is None:
                 self._stop = (
-                    NotSentError(f"not sent, since an earlier line was not confirmed: {outcome}")
+                    NotSentError(f"not sent, because an earlier line was not confirmed: {outcome}")
                     if isinstance(outcome, UnconfirmedError)
                     else outcome
                 )
@@ -219,14 +218,14 @@ class Batch:
                 self._duplicates += 1
         self._in_flight -= 1
         if self._in_flight <= self._low:
-            self._settled_enough.set()
+            self._window_open.set()
 
     async def _wait(self, in_flight: int) -> None:
-        """Until no more than so many messages wait for their acks: at the longest the ack timeout."""
+        """Wait until at most this many messages await their acks; the ack timeout bounds the wait."""
         if self._in_flight > in_flight:
             self._low = in_flight
-            self._settled_enough.clear()
-            await self._settled_enough.wait()
+            self._window_open.clear()
+            await self._window_open.wait()
             self._low = -1
 
     def _count(self) -> None:
@@ -239,7 +238,7 @@ class Batch:
 
     def _answer(self, unread: int | None) -> BatchAnswer:
         if unread is None and not self._lines:
-            raise InvalidBodyError("the body has no lines: post records, one a line")
+            raise InvalidBodyError("the body has no lines; post one record per line")
         answer = BatchAnswer(
             count=self._accepted,
             duplicates=self._duplicates,

@@ -1,4 +1,4 @@
-"""HTTP connections: uvicorn's, which send a response in one piece."""
+"""HTTP connections that send each response in one write."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, but that a response's head and body leave in one write.
+    """A uvicorn connection that sends the head and the body of a response in one write.
 
-    uvicorn writes them apart: two system calls and two packets a response, a fifth of the processor time of a small one
-    (measured with wrk on one core).
+    uvicorn writes them separately: two system calls and two packets per response, a fifth of the processor time of a
+    small one (measured with wrk on one core).
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -20,7 +20,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _Joining:
-    """A transport that sends what one step of the loop wrote at its end, together."""
+    """A transport that joins the writes of one iteration of the event loop."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._call_soon = transport, loop.call_soon

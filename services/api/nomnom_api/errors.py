@@ -1,4 +1,4 @@
-"""The api's errors. Each knows the HTTP status and the problem type (RFC 9457) that it becomes."""
+"""The API's errors, each with its HTTP status and problem type (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ PROBLEM_TYPE = "urn:nomnom:problem:"
 
 
 class ApiError(NomnomError):
-    """The api failed: a defect.
+    """Internal error; see the API's log.
 
-    The base of all others. ``code`` and ``title`` are the same for all of a class.
+    The base class of all others. ``code`` and ``title`` are fixed for each class.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    title: ClassVar[str] = "The api failed"
+    title: ClassVar[str] = "Internal error"
     retry_after: ClassVar[int | None] = None
-    """Seconds after which asking again may help."""
+    """Seconds after which a retry may succeed."""
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Headers of the answer beside its content's."""
+        """Additional response headers."""
         return [(b"retry-after", str(self.retry_after).encode())] if self.retry_after is not None else []
 
     def problem(self, instance: str | None = None) -> bytes:
-        """The body of the answer."""
+        """The response body: problem details as JSON."""
         return msgspec.json.encode(
             ProblemDetails(
                 type=PROBLEM_TYPE + self.code,
@@ -44,27 +44,27 @@ class ApiError(NomnomError):
 
 
 class InvalidBodyError(ApiError):
-    """A body that cannot be a message."""
+    """The body is empty or not valid UTF-8."""
 
-    status, code, title = 400, "invalid_body", "The body is not a message"
+    status, code, title = 400, "invalid_body", "Invalid body"
 
 
 class InvalidKeyError(ApiError):
-    """An Idempotency-Key that cannot be used."""
+    """The Idempotency-Key is empty, too long or not printable ASCII."""
 
-    status, code, title = 400, "invalid_idempotency_key", "The Idempotency-Key cannot be used"
+    status, code, title = 400, "invalid_idempotency_key", "Invalid Idempotency-Key"
 
 
 class InvalidParameterError(ApiError):
-    """A parameter of the path or the query that cannot be used."""
+    """A path or query parameter is invalid."""
 
-    status, code, title = 400, "invalid_parameter", "A parameter cannot be used"
+    status, code, title = 400, "invalid_parameter", "Invalid parameter"
 
 
 class UnauthorizedError(ApiError):
-    """No token, or a wrong one."""
+    """The token is missing or invalid."""
 
-    status, code, title = 401, "unauthorized", "A token is needed"
+    status, code, title = 401, "unauthorized", "Unauthorized"
 
     def __init__(self, detail: str, challenge: bytes) -> None:
         super().__init__(detail)
@@ -76,15 +76,15 @@ class UnauthorizedError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """A path, or a message, that does not exist."""
+    """The path or the message does not exist."""
 
-    status, code, title = 404, "not_found", "There is no such thing"
+    status, code, title = 404, "not_found", "Not found"
 
 
 class MethodNotAllowedError(ApiError):
-    """A path that does not take this method."""
+    """The path does not support the method."""
 
-    status, code, title = 405, "method_not_allowed", "The method is not for this path"
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
 
     def __init__(self, detail: str, allowed: Sequence[str]) -> None:
         super().__init__(detail)
@@ -96,74 +96,74 @@ class MethodNotAllowedError(ApiError):
 
 
 class ReadTimeoutError(ApiError):
-    """A body whose next part did not come in time."""
+    """The body was not received in time."""
 
-    status, code, title = 408, "read_timeout", "The body did not come in time"
+    status, code, title = 408, "read_timeout", "Request timeout"
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        # The rest of the body may still come: nothing after it on this connection can be understood.
+        # The rest of the body may still arrive, so the connection cannot be reused.
         return [(b"connection", b"close")]
 
 
 class TooLargeError(ApiError):
-    """A message or a batch over its limit."""
+    """The message or the batch exceeds its size limit."""
 
-    status, code, title = 413, "too_large", "The content is too large"
+    status, code, title = 413, "too_large", "Content too large"
 
 
 class MediaTypeError(ApiError):
-    """A body that is not plain UTF-8 text."""
+    """The body is not declared as plain UTF-8 text."""
 
-    status, code, title = 415, "unsupported_media_type", "The body is not text/plain"
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 
 
 class ClientGoneError(ApiError):
-    """A client that closed the connection before its body was complete: nobody reads this answer (499 is nginx's)."""
+    """The client closed the connection before the body was complete; nobody receives this response (nginx's 499)."""
 
-    status, code, title = 499, "client_gone", "The client closed the connection"
+    status, code, title = 499, "client_gone", "Client closed request"
 
 
 class BusyError(ApiError):
-    """More at a time than the api takes. Nothing was stored."""
+    """Too many concurrent requests or messages in flight. Nothing was stored."""
 
-    status, code, title, retry_after = 503, "busy", "The api is busy", 1
+    status, code, title, retry_after = 503, "busy", "Busy", 1
 
 
 class UnavailableError(ApiError):
-    """What is needed for an answer is away. Nothing was stored."""
+    """A dependency is unavailable. Nothing was stored."""
 
-    status, code, title, retry_after = 503, "unavailable", "A part of the pipeline is away", 2
+    status, code, title, retry_after = 503, "unavailable", "Dependency unavailable", 2
 
 
 class StreamFullError(ApiError):
-    """The stream takes no more until workers have made room. Nothing was stored."""
+    """The stream is full until workers have processed messages. Nothing was stored."""
 
-    status, code, title, retry_after = 503, "stream_full", "The stream is full", 5
+    status, code, title, retry_after = 503, "stream_full", "Stream full", 5
 
 
 class UnconfirmedError(ApiError):
-    """No ack came: the message may be stored, or not. Repeat it with the same Idempotency-Key."""
+    """No ack received: the message may or may not be stored. Retry with the same Idempotency-Key."""
 
-    status, code, title, retry_after = 503, "unconfirmed", "JetStream did not confirm", 2
+    status, code, title, retry_after = 503, "unconfirmed", "Not confirmed by JetStream", 2
 
 
 class NotSentError(ApiError):
-    """Lines of a batch after one that was not confirmed. They were not stored."""
+    """Lines of a batch after an unconfirmed one. They were not stored."""
 
-    status, code, title, retry_after = 503, "not_sent", "The rest of the batch was not sent", 2
+    status, code, title, retry_after = 503, "not_sent", "Rest of the batch not sent", 2
 
 
 class TooManyProblemsError(ApiError):
-    """A batch with so many faulty lines that it is no batch of records."""
+    """The batch has too many invalid lines."""
 
-    status, code, title = 400, "too_many_problems", "Too many lines cannot be taken"
+    status, code, title = 400, "too_many_problems", "Too many invalid lines"
 
 
 class StoppingError(ApiError):
-    """The api is on its way down. Nothing was stored."""
+    """The API is shutting down. Nothing was stored."""
 
-    status, code, title, retry_after = 503, "stopping", "The api is stopping", 1
+    status, code, title, retry_after = 503, "stopping", "API shutting down", 1
 
 
 ERRORS: tuple[type[ApiError], ...] = (
@@ -185,4 +185,4 @@ ERRORS: tuple[type[ApiError], ...] = (
     TooManyProblemsError,
     StoppingError,
 )
-"""Every problem that a client can be answered with."""
+"""All errors that a client can receive."""

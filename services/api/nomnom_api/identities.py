@@ -1,4 +1,4 @@
-"""Who a message is and when it came: ids, and a clock that never gives a moment twice."""
+"""Timestamps and idempotency keys of messages."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from functools import lru_cache
 from nomnom.envelope import from_microseconds
 from nomnom_api.errors import InvalidKeyError
 
-_LONGEST = 255
+_MAX_LENGTH = 255
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 
 
 class Clock:
-    """Microseconds since the epoch, each later than the one before.
+    """Strictly increasing microseconds since the epoch.
 
-    Of two records of one key the one received later wins: of two lines of a batch, the later line.
+    The record received last wins, so of two lines of a batch with the same key, the later line must be later.
     """
 
     def __init__(self) -> None:
         self._last = 0
 
     def now(self) -> int:
-        """The moment, in microseconds."""
-        moment = time.time_ns() // 1000
-        if moment <= self._last:
-            moment = self._last + 1
-        self._last = moment
-        return moment
+        """The current time in microseconds, later than any returned before."""
+        now = time.time_ns() // 1000
+        if now <= self._last:
+            now = self._last + 1
+        self._last = now
+        return now
 
 
 def timestamp(microseconds: int) -> str:
-    """The moment in ISO 8601, UTC, always with six digits after the second."""
+    """The time in ISO 8601, in UTC, always with six fractional digits."""
     seconds, fraction = divmod(microseconds, 1_000_000)
     return f"{_second(seconds)}.{fraction:06}Z"
 
@@ -42,15 +42,15 @@ def _second(seconds: int) -> str:
 
 
 def idempotency_key(value: bytes) -> str:
-    """The Idempotency-Key of a header; raises InvalidKeyError. What it says is the caller's: quotes are part of it."""
-    if not value or len(value) > _LONGEST or not _PRINTABLE.issuperset(value):
+    """The key in an Idempotency-Key header, quotes included; raises InvalidKeyError."""
+    if not value or len(value) > _MAX_LENGTH or not _PRINTABLE.issuperset(value):
         raise InvalidKeyError(
-            f"expected 1 to {_LONGEST} printable ASCII characters in Idempotency-Key, found {len(value):,} bytes"
-            + ("" if _PRINTABLE.issuperset(value) else " with others among them")
+            f"expected 1 to {_MAX_LENGTH} printable ASCII characters in Idempotency-Key, found {len(value):,} bytes"
+            + ("" if _PRINTABLE.issuperset(value) else ", some of them not printable ASCII")
         )
     return value.decode("ascii")
 
 
 def line_key(key: str, line: int) -> str:
-    """The key of a batch's line. A header holds no line break, so this is no message's own key."""
+    """The key of a line of a batch. Headers contain no line breaks, so it cannot collide with the key of a message."""
     return f"{key}\n{line}"

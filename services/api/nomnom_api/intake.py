@@ -1,4 +1,4 @@
-"""What the two ways in share."""
+"""The components shared by single messages and batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nomnom.schema import Schema
-from nomnom_api.access import Access
 from nomnom_api.bodies import Bodies
 from nomnom_api.identities import Clock
 from nomnom_api.publisher import Publisher
@@ -16,14 +15,13 @@ from nomnom_api.telemetry import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """The parts that take messages, one each a process."""
+    """The components that accept messages; one instance per process."""
 
     settings: ApiSettings
     schema: Schema
-    access: Access
     bodies: Bodies
     publisher: Publisher
     clock: Clock
     metrics: Metrics
     stopping: Callable[[], bool]
-    """Whether the process is on its way down."""
+    """Returns whether the process is shutting down."""

@@ -1,14 +1,13 @@
-"""The OpenAPI 3.1 document, made from the types that the api answers with, its errors and its settings."""
+"""The OpenAPI 3.1 document, generated from the API's response types, errors and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nomnom import __version__
-from nomnom.problems import MEDIA_TYPE, ProblemDetails
+from nomnom.http.openapi import RETRY_AFTER, component_schemas, openapi_document, problem_response, reference
 from nomnom.schema import Schema
 from nomnom_api.answers import (
     Alive,
@@ -39,72 +38,66 @@ from nomnom_api.errors import (
 )
 from nomnom_api.settings import ApiSettings
 
-_REF = "#/components/schemas/{name}"
-_JSON, _PLAIN, _PROBLEM = "application/json", "text/plain", MEDIA_TYPE.decode()
+if TYPE_CHECKING:
+    from nomnom_api.operations import Operation
+
+_JSON, _PLAIN = "application/json", "text/plain"
+_TYPES = (Receipt, BatchIds, BatchSummary, PartialBatch, Validation, MessageState, Alive, Readiness)
 _ID = "018f3a5c-7b1e-7c40-9d52-5a3f0c9e8b11"
 _OTHER_ID = "018f3a5c-7b1f-7a02-8c11-0e4b6f7d2a90"
-_MOMENT = "2024-05-02T09:14:33.120457Z"
+_TIMESTAMP = "2024-05-02T09:14:33.120457Z"
 _ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
-_INTRODUCTION = """Posts pipe-delimited records into a nomnom pipeline.
+_INTRODUCTION = """Posts pipe-delimited records to a nomnom pipeline.
 
-A message is one record, or a parent and its children, a line each: `TAG|field|…`, UTF-8. It is accepted (202) once
-JetStream has acknowledged it; a faulty one is accepted too, and becomes a dead letter. Every error is a problem
-(RFC 9457) whose `type` ends in a code and whose `detail` says what to do; with 503, `Retry-After` says when to try
-again.
+A message is one record, or a parent and its children, one per line: `TAG|field|…`, UTF-8. It is accepted (202) once
+JetStream has acknowledged it. Records are not validated on acceptance: invalid ones become dead letters. Every error is
+a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do; responses with
+status 503 have a `Retry-After` header.
 
-An `Idempotency-Key` makes a request safe to repeat: a key names one message (or batch) of a caller, and what was posted
-first under it stays. Without a `Content-Type`, a body is taken as `text/plain; charset=utf-8`."""
+An `Idempotency-Key` makes a request safe to retry: a key identifies one message (or batch) of a caller, and the content
+posted first is kept. Without a `Content-Type`, the body is treated as `text/plain; charset=utf-8`."""
 
 
-def document(settings: ApiSettings, schema: Schema) -> dict[str, Any]:
-    """The document of an api with these settings and this schema."""
-    types = [Receipt, BatchIds, BatchSummary, PartialBatch, Validation, MessageState, Alive, Readiness, ProblemDetails]
-    (_, components) = msgspec.json.schema_components(types, ref_template=_REF)
-    schemas = {name: _described(name, each) for name, each in components.items()}
-    security = [{"token": []}] if settings.tokens else [{}]
+def document(operations: Iterable[Operation], settings: ApiSettings, schema: Schema) -> dict[str, Any]:
+    """The OpenAPI document of these operations on an API with these settings and this schema."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in operations:
+        if each.description is not None:
+            described = each.description(settings)
+            open_to_all: dict[str, Any] = {"security": [{}]} if each.open else {}
+            tag = "operation" if each.open else "ingest"
+            paths.setdefault(each.path, {})[each.method.lower()] = {**described, "tags": [tag], **open_to_all}
     tags = ", ".join(f"{each.tag} ({each.name})" for each in schema)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "nomnom ingest API",
-            "version": __version__,
-            "description": f"{_INTRODUCTION}\n\nTags here: {tags}.",
-        },
-        "tags": [
-            {"name": "ingest", "description": "Messages in, and what became of them."},
-            {"name": "operation", "description": "For probes, scrapers and people. No token is needed."},
+    return openapi_document(
+        "nomnom ingest API",
+        f"{_INTRODUCTION}\n\nRecord tags of this deployment: {tags}.",
+        paths,
+        component_schemas(_TYPES),
+        tags=[
+            {"name": "ingest", "description": "Post messages and query their status."},
+            {"name": "operation", "description": "Health checks, metrics and documentation. No token required."},
         ],
-        "security": security,
-        "paths": {
-            "/api/ingest/message": {"post": _message(settings)},
-            "/api/ingest/batch": {"post": _batch(settings)},
-            "/api/ingest/validate": {"post": _validate(settings)},
-            "/api/ingest/status/{message_id}": {"get": _status()},
-            **_operation(),
+        security=[{"token": []}] if settings.tokens else [{}],
+        security_schemes={
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "One of NOMNOM_API_TOKENS. Not required if none are set.",
+            }
         },
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "One of NOMNOM_API_TOKENS. Where none are set, none is needed.",
-                }
-            },
-        },
-    }
+    )
 
 
-def _message(settings: ApiSettings) -> dict[str, Any]:
+def describe_message(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/message."""
     accepted = _answer(
-        "JetStream has the message.", Receipt, {"accepted": _receipt(), "repeated": _receipt(again=True)}
+        "JetStream has stored the message.", Receipt, {"accepted": _receipt(), "repeated": _receipt(again=True)}
     )
     return {
         "operationId": "postMessage",
         "summary": "Post one message",
-        "description": "Its first line's tag says what it is. What it says is judged by a worker, not here.",
-        "tags": ["ingest"],
-        "parameters": [_key("The message's id follows from it and from who posts: a repeat is the same message.")],
+        "description": "The tag of the first line determines the entity. Records are validated later, by workers.",
+        "parameters": [_key("The message ID is derived from the key and the caller, so a retry is the same message.")],
         "requestBody": _body(
             f"A message of at most {settings.nomnom_api_max_body:,} bytes.",
             {"record": _ORDER, "parent and child": f"{_ORDER}\n{_child()}"},
@@ -116,55 +109,61 @@ def _message(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _batch(settings: ApiSettings) -> dict[str, Any]:
+def describe_batch(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/batch."""
     examples: dict[str, Any] = {
         "ids": {"count": 2, "ids": [_ID, _OTHER_ID]},
         "summary (ids=none)": {"count": 2, "first_id": _ID, "last_id": _OTHER_ID},
     }
-    faulty = {"line": 2, "last_line": 2, "status": 400, "code": "invalid_body", "detail": "the line is not UTF-8"}
+    invalid = {
+        "line": 2,
+        "last_line": 2,
+        "status": 400,
+        "code": "invalid_body",
+        "detail": "the line is not valid UTF-8",
+    }
     rest = {
         "line": 4,
         "last_line": None,
         "status": 503,
         "code": "stream_full",
-        "detail": "stream MESSAGES is full (maximum bytes exceeded): try again when there is room",
+        "detail": "stream MESSAGES is full (maximum bytes exceeded); retry later",
     }
     return {
         "operationId": "postBatch",
-        "summary": "Post many messages, one a line",
+        "summary": "Post many messages, one per line",
         "description": (
-            "The body is read as it is published: its size is limited, memory is not a limit. Blank lines are "
-            "skipped, CRLF and LF end lines, the last needs no end. When something keeps all further lines from being "
-            "accepted the batch ends there. Where no line was accepted, and all for one reason, the answer is that "
-            "problem."
+            "Lines are published while the body is read, so large batches need little memory. Blank lines are "
+            "skipped; lines end with LF or CRLF, which is optional for the last one. If an error prevents all further "
+            "lines from being accepted, the batch ends there. If no line was accepted, all for the same reason, the "
+            "response is that problem."
         ),
-        "tags": ["ingest"],
         "parameters": [
-            _key("Each line's id follows from it, from its number and from who posts."),
+            _key("The message ID of each line is derived from the key, the line number and the caller."),
             {
                 "name": "ids",
                 "in": "query",
-                "description": "Whether the answer lists the id of each line.",
+                "description": "Whether the response lists the message ID of each line.",
                 "schema": {"type": "string", "enum": ["all", "none"], "default": "all"},
             },
         ],
         "requestBody": _body(
-            f"At most {settings.nomnom_api_batch_max_body:,} bytes, at most {settings.nomnom_api_max_body:,} a line.",
+            f"At most {settings.nomnom_api_batch_max_body:,} bytes; {settings.nomnom_api_max_body:,} bytes per line.",
             {"two orders": f"{_ORDER}\nO|124|456|O|10.00|2024-01-02|5-LOW|clerk2|0|another\n"},
         ),
         "responses": {
-            "202": _answer("JetStream has all lines.", [BatchIds, BatchSummary], examples),
+            "202": _answer("JetStream has stored all lines.", [BatchIds, BatchSummary], examples),
             "207": _answer(
-                "JetStream has some lines; each other is in a problem.",
+                "JetStream has stored some lines; the others are listed as problems.",
                 PartialBatch,
                 {
                     "partial": {
                         "count": 2,
-                        "problems": [faulty, rest],
+                        "problems": [invalid, rest],
                         "accepted": [{"line": 1, "id": _ID}, {"line": 3, "id": _OTHER_ID}],
                     }
                 },
-                {"Retry-After": _RETRY_AFTER},
+                RETRY_AFTER,
             ),
             **_problems(
                 InvalidBodyError, InvalidKeyError, InvalidParameterError, TooManyProblemsError, *_POSTING, StoppingError
@@ -173,21 +172,21 @@ def _batch(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _validate(settings: ApiSettings) -> dict[str, Any]:
+def describe_validation(settings: ApiSettings) -> dict[str, Any]:
+    """Describe POST /api/ingest/validate."""
     problem = {"line": 1, "field": "o_orderkey", "position": 1, "expected": "a whole number", "found": "'x'"}
     subject = "messages.ingest.orders.{message_id}"
     return {
         "operationId": "validateMessage",
-        "summary": "See what would happen to a message",
-        "description": "Nothing is published.",
-        "tags": ["ingest"],
+        "summary": "Validate a message",
+        "description": "Parses the message without publishing it.",
         "requestBody": _body(f"A message of at most {settings.nomnom_api_max_body:,} bytes.", {"record": _ORDER}),
         "responses": {
             "200": _answer(
-                "What its records are, or what is wrong with it.",
+                "The parsed records, or the problems found.",
                 Validation,
                 {
-                    "faulty": {
+                    "invalid": {
                         "valid": False,
                         "entity": "orders",
                         "subject": subject,
@@ -203,12 +202,13 @@ def _validate(settings: ApiSettings) -> dict[str, Any]:
     }
 
 
-def _status() -> dict[str, Any]:
+def describe_status(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /api/ingest/status/{message_id}."""
     state = {
         "message_id": _ID,
         "status": "completed",
         "entity": "orders",
-        "received_at": _MOMENT,
+        "received_at": _TIMESTAMP,
         "processed_at": "2024-05-02T09:14:33.168002Z",
         "retry_count": 0,
         "error": None,
@@ -217,12 +217,12 @@ def _status() -> dict[str, Any]:
     }
     return {
         "operationId": "getStatus",
-        "summary": "Where a message is",
+        "summary": "Get the status of a message",
         "description": (
-            "`accepted`: in the stream; `processing`: with a worker; `completed`: in its table (`superseded`: "
-            "something received later had been there); `failed`: will be tried again; `dlq`: waits for a person."
+            "`accepted`: pending in the stream; `processing`: delivered to a worker; `completed`: written to its table "
+            "(`superseded`: a later message had already written its rows); `failed`: will be retried; `dlq`: a dead "
+            "letter, awaiting review."
         ),
-        "tags": ["ingest"],
         "parameters": [
             {
                 "name": "message_id",
@@ -233,61 +233,48 @@ def _status() -> dict[str, Any]:
             }
         ],
         "responses": {
-            "200": _answer("The message's state.", MessageState, {"completed": state}),
+            "200": _answer("The status of the message.", MessageState, {"completed": state}),
             **_problems(InvalidParameterError, UnauthorizedError, NotFoundError, UnavailableError),
         },
     }
 
 
-def _operation() -> dict[str, Any]:
-    ready = {
-        "status": "degraded",
-        "jetstream": {"ok": True, "detail": "stream MESSAGES answers"},
-        "database": {"ok": False, "detail": "PostgreSQL at postgresql://postgres@db:5432/nomnom is away: no answer"},
-    }
-    text = {"schema": {"type": "string"}}
-    plain: dict[str, tuple[str, str, dict[str, Any]]] = {
-        "/health": (
-            "getHealth",
-            "Whether the process runs",
-            {"200": _answer("It does.", Alive, {"alive": {"status": "alive"}})},
-        ),
-        "/ready": (
-            "getReady",
-            "Whether messages can be taken",
-            {
-                "200": _answer("They can; `degraded`: but statuses cannot be told.", Readiness, {"degraded": ready}),
-                "503": _answer("They cannot; the body says why.", Readiness, {}),
-            },
-        ),
-        "/metrics": (
-            "getMetrics",
-            "Prometheus metrics",
-            {"200": {"description": "The metrics, in Prometheus' text format.", "content": {_PLAIN: text}}},
-        ),
-        "/openapi.json": (
-            "getDocument",
-            "This document",
-            {"200": {"description": "OpenAPI 3.1.", "content": {_JSON: {"schema": {"type": "object"}}}}},
-        ),
-        "/docs": (
-            "getPage",
-            "This document as a page",
-            {"200": {"description": "The page; it needs no other server.", "content": {"text/html": text}}},
-        ),
-    }
+def describe_liveness(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /health."""
     return {
-        path: {
-            "get": {
-                "operationId": name,
-                "summary": summary,
-                "tags": ["operation"],
-                "security": [{}],
-                "responses": responses,
-            }
-        }
-        for path, (name, summary, responses) in plain.items()
+        "operationId": "getHealth",
+        "summary": "Liveness",
+        "responses": {"200": _answer("The process is running.", Alive, {"alive": {"status": "alive"}})},
     }
+
+
+def describe_readiness(_: ApiSettings) -> dict[str, Any]:
+    """Describe GET /ready."""
+    degraded = {
+        "status": "degraded",
+        "jetstream": {"ok": True, "detail": "stream MESSAGES is available"},
+        "database": {
+            "ok": False,
+            "detail": "PostgreSQL at postgresql://postgres@db:5432/nomnom is unavailable",
+        },
+    }
+    ready = "Messages are accepted; if `degraded`, without statuses."
+    return {
+        "operationId": "getReady",
+        "summary": "Readiness: whether messages can be accepted",
+        "responses": {
+            "200": _answer(ready, Readiness, {"degraded": degraded}),
+            "503": _answer("Messages cannot be accepted; the body says why.", Readiness, {}),
+        },
+    }
+
+
+def describe_file(name: str, summary: str, content: str, media_type: str) -> Callable[[ApiSettings], dict[str, Any]]:
+    """What describes a GET of a text of this media type."""
+    kind = "object" if media_type == _JSON else "string"
+    response = {"description": content, "content": {media_type: {"schema": {"type": kind}}}}
+    described = {"operationId": name, "summary": summary, "responses": {"200": response}}
+    return lambda _: described
 
 
 _POSTING: tuple[type[ApiError], ...] = (
@@ -300,15 +287,14 @@ _POSTING: tuple[type[ApiError], ...] = (
     StreamFullError,
     UnconfirmedError,
 )
-_RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer"}}
 _HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
-    503: {"Retry-After": _RETRY_AFTER},
+    503: RETRY_AFTER,
 }
 
 
 def _receipt(*, again: bool = False) -> dict[str, Any]:
-    receipt: dict[str, Any] = {"message_id": _ID, "status": "accepted", "timestamp": _MOMENT}
+    receipt: dict[str, Any] = {"message_id": _ID, "status": "accepted", "timestamp": _TIMESTAMP}
     return receipt | {"duplicate": True} if again else receipt
 
 
@@ -338,7 +324,7 @@ def _answer(
     examples: Mapping[str, Any],
     headers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    refs = [{"$ref": _REF.format(name=each.__name__)} for each in (kinds if isinstance(kinds, list) else [kinds])]
+    refs = [reference(each) for each in (kinds if isinstance(kinds, list) else [kinds])]
     content: dict[str, Any] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}
     if examples:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
@@ -347,22 +333,14 @@ def _answer(
 
 
 def _problems(*errors: type[ApiError]) -> dict[str, Any]:
-    """The answers for these errors and for a defect, by status, with an example each."""
+    """The responses for these errors and for an internal error, by status, each with an example."""
     answers: dict[str, Any] = {}
     every = (*errors, ApiError)
     for status in sorted({each.status for each in every}):
         same = [each for each in every if each.status == status]
-        answers[str(status)] = {
-            "description": " ".join(f"`{each.code}`: {_sentence(each)}" for each in same),
-            "content": {
-                _PROBLEM: {
-                    "schema": {"$ref": _REF.format(name="ProblemDetails")},
-                    "examples": {each.code: {"value": _example(each)} for each in same},
-                }
-            },
-        }
-        if status in _HEADERS:
-            answers[str(status)]["headers"] = _HEADERS[status]
+        description = " ".join(f"`{each.code}`: {_sentence(each)}" for each in same)
+        examples = {each.code: _example(each) for each in same}
+        answers[str(status)] = problem_response(description, examples, _HEADERS.get(status))
     return answers
 
 
@@ -371,15 +349,7 @@ def _sentence(error: type[ApiError]) -> str:
 
 
 def _example(error: type[ApiError]) -> dict[str, Any]:
-    detail = f"{error.title[0].lower()}{error.title[1:]}: what to do about it"
+    detail = f"{error.title[0].lower()}{error.title[1:]}: what failed and what to do"
     sample = UnauthorizedError(detail, b"") if issubclass(error, UnauthorizedError) else error(detail)
     decoded: dict[str, Any] = msgspec.json.decode(sample.problem("/api/ingest/message"))
     return decoded
-
-
-def _described(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """What the encoder always writes is always there; omitted is only what says that it may be."""
-    optional = {"Receipt": {"duplicate"}, "PartialBatch": {"accepted", "duplicates"}}.get(name, {"duplicates"})
-    if name == "ProblemDetails" or "properties" not in schema:
-        return schema
-    return {**schema, "required": [each for each in schema["properties"] if each not in optional]}

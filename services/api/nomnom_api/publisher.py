@@ -1,8 +1,8 @@
-"""Publishing to JetStream, many at a time, over nats-py's plain publish.
+"""Publishes to JetStream with many messages in flight, using nats-py's core publish.
 
 nats-py's own ``publish`` makes a request for each message, and its ``publish_async`` takes about 1.6 times the
-processor time of this (measured with batches of 40,000 orders, both on uvloop). Here one subscription takes all acks,
-one dictionary holds who waits for them, and one periodic sweep finds those that waited too long.
+processor time of this (measured with batches of 40,000 orders, both on uvloop). Here one subscription receives all
+acks, one dictionary holds the messages that await them, and a periodic sweep finds timeouts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nomnom_api.settings import ApiSettings
 
 _log = logger(__name__)
 _SWEEP = 0.1
-_REPEAT = "repeat it with the same Idempotency-Key"
+_REPEAT = "retry with the same Idempotency-Key"
 _NO_RESPONDERS = "503"
 # Error codes of nats-server's errors.json.
 _TOO_LARGE = 10054
@@ -43,7 +43,7 @@ _FULL = ("maximum bytes exceeded", "maximum messages exceeded", "maximum message
 
 
 class AckError(msgspec.Struct, frozen=True):
-    """Why JetStream refused a message."""
+    """The error that JetStream rejected a message with."""
 
     code: int = 500
     err_code: int = 0
@@ -51,7 +51,7 @@ class AckError(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """JetStream's answer to a message."""
+    """JetStream's response to a message."""
 
     stream: str = ""
     seq: int = 0
@@ -60,7 +60,7 @@ class Ack(msgspec.Struct, frozen=True):
 
 
 Outcome: TypeAlias = Ack | ApiError
-Settle: TypeAlias = Callable[[Any, Outcome], None]
+Complete: TypeAlias = Callable[[Any, Outcome], None]
 _decode = msgspec.json.Decoder(Ack).decode
 
 
@@ -70,13 +70,13 @@ def _wire_size() -> int:
 
 
 HEADER_SIZE = _wire_size()
-"""Bytes of a message's headers on the wire, which count against nats-server's max_payload."""
+"""Size of the headers on the wire, in bytes; counts towards nats-server's max_payload."""
 
 
 class Publisher:
-    """Publishes, and finalizes each message once: with JetStream's ack, or with the reason why there is none."""
+    """Publishes messages and completes each one exactly once: with JetStream's ack or with an error."""
 
-    # Kept: before Python 3.12 to ask which loop runs is a system call.
+    # Cached: before Python 3.12, looking up the running loop is a system call.
     _loop: asyncio.AbstractEventLoop
 
     def __init__(self, settings: ApiSettings) -> None:
@@ -84,21 +84,21 @@ class Publisher:
         self._timeout = settings.nomnom_api_ack_timeout
         self._limit = settings.nomnom_api_max_in_flight
         self._buffer = settings.nomnom_api_max_buffer
-        self._waiting: dict[str, tuple[float, Settle, Any]] = {}
-        """By the last token of the reply subject, in the order of their deadlines: every wait is as long."""
+        self._waiting: dict[str, tuple[float, Complete, Any]] = {}
+        """By the last token of the reply subject, in the order of their deadlines: all timeouts are equal."""
         self._prefix = ""
         self._number = 0
         self._sweeping: asyncio.Task[None] | None = None
         self._now: Callable[[], float] = time.monotonic
         self.singles = 0
-        """Messages of :meth:`publish` that wait for their acks."""
+        """Messages of :meth:`publish` that await their acks."""
         self.nats = NatsConnection(
             settings.nats_url,
             "nomnom-api",
             inbox_prefix=settings.nats_inbox_prefix,
             prepare=self._subscribe,
             log=_log,
-            # Subjects are made of the schema's names and UUIDs alone.
+            # Subjects consist of validated names and UUIDs only.
             checked_subjects=True,
             # 0: publishing never waits for a flush; NOMNOM_API_MAX_BUFFER limits what is buffered instead.
             pending_size=0,
@@ -107,18 +107,18 @@ class Publisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages that wait for their acks."""
+        """Messages that await their acks."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begin to connect. Needs a running loop."""
+        """Start to connect in the background. Needs a running event loop."""
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._sweeping = asyncio.create_task(self._sweep(), name="ack timeouts")
         self.nats.start()
 
     async def close(self) -> None:
-        """Wait for the acks that are still to come, then close the connection."""
+        """Wait for the outstanding acks, then close the connection."""
         while self._waiting:  # noqa: ASYNC110  the sweep empties it, once, at the end
             await asyncio.sleep(_SWEEP)
         await end(self._sweeping)
@@ -129,16 +129,16 @@ class Publisher:
         try:
             return self.nats.client()
         except NatsUnavailable as error:
-            text = f"NATS at {self.nats.address} is unavailable: {error.reason}; try again"
+            text = f"NATS at {self.nats.address} is unavailable: {error.reason}; retry"
             raise UnavailableError(text) from error
 
     async def publish(self, subject: str, payload: bytes, envelope: dict[str, str]) -> Ack:
-        """Publish one message and await its ack.
+        """Publish one message and wait for its ack.
 
         Raises BusyError, UnavailableError, StreamFullError, TooLargeError or UnconfirmedError.
         """
         if self.singles >= self._limit:
-            raise BusyError(f"{self.singles:,} messages wait for JetStream, as many as are taken at a time: try again")
+            raise BusyError(f"too many messages in flight (limit {self._limit:,}); retry")
         acked: asyncio.Future[Outcome] = self._loop.create_future()
         self.singles += 1
         try:
@@ -150,32 +150,34 @@ class Publisher:
             raise outcome
         return outcome
 
-    async def send(self, subject: str, payload: bytes, envelope: dict[str, str], settle: Settle, argument: Any) -> None:
-        """Send one message; ``settle(argument, outcome)`` is called once, later.
+    async def send(
+        self, subject: str, payload: bytes, envelope: dict[str, str], complete: Complete, argument: Any
+    ) -> None:
+        """Send one message; ``complete(argument, outcome)`` is called once, later.
 
-        Raises UnavailableError, BusyError or TooLargeError where it was not sent, and settles nothing then.
+        Raises UnavailableError, BusyError or TooLargeError if it was not sent; ``complete`` is not called then.
         """
         client = self.nats.current
         if client is None or not client.is_connected:
             client = self.client()
         if len(payload) + HEADER_SIZE > client.max_payload:
             limit = client.max_payload - HEADER_SIZE
-            raise TooLargeError(f"{len(payload):,} bytes are more than NATS takes in one message here: {limit:,}")
+            raise TooLargeError(f"the message of {len(payload):,} bytes exceeds the limit of NATS, {limit:,} bytes")
         if client.pending_data_size > self._buffer:
-            raise BusyError("NATS takes what is sent too slowly: try again")
+            raise BusyError("NATS is receiving too slowly (NOMNOM_API_MAX_BUFFER); retry")
         self._number = number = self._number + 1
         token = str(number)
-        self._waiting[token] = (self._now() + self._timeout, settle, argument)
+        self._waiting[token] = (self._now() + self._timeout, complete, argument)
         try:
             await client.publish(subject, payload, self._prefix + token, envelope)
         except (NatsError, OSError) as error:
-            # A loss seen in the meantime has settled it.
+            # Otherwise a lost connection has already completed it.
             if self._waiting.pop(token, None) is not None:
-                raise UnavailableError(f"NATS is unavailable: {error}; try again") from error
+                raise UnavailableError(f"NATS is unavailable: {error}; retry") from error
 
     @property
     def congested(self) -> bool:
-        """Whether much of what was published is still to be sent to NATS."""
+        """Whether much published data has not been sent to NATS yet."""
         return self.client().pending_data_size > self._buffer // 4
 
     async def _subscribe(self, client: Client) -> None:
@@ -185,7 +187,7 @@ class Publisher:
 
         async def take(message: Msg) -> None:
             found = waiting.pop(message.subject[start:], None)
-            if found is not None:  # else it comes after its timeout
+            if found is not None:  # otherwise the ack arrived after its timeout
                 found[1](found[2], self._outcome(message))
 
         await client.subscribe(f"{prefix}*", cb=take, pending_bytes_limit=0)
@@ -193,30 +195,30 @@ class Publisher:
 
     def _outcome(self, message: Msg) -> Outcome:
         if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
-            return UnavailableError(f"no stream takes messages (NATS_STREAM is {self._stream}): run nomnom setup")
+            return UnavailableError(f"stream {self._stream} (NATS_STREAM) does not exist; run nomnom setup")
         try:
             ack = _decode(message.data)
         except msgspec.DecodeError as error:
-            return UnconfirmedError(f"JetStream's answer cannot be read ({error}): {_REPEAT}")
+            return UnconfirmedError(f"cannot parse JetStream's response ({error}); {_REPEAT}")
         return ack if ack.error is None else self._refusal(ack.error)
 
     def _refusal(self, error: AckError) -> ApiError:
         if error.err_code == _TOO_LARGE:
-            return TooLargeError(f"the message is larger than stream {self._stream} takes: {error.description}")
+            return TooLargeError(f"the message exceeds the limit of stream {self._stream}: {error.description}")
         if error.err_code == _STORE_FAILED and error.description in _FULL:
-            return StreamFullError(f"stream {self._stream} is full ({error.description}): try again when there is room")
-        return UnavailableError(f"stream {self._stream} refused ({error.err_code}): {error.description}")
+            return StreamFullError(f"stream {self._stream} is full ({error.description}); retry later")
+        return UnavailableError(f"stream {self._stream} rejected the message ({error.err_code}): {error.description}")
 
     def _fail_all(self, reason: str | None) -> None:
         if reason is None:
             return
         waiting = list(self._waiting.values())
         self._waiting.clear()
-        for _, settle, argument in waiting:
-            settle(
+        for _, complete, argument in waiting:
+            complete(
                 argument,
                 UnconfirmedError(
-                    f"the connection to NATS was lost before the ack ({reason}): the message may be stored, or not; "
+                    f"connection to NATS lost before the ack ({reason}): the message may or may not be stored; "
                     + _REPEAT
                 ),
             )
@@ -230,15 +232,15 @@ class Publisher:
                     break
                 late.append(token)
             for token in late:
-                _, settle, argument = self._waiting.pop(token)
-                settle(
+                _, complete, argument = self._waiting.pop(token)
+                complete(
                     argument,
                     UnconfirmedError(
-                        f"no ack from JetStream in {self._timeout:g} s: the message may be stored, or not; {_REPEAT}"
+                        f"no ack from JetStream in {self._timeout:g} s: the message may or may not be stored; {_REPEAT}"
                     ),
                 )
 
 
 def _resolve(acked: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not acked.done():  # else the request was cancelled
+    if not acked.done():  # otherwise the request was cancelled
         acked.set_result(outcome)

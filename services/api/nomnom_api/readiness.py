@@ -1,4 +1,4 @@
-"""Whether the api can do what it is for."""
+"""Liveness and readiness of the API."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nomnom_api.errors import UnavailableError
 
 _JSON = b"application/json"
 _TIMEOUT = 0.7
-"""A probe waits a second by default."""
-_KEEP, _KEEP_BAD = 0.5, 0.1
+"""Below the default timeout of a Kubernetes probe, 1 s."""
+_CACHE, _CACHE_FAILURE = 0.5, 0.1
 _TABLE = "SELECT FROM message_status LIMIT 1"
 
 
 class Probe:
-    """Answers /health and /ready. What was found is kept for a moment: probes cost the servers next to nothing."""
+    """Serves /health and /ready. Results are cached briefly, so that probes put no load on the servers."""
 
     def __init__(
         self, stream: str, client: Callable[[], Client], database: Database, stopping: Callable[[], bool]
@@ -35,11 +35,11 @@ class Probe:
         self._asking = asyncio.Lock()
 
     async def health(self, _: Request) -> Response:
-        """GET /health: the process runs and answers."""
+        """GET /health: the process is running."""
         return Response(200, None, Content(_JSON, json.encode(Alive("alive"))))
 
     async def ready(self, _: Request) -> Response:
-        """GET /ready. Without the database messages are still taken: that is degraded, and ready."""
+        """GET /ready. Without PostgreSQL messages are still accepted: degraded, but ready."""
         jetstream, database = await self._checks()
         if self._stopping():
             status = "stopping"
@@ -55,7 +55,7 @@ class Probe:
         async with self._asking:
             if self._found is None or now() >= self._until:
                 self._found = await asyncio.gather(self._jetstream(), self._tables())
-                self._until = now() + (_KEEP if all(each.ok for each in self._found) else _KEEP_BAD)
+                self._until = now() + (_CACHE if all(each.ok for each in self._found) else _CACHE_FAILURE)
             return self._found
 
     async def _jetstream(self) -> Check:
@@ -64,14 +64,14 @@ class Probe:
         except UnavailableError as error:
             return Check(ok=False, detail=str(error))
         except NotFoundError:
-            return Check(ok=False, detail=f"stream {self._stream} does not exist: run nomnom setup")
+            return Check(ok=False, detail=f"stream {self._stream} does not exist; run nomnom setup")
         except (NatsError, OSError, TimeoutError) as error:
-            return Check(ok=False, detail=f"JetStream does not answer: {str(error) or type(error).__name__}")
-        return Check(ok=True, detail=f"stream {self._stream} answers")
+            return Check(ok=False, detail=f"JetStream is unavailable: {str(error) or type(error).__name__}")
+        return Check(ok=True, detail=f"stream {self._stream} is available")
 
     async def _tables(self) -> Check:
         try:
             await self._database.fetch_row(_TABLE, within=_TIMEOUT)
         except RequestError as error:
             return Check(ok=False, detail=str(error))
-        return Check(ok=True, detail="message_status answers")
+        return Check(ok=True, detail="table message_status is available")

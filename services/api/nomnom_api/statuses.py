@@ -1,4 +1,4 @@
-"""Where a message is: what PostgreSQL's row says once a worker has written one, and JetStream before that."""
+"""The status of a message: from its row in PostgreSQL, or from JetStream before a worker has written one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableE
 
 _JSON = b"application/json"
 _TIMEOUT = 2.0
-_KEEP = 0.25
+_CACHE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message in the stream: no worker has finished this replay generation of it."""
+class Pending:
+    """A message in the stream: this replay generation has not been processed yet."""
 
     entity: str
     received_at: datetime | None
@@ -39,12 +39,12 @@ class Waiting:
 
     @property
     def status(self) -> Status:
-        """Processing once a worker has been given it."""
+        """``processing`` if the message was delivered to a worker, otherwise ``accepted``."""
         return Status.PROCESSING if self.delivered else Status.ACCEPTED
 
 
 class Statuses:
-    """Answers where messages are."""
+    """Finds the status of messages."""
 
     def __init__(self, streams: StreamSettings, client: Callable[[], Client], database: Database) -> None:
         self._streams, self._client, self._rows = streams, client, StatusRows(database)
@@ -52,7 +52,7 @@ class Statuses:
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, _: str) -> Response:
         """GET /api/ingest/status/{message_id}."""
         given = (request.route_values or {}).get("message_id") or ""
         message_id = parse_message_id(given)
@@ -61,36 +61,38 @@ class Statuses:
         return Response(200, None, Content(_JSON, json.encode(await self.find(message_id))))
 
     async def find(self, message_id: str) -> MessageState:
-        """A message's state; raises NotFoundError, or UnavailableError or RequestError if it is not known for sure."""
+        """The status of a message; raises NotFoundError, and UnavailableError or RequestError if it
+        cannot be determined.
+        """
         try:
             row = await self._rows.find(message_id)
-        except RequestError as error:
-            waiting = await self._waiting(message_id)
-            if waiting is None:
+        except RequestError as unavailable:
+            pending = await self._pending(message_id)
+            if pending is None:
                 raise
-            return _of_stream(message_id, waiting, f"{error}. An earlier failed attempt would not be known")
+            return _of_stream(message_id, pending, f"{unavailable}; earlier failed attempts are unknown")
         if row is not None:
             return await self._of_row(row)
-        waiting = await self._waiting(message_id)
-        if waiting is not None:
-            return _of_stream(message_id, waiting)
-        # It may have left the stream between the two looks; it has a row then.
+        pending = await self._pending(message_id)
+        if pending is not None:
+            return _of_stream(message_id, pending)
+        # It may have left the stream since the first query; then it has a row.
         row = await self._rows.find(message_id)
         if row is None:
-            raise NotFoundError(f"no message {message_id} is known: none was accepted, or it was removed long ago")
+            raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
         return await self._of_row(row)
 
     async def _of_row(self, row: MessageStatus) -> MessageState:
         note = None
         if row.status is Status.DLQ:
-            # Replayed, it waits in the stream again: the row still describes the generation before.
+            # After a replay it is in the stream again, while the row still describes the previous generation.
             try:
-                waiting = await self._waiting(row.message_id)
-            except UnavailableError as away:
-                note = f"{away}; a replay that waits in the stream would not be known"
+                pending = await self._pending(row.message_id)
+            except UnavailableError as unavailable:
+                note = f"{unavailable}; a pending replay is unknown"
             else:
-                if waiting is not None and waiting.replays > row.replays:
-                    return _of_stream(row.message_id, waiting)
+                if pending is not None and pending.replays > row.replays:
+                    return _of_stream(row.message_id, pending)
         return MessageState(
             message_id=row.message_id,
             status=row.status.value,
@@ -103,57 +105,57 @@ class Statuses:
             note=note,
         )
 
-    async def _waiting(self, message_id: str) -> Waiting | None:
+    async def _pending(self, message_id: str) -> Pending | None:
         jetstream = self._client().jetstream(timeout=_TIMEOUT)
         try:
-            # Not a direct get: a replica that lags would deny a message that was just accepted.
+            # Not a direct get: a lagging replica might not have a message that was just accepted.
             found = await jetstream.get_last_msg(self._streams.stream, f"{INGEST}.*.{message_id}")
         except JetStreamNotFoundError as error:
             if error.err_code == _NO_STREAM:
-                raise UnavailableError(f"stream {self._streams.stream} does not exist: run nomnom setup") from error
+                raise UnavailableError(f"stream {self._streams.stream} does not exist; run nomnom setup") from error
             return None
         except (NatsError, OSError, TimeoutError) as error:
-            raise _away(error) from error
+            raise _unavailable(error) from error
         delivered = (found.seq or 0) <= await self._delivered_sequence(jetstream)
         subject = found.subject or ""
         try:
             envelope = read_envelope(subject, found.headers)
         except EnvelopeError:
-            # Not published by an api: its subject says what is known.
-            return Waiting(subject.removeprefix(f"{INGEST}.").partition(".")[0], None, 0, delivered)
-        return Waiting(envelope.entity, envelope.received_at, envelope.replays, delivered)
+            # Not published by the API; only its subject is known.
+            return Pending(subject.removeprefix(f"{INGEST}.").partition(".")[0], None, 0, delivered)
+        return Pending(envelope.entity, envelope.received_at, envelope.replays, delivered)
 
     async def _delivered_sequence(self, jetstream: JetStreamContext) -> int:
-        """The last sequence that workers were given, as of a moment ago."""
+        """The last sequence delivered to workers, cached briefly."""
         now = asyncio.get_running_loop().time
         async with self._asking:
             if now() >= self._delivered_until:
                 try:
                     info = await jetstream.consumer_info(self._streams.stream, self._streams.consumer)
                 except JetStreamNotFoundError:
-                    # Without a consumer nothing was ever delivered.
+                    # Without a consumer, nothing has been delivered.
                     self._delivered = 0
                 except (NatsError, OSError, TimeoutError) as error:
-                    raise _away(error) from error
+                    raise _unavailable(error) from error
                 else:
                     self._delivered = (info.delivered.stream_seq if info.delivered else 0) or 0
-                self._delivered_until = now() + _KEEP
+                self._delivered_until = now() + _CACHE
             return self._delivered
 
 
 _NO_STREAM = 10059
-"""nats-server's error code of a stream that does not exist."""
+"""The error code of nats-server for a stream that does not exist."""
 
 
-def _of_stream(message_id: str, waiting: Waiting, note: str | None = None) -> MessageState:
+def _of_stream(message_id: str, pending: Pending, note: str | None = None) -> MessageState:
     return MessageState(
         message_id=message_id,
-        status=waiting.status.value,
-        entity=waiting.entity,
-        received_at=waiting.received_at,
-        note=note if waiting.delivered else None,
+        status=pending.status.value,
+        entity=pending.entity,
+        received_at=pending.received_at,
+        note=note if pending.delivered else None,
     )
 
 
-def _away(error: BaseException) -> UnavailableError:
-    return UnavailableError(f"JetStream does not answer: {str(error) or type(error).__name__}")
+def _unavailable(error: BaseException) -> UnavailableError:
+    return UnavailableError(f"JetStream is unavailable: {str(error) or type(error).__name__}")

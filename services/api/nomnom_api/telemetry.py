@@ -19,9 +19,9 @@ _BOUNDS = (*map(str, _SECONDS), "+Inf")
 
 
 class RequestMetrics(Collector):
-    """What is counted for each request: plain numbers, read when they are asked for.
+    """Counters of the request path as plain numbers, converted when metrics are scraped.
 
-    The library's own counters and histograms lock at every step: here that is some percent of a request.
+    The library's counters and histograms take a lock for every update, a few percent of the time of a request.
     """
 
     def __init__(self) -> None:
@@ -31,31 +31,31 @@ class RequestMetrics(Collector):
         self._seconds = 0.0
 
     def count(self, route: str, status: int) -> None:
-        """Note an answer."""
+        """Count a request."""
         key = (route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
 
     def accept(self, seconds: float) -> None:
-        """Note a message that was acked this long after it was published."""
+        """Count an accepted message, acknowledged ``seconds`` after it was published."""
         self.accepted += 1
         self._buckets[bisect_left(_SECONDS, seconds)] += 1
         self._seconds += seconds
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as Prometheus reads them."""
-        requests = CounterMetricFamily("nomnom_api_requests", "Requests answered", labels=("route", "code"))
+        """The metrics, for the Prometheus registry."""
+        requests = CounterMetricFamily("nomnom_api_requests", "HTTP requests handled", labels=("route", "code"))
         for (route, status), number in self._requests.items():
             requests.add_metric((route, str(status)), number)
-        accepted = CounterMetricFamily("nomnom_api_accepted", "Messages that JetStream acked", labels=("route",))
+        accepted = CounterMetricFamily("nomnom_api_accepted", "Messages acknowledged by JetStream", labels=("route",))
         accepted.add_metric(("message",), self.accepted)
         accepted.add_metric(("batch",), self.accepted_lines)
         duplicates = CounterMetricFamily(
-            "nomnom_api_duplicates", "Of these, messages that were in the stream already", labels=("route",)
+            "nomnom_api_duplicates", "Accepted messages that were already in the stream", labels=("route",)
         )
         duplicates.add_metric(("message",), self.duplicates)
         duplicates.add_metric(("batch",), self.duplicate_lines)
         seconds = HistogramMetricFamily(
-            "nomnom_api_publish_seconds", "From publishing a single message to JetStream's ack"
+            "nomnom_api_publish_seconds", "Time from publishing a single message to its ack"
         )
         seconds.add_metric((), list(zip(_BOUNDS, accumulate(self._buckets), strict=True)), self._seconds)
         return (requests, accepted, duplicates, seconds)
@@ -70,27 +70,30 @@ class Metrics:
         registry.register(self.requests)
         ProcessCollector(registry=registry)
         self._rejected = Counter(
-            "nomnom_api_rejected", "Messages and requests not accepted", ("reason",), registry=registry
+            "nomnom_api_rejected", "Rejected messages and requests", ("reason",), registry=registry
         )
-        self.lines = Counter("nomnom_api_batch_lines", "Lines of batches read, blank ones left out", registry=registry)
+        self.lines = Counter("nomnom_api_batch_lines", "Non-blank lines of batches read", registry=registry)
         self.abandoned = Counter(
-            "nomnom_api_batches_abandoned", "Batches whose client went away; what was sent stays", registry=registry
+            "nomnom_api_batches_abandoned", "Batches whose client disconnected before the end", registry=registry
         )
         self.batch_seconds = Histogram(
-            "nomnom_api_batch_seconds", "Time to take a batch", buckets=(*_SECONDS, 30, 60, 300), registry=registry
+            "nomnom_api_batch_seconds",
+            "Duration of batches",
+            buckets=(*_SECONDS, 30, 60, 300),
+            registry=registry,
         )
-        self._in_flight = Gauge("nomnom_api_in_flight", "Messages that wait for JetStream's ack", registry=registry)
-        self._connected = Gauge("nomnom_api_nats_up", "Whether there is a connection to NATS", registry=registry)
+        self._in_flight = Gauge("nomnom_api_in_flight", "Messages awaiting JetStream's ack", registry=registry)
+        self._connected = Gauge("nomnom_api_nats_up", "1 if connected to NATS, 0 otherwise", registry=registry)
 
     def watch(self, in_flight: Callable[[], float], connected: Callable[[], bool]) -> None:
-        """Ask these for what is measured when it is looked at."""
+        """Set the functions that return gauge values when metrics are scraped."""
         self._in_flight.set_function(in_flight)
         self._connected.set_function(connected)
 
     def reject(self, reason: str, number: int = 1) -> None:
-        """Note what was not accepted."""
+        """Count rejected messages or requests."""
         self._rejected.labels(reason).inc(number)
 
     def text(self) -> bytes:
-        """All of them as Prometheus reads them."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)

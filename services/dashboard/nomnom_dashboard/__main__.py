@@ -1,49 +1,25 @@
-"""``nomnom-dashboard``: serve the query API, and the page where it is built."""
+"""``nomnom-dashboard``: serves the query API, and the page if it is built."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import sys
-from types import FrameType
 
 import msgspec
-import uvicorn
 
 from nomnom import NomnomError
-from nomnom.settings import SettingsError
+from nomnom.http.server import Server, listen, server_config
 from nomnom.telemetry import configure_logging, logger
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS
 from nomnom_dashboard.settings import DashboardSettings
 
-_BACKLOG = 2048
 _log = logger("nomnom_dashboard")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which ends the event streams first: it waits for open requests before it stops the application."""
-
-    def __init__(self, config: uvicorn.Config, dashboard: Dashboard) -> None:
-        super().__init__(config)
-        self._dashboard = dashboard
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._dashboard.stop_streams)
-        # uvicorn's own would raise the signal again after an orderly stop, and make it look like a violent one.
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-
 def main() -> None:
-    """Run until SIGTERM or SIGINT. ``--openapi`` prints the document of what every deployment has, and ends."""
+    """Run until SIGTERM or SIGINT. ``--openapi`` prints the OpenAPI document without a schema's entities and exits."""
     if sys.argv[1:] == ["--openapi"]:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(OPERATIONS))).decode() + "\n")
         return
@@ -54,34 +30,21 @@ def main() -> None:
         sockets = _listen(settings)
     except NomnomError as error:
         raise SystemExit(f"nomnom-dashboard: {error}") from error
-    config = uvicorn.Config(
-        dashboard.application,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(settings.nomnom_dashboard_grace)),
-    )
+    config = server_config(dashboard.application, grace=settings.nomnom_dashboard_grace)
     for each in sockets:
         host, port = each.getsockname()[:2]
         _log.info("listening", host=host, port=port)
-    _Server(config, dashboard).run(sockets)
+    # uvicorn alone would wait for the event streams to end.
+    Server(config, dashboard.stop_streams).run(sockets)
 
 
 def _listen(settings: DashboardSettings) -> list[socket.socket]:
+    ports = {
+        "NOMNOM_DASHBOARD_PORT": settings.nomnom_dashboard_port,
+        "NOMNOM_DASHBOARD_PAGE_PORT": settings.nomnom_dashboard_page_port,
+    }
     host = settings.nomnom_dashboard_host
-    ports = {"NOMNOM_DASHBOARD_PORT": settings.nomnom_dashboard_port}
-    if settings.nomnom_dashboard_page_port is not None:
-        ports["NOMNOM_DASHBOARD_PAGE_PORT"] = settings.nomnom_dashboard_page_port
-    sockets: list[socket.socket] = []
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for name, port in ports.items():
-        try:
-            sockets.append(socket.create_server((host, port), family=family, backlog=_BACKLOG))
-        except OSError as error:
-            raise SettingsError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
-    return sockets
+    return [listen(name, host, port) for name, port in ports.items() if port is not None]
 
 
 if __name__ == "__main__":

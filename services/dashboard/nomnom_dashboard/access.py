@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, or a user and a password, where any are set. Compared in constant time."""
+"""Authentication by bearer token or by user and password, if any are set. Compared in constant time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nomnom_dashboard.errors import UnauthorizedError
 
 
 class Access:
-    """The check of an Authorization header."""
+    """Checks Authorization headers."""
 
     def __init__(self, tokens: Sequence[str], credentials: tuple[str, str] | None) -> None:
-        # Digests have one length: comparing them tells nothing of a secret's.
+        # Digests all have the same length, so comparing them does not reveal the length of a secret.
         self._secrets = [_digest(f"bearer {each}") for each in tokens]
         if credentials is not None:
             self._secrets.append(_digest(f"basic {credentials[0]}:{credentials[1]}"))
@@ -24,16 +24,18 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether nothing is asked for."""
+        """Whether no authentication is required."""
         return not self._secrets
 
     def check(self, header: bytes | None) -> None:
-        """Raises UnauthorizedError where the header does not hold one of the secrets."""
+        """Raise UnauthorizedError unless the header holds one of the secrets."""
         if self.open:
             return
         if header is None:
             raise UnauthorizedError(
-                "a token is needed: Authorization: Bearer …" if b"Bearer" in self.challenge else "log in"
+                "send a token as Authorization: Bearer …"
+                if b"Bearer" in self.challenge
+                else "send user and password with HTTP basic authentication"
             )
         scheme, _, given = header.decode("latin-1").partition(" ")
         presented = given.strip()
@@ -45,7 +47,7 @@ class Access:
         digest = _digest(f"{scheme.lower()} {presented}")
         matches = [hmac.compare_digest(digest, each) for each in self._secrets]
         if not any(matches):
-            raise UnauthorizedError("the token or password is not one of those that are set")
+            raise UnauthorizedError("invalid token or password")
 
 
 def _digest(text: str) -> bytes:

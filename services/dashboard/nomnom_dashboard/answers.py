@@ -1,4 +1,4 @@
-"""What the query API answers, as types: the OpenAPI document and the page's own types are made from them."""
+"""The response types of the query API. The OpenAPI document and the page's types are generated from them."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from nomnom_dashboard.flow import Latency, Point
+from nomnom_dashboard.throughput import Latency, Point
 
 Scalar = int | float | str | bool | None
-"""A value of a row: decimals, dates and whole numbers beyond 2^53 as text, exact."""
+"""A value of a row; decimals, dates and integers beyond 2^53 are strings, to keep them exact."""
 
 
 class Alive(Struct, frozen=True):
-    """The process runs."""
+    """The state of the process."""
 
     status: Literal["alive", "ready"]
 
 
 class SourceState(Struct, frozen=True):
-    """Whether PostgreSQL or NATS answers; ``detail`` says why not."""
+    """Whether PostgreSQL or NATS is available; if not, ``detail`` says why."""
 
     ok: bool
     detail: str
 
 
 class Dependency(Struct, frozen=True):
-    """One thing that the pipeline or the dashboard depends on."""
+    """A dependency of the pipeline or the dashboard."""
 
     name: str
     ok: bool
     detail: str
     seconds: float | None = None
-    """How long it took to answer."""
+    """Response time of the check, in seconds; null if it failed."""
 
 
 class Health(Struct, frozen=True):
-    """``ok``: all answer. ``degraded``: something needs a look. ``down``: PostgreSQL or NATS is away."""
+    """``ok``: all healthy. ``degraded``: a dependency is unhealthy. ``down``: PostgreSQL or NATS is unavailable."""
 
     status: Literal["ok", "degraded", "down"]
     dependencies: list[Dependency]
 
 
 class Count(Struct, frozen=True):
-    """A number of rows; from 100,000 on it is an estimate of PostgreSQL."""
+    """A number of rows; numbers from 100,000 on are estimates by PostgreSQL."""
 
     value: int
     exact: bool
 
 
 class Counts(Struct, frozen=True):
-    """Messages by status: ``accepted`` wait in the stream, ``processing`` are with a worker; null without NATS."""
+    """Messages by status. ``accepted`` (pending) and ``processing`` are null while NATS is unavailable."""
 
     accepted: Count | None
     processing: Count | None
@@ -59,11 +59,11 @@ class Counts(Struct, frozen=True):
     failed: Count
     dlq: Count
     total: Count
-    """Messages that have a status row: all but those accepted or in their first processing."""
+    """Messages with a status row: all except those pending or processed for the first time."""
 
 
 class Rates(Struct, frozen=True):
-    """Messages a second over the last seconds; null while NATS is away or has been watched for too short a time."""
+    """Messages per second over the last seconds; null if unknown: NATS is unavailable, or too few samples exist."""
 
     accepted: float | None
     completed: float | None
@@ -71,31 +71,31 @@ class Rates(Struct, frozen=True):
 
 
 class Lag(Struct, frozen=True):
-    """What the workers have yet to do."""
+    """The backlog of the workers."""
 
     waiting: int
-    """Not delivered yet."""
+    """Pending: not delivered yet."""
     processing: int
-    """Delivered, and not answered yet."""
+    """Delivered, not acknowledged yet."""
     total: int
     redelivered: int
     oldest_seconds: float | None
-    """Age of the oldest message in the stream; null when it is empty."""
+    """Age of the oldest message in the stream; null if the stream is empty."""
     bytes: int
     max_bytes: int | None
-    """How much the stream holds, and may hold before it refuses; null: no limit."""
+    """Size limit of the stream; beyond it messages are rejected. Null if there is none."""
     paused: bool
 
 
 class Workers(Struct, frozen=True):
-    """The workers that are connected to the database, and their unanswered requests for messages."""
+    """Workers connected to PostgreSQL, and their open pull requests."""
 
     connected: int
     pulls: int | None
 
 
 class MessageSummary(Struct, frozen=True):
-    """A message as its status row tells it."""
+    """The status row of a message."""
 
     message_id: str
     entity: str
@@ -105,14 +105,14 @@ class MessageSummary(Struct, frozen=True):
     seconds: float | None
     """From accepted to processed."""
     attempts: int
-    """Failed attempts since it was accepted, or last replayed."""
+    """Failed attempts since the message was accepted or last replayed."""
     error: str | None
     superseded: bool
     replays: int
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The pipeline now. A part whose source is away is null; ``database`` and ``nats`` say why."""
+    """The current state of the pipeline. Values from an unavailable source are null; see ``database`` and ``nats``."""
 
     sequence: int
     at: datetime
@@ -125,25 +125,25 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     workers: Workers | None
     latency: Latency | None
     dead_letters: int | None
-    """Messages in the dead-letter stream now: those replayed or deleted are not among them."""
+    """Messages currently in the dead-letter stream, without those replayed or deleted."""
     point: Point
     """The newest live sample."""
     newest: list[MessageSummary] | None
 
 
 class Stats(Snapshot, frozen=True, kw_only=True):
-    """The snapshot, and how it came about: a series over the window asked for."""
+    """The snapshot, with a time series over the requested window."""
 
     window: str
     step: int
-    """Seconds from one point to the next; the newest points of the 5 m window are live samples, closer together."""
+    """Seconds between points; the newest points of the 5m window are live samples, one second apart."""
     points: list[Point]
     complete_from: datetime | None
-    """Since when the series is known; it is read in the background after a start. Null: nothing yet."""
+    """Start of the complete part of the series: older points are loaded in the background. Null: no data yet."""
 
 
 class MessageList(Struct, frozen=True):
-    """Messages, the newest first. ``next`` continues; ``searched_to`` says how far back this answer looked."""
+    """Messages, newest first. ``next`` is the cursor of the next page; the search went back to ``searched_to``."""
 
     messages: list[MessageSummary]
     next: str | None
@@ -151,7 +151,7 @@ class MessageList(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """One thing that happened to a message."""
+    """An event in the life cycle of a message."""
 
     at: datetime
     event: Literal["accepted", "attempt_failed", "completed", "superseded", "dead_letter", "operator"]
@@ -159,7 +159,7 @@ class Event(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One row of an entity's table, and which message wrote it last."""
+    """A row of an entity's table, and the message that last wrote it."""
 
     values: dict[str, Scalar]
     message_id: str
@@ -167,7 +167,7 @@ class Row(Struct, frozen=True):
 
 
 class WrittenRows(Struct, frozen=True):
-    """The rows of one entity that still carry a message's id: those that no later message overwrote."""
+    """Rows of one entity last written by a message; rows overwritten by later messages are not included."""
 
     entity: str
     table: str
@@ -176,7 +176,7 @@ class WrittenRows(Struct, frozen=True):
 
 
 class MessageDetail(Struct, frozen=True):
-    """All that is known of one message."""
+    """A message with its timeline and the rows it wrote."""
 
     message_id: str
     entity: str
@@ -191,15 +191,15 @@ class MessageDetail(Struct, frozen=True):
     timeline: list[Event]
     rows: list[WrittenRows]
     payload: str | None
-    """Its text, while a stream holds it (waiting, or as a dead letter)."""
+    """The payload, if a stream still holds it: pending or as a dead letter."""
     dead_letter: int | None
-    """Its sequence in the dead-letter stream, where it is one."""
+    """Its sequence in the dead-letter stream, if it is a dead letter."""
     notes: list[str]
-    """What could not be looked up, and why."""
+    """Information that could not be read, and why."""
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that could not be processed. Null: its headers are malformed and do not say it."""
+    """A message that could not be processed and awaits review. Null: its headers are malformed."""
 
     sequence: int
     message_id: str | None
@@ -212,11 +212,11 @@ class DeadLetter(Struct, frozen=True):
     failed_at: datetime | None
     stored_at: datetime
     size: int
-    """Bytes of its payload."""
+    """Size of the payload in bytes."""
 
 
 class DeadLetterGroup(Struct, frozen=True):
-    """The dead letters of one reason and entity."""
+    """Dead letters with the same reason and entity."""
 
     reason: str
     entity: str
@@ -226,20 +226,20 @@ class DeadLetterGroup(Struct, frozen=True):
 
 
 class DeadLetterList(Struct, frozen=True):
-    """Dead letters, the newest first, and all that match by reason and entity."""
+    """Dead letters, newest first, and the groups of all that match."""
 
     dead_letters: list[DeadLetter]
     next: str | None
     total: int
-    """Dead letters in the stream."""
+    """Messages in the dead-letter stream."""
     matching: int
     groups: list[DeadLetterGroup]
     older: int
-    """How many of the oldest are neither listed nor counted here: see NOMNOM_DASHBOARD_LETTERS."""
+    """Number of oldest dead letters that are not listed, filtered or grouped, because of a limit."""
 
 
 class FieldProblem(Struct, frozen=True):
-    """One thing wrong with a record; line and position count from 1."""
+    """A problem with a record; lines and positions count from 1."""
 
     line: int
     field: str | None
@@ -248,18 +248,34 @@ class FieldProblem(Struct, frozen=True):
     found: str
 
 
+class PayloadField(Struct, frozen=True):
+    """One field of a payload as it stands there, with its escapes. ``expected`` is null if the field is valid."""
+
+    text: str
+    name: str | None
+    expected: str | None
+
+
+class PayloadLine(Struct, frozen=True):
+    """One line of a payload, split at its separators; empty lines are left out."""
+
+    number: int
+    fields: list[PayloadField]
+
+
 class DeadLetterDetail(Struct, frozen=True):
-    """A dead letter with its payload and what the schema finds wrong with it."""
+    """A dead letter with its payload and its schema violations."""
 
     dead_letter: DeadLetter
     payload: str
     text: bool
-    """Whether the payload is UTF-8; else unreadable bytes are shown as U+FFFD."""
+    """Whether the payload is valid UTF-8; if not, invalid bytes are replaced by U+FFFD."""
+    lines: list[PayloadLine]
     problems: list[FieldProblem]
 
 
 class Column(Struct, frozen=True):
-    """A column of an entity."""
+    """A column of an entity's table."""
 
     name: str
     title: str
@@ -268,11 +284,11 @@ class Column(Struct, frozen=True):
     nullable: bool
     key: bool
     sortable: bool
-    """Whether rows can be sorted by it at the table's present size."""
+    """Whether rows can be sorted by this column at the current size of the table."""
 
 
 class EntitySummary(Struct, frozen=True):
-    """A kind of record."""
+    """An entity of the schema, and the number of its rows."""
 
     name: str
     title: str
@@ -285,7 +301,7 @@ class EntitySummary(Struct, frozen=True):
 
 
 class EntityList(Struct, frozen=True):
-    """The kinds of record of this deployment."""
+    """The entities of the deployment's schema."""
 
     schema: str
     title: str
@@ -293,7 +309,7 @@ class EntityList(Struct, frozen=True):
 
 
 class EntityRows(Struct, frozen=True):
-    """Rows of one entity, in the order asked for. ``next`` continues; with ``searched`` less than a page was found."""
+    """Rows of one entity, sorted. ``next`` is the cursor of the next page."""
 
     entity: EntitySummary
     columns: list[Column]
@@ -301,7 +317,7 @@ class EntityRows(Struct, frozen=True):
     rows: list[Row]
     next: str | None
     searched: int | None
-    """How many rows were looked at where a filter needed a search, and found too few: ``next`` goes on searching."""
+    """Rows scanned, if a filter without index found less than a page; ``next`` continues the scan. Otherwise null."""
 
 
-Limit = Annotated[int, Meta(ge=1, le=500, description="How many to answer, 1 to 500.")]
+Limit = Annotated[int, Meta(ge=1, le=500, description="Maximum number of results, 1 to 500.")]

@@ -1,21 +1,20 @@
-"""The BlackSheep application: routes from the operations, access, problems, metrics, the docs page and the page."""
+"""The BlackSheep application: routes, authentication, error responses, metrics, API documentation and the page."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import msgspec
 from blacksheep import Application, Content, Request, Response, StreamedContent
 from blacksheep.server.routing import Router
-from openapi_ui_bundles import swagger_ui
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.http.documents import Documents, page_response
 from nomnom.inspection.dead_letters import DeadLetterIndex
 from nomnom.inspection.entities import Entities
 from nomnom.inspection.jetstream import JetStream
@@ -37,33 +36,10 @@ from nomnom_dashboard.telemetry import CONTENT_TYPE, Metrics
 
 Answer = Callable[[Request], Awaitable[Response]]
 _JSON = b"application/json"
-_HTML = b"text/html; charset=utf-8"
-_DOCS = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>nomnom dashboard: query API</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</body>
-</html>
-"""
-_DOCS_START = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
-_DOCS_ASSETS = {"swagger-ui.css": b"text/css; charset=utf-8", "swagger-ui-bundle.js": b"text/javascript; charset=utf-8"}
-_PAGE_POLICY = (
-    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    b"frame-ancestors 'none'; base-uri 'self'"
-)
-_NOT_BUILT = "the page is not built: run npm ci && npm run build in services/dashboard/web; the API is below /api"
-_BESIDE = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+xml", ".png": b"image/png"}
+_NOT_BUILT = "the page is not built: run npm ci && npm run build in services/dashboard/web; the API is at /api"
+_STATIC_TYPES = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+xml", ".png": b"image/png"}
 _INGEST = b"/api/ingest/"
-_NO_API = "records are taken by the ingest api, and none is ready at this address: send it again, or ask the api's own"
+_NO_API = "no API is ready at this address; retry, or send the request to the API's own address"
 _YEAR = 365 * 24 * 60 * 60
 _NATS_TIMEOUT = 3.0
 _PATIENCE = 5.0
@@ -72,7 +48,7 @@ _log = logger(__name__)
 
 
 class Dashboard:
-    """One process's dashboard: what it asks, what it sends, and the application that serves it."""
+    """The dashboard of one process: its connections, the event stream and the application that serves it."""
 
     def __init__(self, settings: DashboardSettings) -> None:
         schema = load_schema(settings.nomnom_schema)
@@ -98,8 +74,8 @@ class Dashboard:
         self.access = Access(settings.tokens, settings.credentials)
         if self.access.open and settings.nomnom_dashboard_auth_required:
             raise SettingsError(
-                "NOMNOM_DASHBOARD_AUTH_REQUIRED: neither NOMNOM_DASHBOARD_TOKENS nor NOMNOM_DASHBOARD_USER and "
-                "NOMNOM_DASHBOARD_PASSWORD are set: everyone would be let in"
+                "NOMNOM_DASHBOARD_AUTH_REQUIRED: authentication is required but not configured: set "
+                "NOMNOM_DASHBOARD_TOKENS, or NOMNOM_DASHBOARD_USER and NOMNOM_DASHBOARD_PASSWORD"
             )
         self.stopping = False
         jetstream, streams = JetStream(self.nats), settings.streams
@@ -125,17 +101,17 @@ class Dashboard:
         self.application = self._application()
 
     def stop_streams(self) -> None:
-        """End what would keep the server from stopping."""
+        """Close the event streams: open requests would keep the server from stopping."""
         self.stopping = True
         self.broadcast.close()
 
     async def start(self, _: Application) -> None:
-        """Connect, and begin to watch."""
+        """Connect and start to watch the pipeline."""
         self.nats.start()
         self.sources.overview.start()
 
     async def stop(self, _: Application) -> None:
-        """Stop watching, and close."""
+        """Stop watching and close the connections."""
         await self.sources.overview.close()
         await self.nats.close()
         await self.database.close()
@@ -148,7 +124,7 @@ class Dashboard:
         application = Application(router=Router())
         application.on_start += self.start
         application.on_stop += self.stop
-        special: dict[str, Answer] = {
+        custom: dict[str, Answer] = {
             "/health": self._alive,
             "/ready": self._ready,
             "/metrics": self._metrics,
@@ -156,7 +132,7 @@ class Dashboard:
         }
         router = application.router
         for operation in self.operations:
-            answer = special.get(operation.path) or self._answering(operation)
+            answer = custom.get(operation.path) or self._answering(operation)
             handler = self._guarded(operation, answer)
             router.add_get(operation.path, handler)
             if operation.path != "/api/stream":
@@ -170,7 +146,7 @@ class Dashboard:
         return application
 
     def _guarded(self, operation: Operation, answer: Answer) -> Answer:
-        """The handler of an operation: access first, then the answer; every failure a problem, every answer counted."""
+        """Wrap the handler of an operation: authenticate, turn errors into problem responses, count the request."""
 
         async def handle(request: Request) -> Response:
             begun = time.perf_counter()
@@ -185,9 +161,9 @@ class Dashboard:
                 if answered.status == 500:
                     _log.error("request failed", path=request.url.path.decode(errors="replace"), problem=str(error))
                 response = self._problem(request, answered)
-            except Exception:  # noqa: BLE001  a defect, which is logged and answered as one
+            except Exception:  # noqa: BLE001  an unexpected error is logged and becomes a 500
                 _log.exception("request failed", path=request.url.path.decode(errors="replace"))
-                response = problem(request, 500, "the dashboard failed; its log says how")
+                response = problem(request, 500, "internal error; see the dashboard's log")
             response.set_header(b"cache-control", b"no-store")
             response.set_header(b"x-content-type-options", b"nosniff")
             self.metrics.count(operation.path, response.status, time.perf_counter() - begun)
@@ -216,7 +192,7 @@ class Dashboard:
         read_query(OPERATIONS[0].query, _query(request))
         if self.stopping:
             return problem(request, 503, "the dashboard is stopping")
-        # A database that is away does not make this process unready: it is the one that tells people so.
+        # Ready even if PostgreSQL or NATS is unavailable: the dashboard reports the outage.
         return Response(200, None, Content(_JSON, msgspec.json.encode(Alive("ready"))))
 
     async def _metrics(self, request: Request) -> Response:
@@ -229,12 +205,12 @@ class Dashboard:
         async def events() -> AsyncIterator[bytes]:
             stream = self.broadcast.events()
             async for event in stream:
-                # uvicorn drops what is written for a client that has gone, and says so only to who asks.
+                # uvicorn silently drops writes to a disconnected client, so the connection has to be checked.
                 if await request.is_disconnected():
                     break
                 yield event
 
-        # Proxies that buffer would hold events back.
+        # Keeps nginx from buffering events.
         return Response(200, [(b"x-accel-buffering", b"no")], StreamedContent(b"text/event-stream", events))
 
     def _problem(self, request: Request, error: DashboardError) -> Response:
@@ -247,26 +223,19 @@ class Dashboard:
         return response
 
     def _add_documents(self, application: Application) -> None:
-        text = msgspec.json.encode(document(self.operations))
-        assets = {
-            name: ((Path(swagger_ui.static_path) / name).read_bytes(), kind) for name, kind in _DOCS_ASSETS.items()
-        }
-        assets["start.js"] = (_DOCS_START, b"text/javascript; charset=utf-8")
+        documents = Documents(document(self.operations))
 
-        async def openapi(_: Request) -> Response:
-            return Response(200, None, Content(_JSON, text))
+        # Functions, not bound methods: BlackSheep sets an attribute of each handler.
+        async def openapi(request: Request) -> Response:
+            return await documents.openapi(request)
 
-        async def docs(_: Request) -> Response:
-            return _page(_DOCS.encode())
+        async def page(request: Request) -> Response:
+            return await documents.page(request)
 
         async def asset(request: Request) -> Response:
-            name = (request.route_values or {}).get("name") or ""
-            if name not in assets:
-                return problem(request, 404, "no such file")
-            body, kind = assets[name]
-            return Response(200, [(b"cache-control", b"public, max-age=86400")], Content(kind, body))
+            return documents.asset(request) or problem(request, 404, "no such file; see /docs")
 
-        for path, handler in (("/openapi.json", openapi), ("/docs", docs), ("/docs/{name}", asset)):
+        for path, handler in (("/openapi.json", openapi), ("/docs", page), ("/docs/{name}", asset)):
             application.router.add_get(path, handler)
             application.router.add_head(path, handler)
 
@@ -274,52 +243,44 @@ class Dashboard:
         folder = self.settings.page
         index = (folder / "index.html").read_bytes() if (folder / "index.html").is_file() else None
         if (folder / "assets").is_dir():
-            # Their names hold a digest of their content.
+            # File names contain a digest of the content, so they can be cached.
             application.serve_files(folder / "assets", root_path="assets", cache_time=_YEAR, index_document=None)
-        # The few files beside them: icon, theme.
-        beside = [each for each in folder.glob("*.*") if each.suffix in _BESIDE] if index is not None else []
-        for path in beside:
-            application.router.add_get(f"/{path.name}", _file(path.read_bytes(), _BESIDE[path.suffix]))
+        # The files at the root: icon and theme script.
+        static = [each for each in folder.glob("*.*") if each.suffix in _STATIC_TYPES] if index is not None else []
+        for path in static:
+            application.router.add_get(f"/{path.name}", _file(path.read_bytes(), _STATIC_TYPES[path.suffix]))
 
         async def fallback(request: Request) -> Response:
             path = request.url.path
             if path.startswith(_INGEST):
-                # An ingress may send these here for as long as no api is ready: a 404 would tell clients to give up.
+                # An ingress may route these here while no API is ready. A 404 would make clients give up.
                 response = problem(request, 503, _NO_API)
                 response.add_header(b"retry-after", b"2")
                 return response
             reading = request.method in ("GET", "HEAD")
             if not reading and application.router.get_matching_route(b"GET", path):
-                response = problem(request, 405, f"{request.method} is not for this: it is read only")
+                response = problem(request, 405, f"{request.method} is not allowed: the query API is read-only")
                 response.add_header(b"allow", b"GET, HEAD")
                 return response
             first = path.split(b"/", 2)[1]
             if first in (b"api", b"docs", b"assets") or not reading:
-                return problem(request, 404, f"no {path.decode(errors='replace')} here; /docs lists what there is")
-            return _page(index) if index is not None else problem(request, 404, _NOT_BUILT)
+                return problem(
+                    request, 404, f"{path.decode(errors='replace')} does not exist; see /docs for the available paths"
+                )
+            return page_response(index) if index is not None else problem(request, 404, _NOT_BUILT)
 
         application.router.fallback = fallback
 
 
 def problem(request: Request, status: int, detail: str, allowed: list[str] | None = None) -> Response:
-    """A problem as the answer to a request."""
+    """A problem response (RFC 9457) to a request."""
     details = problem_details(status, detail, request.url.path.decode(errors="replace"), allowed)
     return Response(status, None, Content(MEDIA_TYPE, msgspec.json.encode(details)))
 
 
 def _query(request: Request) -> dict[str, list[str]]:
-    """The parameters given, empty ones too: BlackSheep's own reading leaves those out, and they would go unchecked."""
+    """The query parameters, including empty ones, which BlackSheep's own parser drops: they must be validated too."""
     return parse_qs((request.url.query or b"").decode(errors="replace"), keep_blank_values=True)
-
-
-def _page(body: bytes) -> Response:
-    headers = [
-        (b"cache-control", b"no-cache"),
-        (b"content-security-policy", _PAGE_POLICY),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"same-origin"),
-    ]
-    return Response(200, headers, Content(_HTML, body))
 
 
 def _file(body: bytes, kind: bytes) -> Answer:

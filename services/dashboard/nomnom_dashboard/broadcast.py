@@ -1,6 +1,6 @@
 """Server-sent events: one producer, any number of clients, each event encoded once.
 
-A client that reads slower than events come gets the newest when it is ready: nothing is queued for it.
+Nothing is queued: a client that reads more slowly than events are published skips to the newest one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 import msgspec
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent, so that proxies and clients know the connection lives."""
+"""Seconds without an event after which a comment is sent, to keep the connection alive."""
 _RETRY = b"retry: 2000\n\n"
 
 
 class Broadcast:
-    """What is sent to all clients of this process."""
+    """The event stream to all clients of this process."""
 
     def __init__(self, heartbeat: float = HEARTBEAT) -> None:
         self._heartbeat = heartbeat
@@ -26,23 +26,23 @@ class Broadcast:
 
     @property
     def clients(self) -> int:
-        """How many are listening."""
+        """The number of connected clients."""
         return len(self._clients)
 
     def publish(self, name: str, sequence: int, body: object) -> None:
-        """Make this the newest event, and wake every client."""
+        """Publish an event to every client, in place of the previous one."""
         self._newest = b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), sequence, msgspec.json.encode(body))
         for client in self._clients:
             client.set()
 
     def close(self) -> None:
-        """End every stream: the server is stopping."""
+        """End the stream of every client."""
         self._closed = True
         for client in self._clients:
             client.set()
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The stream of one client: the newest event at once, then each as it comes, or the newest it is ready for."""
+        """The stream of one client: the newest event at once, then new events as fast as the client reads them."""
         client = asyncio.Event()
         if self._newest is not None:
             client.set()

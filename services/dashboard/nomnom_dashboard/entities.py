@@ -33,7 +33,7 @@ async def list_rows(
     """One page of an entity's rows; raises NotFoundError, naming the entities there are."""
     names = [each.name for each in schema]
     if name not in names:
-        raise NotFoundError(f"no entity {name!r}; there are {', '.join(names)}")
+        raise NotFoundError(f"unknown entity {name!r}; expected one of {', '.join(names)}")
     report = await entities.report(name)
     page = await entities.rows(name, after=cursor, limit=limit, sort=sort, filters=filters, report=report)
     columns = [

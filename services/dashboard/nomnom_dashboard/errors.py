@@ -1,4 +1,4 @@
-"""The dashboard's errors. Each knows the HTTP status that it becomes."""
+"""The dashboard's errors, each with its HTTP status."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from nomnom.inspection.cursors import InvalidQuery
 
 
 class DashboardError(NomnomError):
-    """Something that a query could not be answered for."""
+    """A query that failed."""
 
     status = 500
     retry_after: int | None = None
 
 
 class InvalidQueryError(DashboardError):
-    """A parameter that cannot be used; the text says what is allowed."""
+    """An invalid parameter; the text says what is allowed."""
 
     status = 400
 
@@ -26,19 +26,19 @@ class InvalidQueryError(DashboardError):
 
 
 class UnauthorizedError(DashboardError):
-    """No token or password, or a wrong one."""
+    """The token or password is missing or invalid."""
 
     status = 401
 
 
 class NotFoundError(DashboardError):
-    """What was asked for does not exist."""
+    """The requested object does not exist."""
 
     status = 404
 
 
 class UnavailableError(DashboardError):
-    """PostgreSQL or NATS is unavailable, or not set up; a later request may succeed."""
+    """PostgreSQL or NATS is unavailable or not set up; a later retry may succeed."""
 
     status = 503
     retry_after = 5

@@ -12,6 +12,8 @@ from nomnom.envelope import DEAD, INGEST, EnvelopeError, Status, read_envelope
 from nomnom.inspection.jetstream import ConsumerReport, JetStream, StoredMessage
 from nomnom.inspection.rows import EntityTable
 from nomnom.inspection.statuses import MessageStatus, Statuses
+from nomnom.presentation.figures import duration
+from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
@@ -70,8 +72,10 @@ class Messages:
         waiting, dead, consumer = await self._stored(message_id, row, notes)
         if row is None and waiting is None:
             if notes:
-                raise UnavailableError(f"message {message_id} has no row, and the stream cannot be read: {notes[0]}")
-            raise NotFoundError(f"no message {message_id}: never accepted, or gone with the stream's oldest")
+                raise UnavailableError(
+                    f"message {message_id} has no status row, and the stream is unavailable: {notes[0]}"
+                )
+            raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
         if row is None or (waiting is not None and _replays(waiting) > row.replays):
             return await self._under_way(message_id, row, waiting, consumer, notes)
         written = await self._written(row, notes)
@@ -130,13 +134,13 @@ class Messages:
         try:
             envelope = read_envelope(waiting.subject, waiting.headers)
         except EnvelopeError as error:
-            raise NotFoundError(f"message {message_id} is not nomnom's: {error}") from error
+            raise NotFoundError(f"message {message_id} has an invalid envelope: {error}") from error
         delivered = consumer is not None and waiting.sequence <= consumer.delivered.stream_seq
         status: Literal["accepted", "processing"] = "processing" if delivered else "accepted"
-        place = f"in the stream as number {waiting.sequence:,}"
+        place = f"stream sequence {waiting.sequence:,}"
         timeline = await self._timeline(row, notes) if row else [Event(envelope.received_at, "accepted", place)]
         if row:
-            timeline.append(Event(waiting.stored_at, "accepted", f"again, {place} (replay {envelope.replays})"))
+            timeline.append(Event(waiting.stored_at, "accepted", f"{place} (replay {envelope.replays})"))
         return MessageDetail(
             message_id=message_id,
             entity=envelope.entity,
@@ -175,21 +179,21 @@ class Messages:
 
     async def _timeline(self, row: MessageStatus, notes: list[str]) -> list[Event]:
         status, failures = row.status, row.retry_count
-        events = [Event(row.received_at, "accepted", f"as {row.entity}")]
+        events = [Event(row.received_at, "accepted", f"entity {row.entity}")]
         at, error = row.processed_at or row.received_at, row.error or ""
         if status is Status.COMPLETED and row.superseded:
-            events.append(Event(at, "superseded", error or "a later message had already written its rows"))
+            events.append(Event(at, "superseded", error or SUPERSEDED.meaning))
         elif status is Status.COMPLETED:
-            took = f"{(at - row.received_at) / timedelta(seconds=1):.3f} s after it was accepted"
+            took = f"{duration((at - row.received_at) / timedelta(seconds=1))} after acceptance"
             events.append(Event(at, "completed", f"{took}, after {failures} failed attempts" if failures else took))
         elif status is Status.DLQ:
             events.append(Event(at, "dead_letter", error))
         elif status is Status.FAILED:
-            events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; it will be tried again"))
+            events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; will be retried"))
         try:
             history = await self._database.fetch(_HISTORY, row.message_id)
         except RequestError as problem:
-            notes.append(f"operators' actions: {problem}")
+            notes.append(f"audit log: {problem}")
             history = []
         events += [
             Event(each["at"], "operator", f"{each['action']} by {each['actor']}: {each['result']}") for each in history
@@ -228,5 +232,5 @@ def _replays(message: StoredMessage) -> int:
 
 def _aware(moment: datetime | None) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
-        raise InvalidQueryError("since, until: expected a time with its zone, as 2024-01-01T00:00:00Z")
+        raise InvalidQueryError("since, until: expected a time with a time zone, such as 2024-01-01T00:00:00Z")
     return moment

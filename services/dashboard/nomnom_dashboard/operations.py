@@ -1,12 +1,12 @@
-"""The operations of the query API: path, parameters, answer and what runs, in one table.
+"""The operations of the query API: path, parameters, response type and handler, in one table.
 
-The routes and the OpenAPI document are both made from it, so neither can say what the other does not do.
+Routes and OpenAPI document are both generated from it, so they cannot disagree.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,12 @@ from msgspec import Struct
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
 from nomnom.envelope import parse_message_id
-from nomnom.grammar import Grammar, RecordError
+from nomnom.grammar import Grammar, Problem, RecordError
 from nomnom.inspection.cursors import read_cursor
 from nomnom.inspection.dead_letters import DeadLetterIndex, Filter, read_dead_letter
 from nomnom.inspection.entities import Entities
 from nomnom.inspection.jetstream import JetStream
+from nomnom.layout import Row, lay_out
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom_dashboard import answers, queries
@@ -30,12 +31,12 @@ from nomnom_dashboard.messages import Messages, text
 from nomnom_dashboard.overview import Overview
 
 RESERVED = frozenset({"entities", "messages", "dlq", "stats", "stream", "health"})
-"""Paths below /api that an entity of the same name does not take."""
+"""Paths below /api that are not available as shortcuts to the rows of an entity."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the operations ask."""
+    """The data sources of the operations."""
 
     database: Database
     jetstream: JetStream
@@ -53,7 +54,7 @@ Handler = Callable[[Sources, Mapping[str, str], Any], Awaitable[Struct]]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One operation. ``handler`` is None where the answer is no JSON, and the application gives it."""
+    """One operation. ``handler`` is None if the application handles it, because the response is not JSON."""
 
     name: str
     path: str
@@ -64,7 +65,7 @@ class Operation:
     handler: Handler | None = None
     path_parameters: Mapping[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     problems: tuple[int, ...] = (400, 401, 503)
-    answers: Mapping[int, str] = field(default_factory=lambda: {200: "The answer."})
+    answers: Mapping[int, str] = field(default_factory=lambda: {200: "Success."})
     media_type: str = "application/json"
     open: bool = False
 
@@ -72,10 +73,10 @@ class Operation:
 async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.Health:
     jetstream, streams = sources.jetstream, sources.streams
 
-    async def ask(name: str, question: Callable[[], Awaitable[str]]) -> answers.Dependency:
+    async def check(name: str, probe: Callable[[], Awaitable[str]]) -> answers.Dependency:
         begun = asyncio.get_running_loop().time()
         try:
-            detail = await question()
+            detail = await probe()
         except (UnavailableError, RequestError) as error:
             return answers.Dependency(name, ok=False, detail=str(error))
         return answers.Dependency(name, ok=True, detail=detail, seconds=asyncio.get_running_loop().time() - begun)
@@ -100,27 +101,27 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
     async def consumer() -> str:
         info = await jetstream.consumer(streams.stream, streams.consumer)
         if info.paused:
-            raise UnavailableError("paused by an operator: nothing is processed")
-        return f"{info.num_pending:,} waiting, {info.num_ack_pending:,} in progress"
+            raise UnavailableError("paused: no messages are processed")
+        return f"{info.num_pending:,} pending, {info.num_ack_pending:,} in progress"
 
     async def workers() -> str:
         snapshot = sources.overview.last
         connected = snapshot.workers.connected if snapshot and snapshot.workers else None
         lag = snapshot.lag.total if snapshot and snapshot.lag else 0
         if connected is None:
-            raise UnavailableError("unknown: PostgreSQL lists the connected workers, and is unavailable")
+            raise UnavailableError("unknown while PostgreSQL is unavailable")
         if connected == 0 and lag:
-            raise UnavailableError(f"none is connected, and {lag:,} messages wait")
-        return f"{connected} connected" if connected else "none, and none is needed: nothing waits"
+            raise UnavailableError(f"no workers connected, {lag:,} messages pending")
+        return f"{connected} connected" if connected else "none connected, none needed: no messages are pending"
 
     found = await asyncio.gather(
-        ask("PostgreSQL", database),
-        ask("tables", tables),
-        ask("NATS", nats),
-        ask(f"stream {streams.stream}", lambda: stream(streams.stream)),
-        ask(f"stream {streams.dead_stream}", lambda: stream(streams.dead_stream)),
-        ask(f"consumer {streams.consumer}", consumer),
-        ask("workers", workers),
+        check("PostgreSQL", database),
+        check("tables", tables),
+        check("NATS", nats),
+        check(f"stream {streams.stream}", lambda: stream(streams.stream)),
+        check(f"stream {streams.dead_stream}", lambda: stream(streams.dead_stream)),
+        check(f"consumer {streams.consumer}", consumer),
+        check("workers", workers),
     )
     down = any(not each.ok for each in found if each.name in ("PostgreSQL", "NATS"))
     return answers.Health("down" if down else "ok" if all(each.ok for each in found) else "degraded", list(found))
@@ -170,8 +171,8 @@ async def _dead_letters(
     sources: Sources, _: Mapping[str, str], query: queries.DeadLettersQuery
 ) -> answers.DeadLetterList:
     if not sources.overview.nats_answers:
-        raise UnavailableError("NATS is unavailable, and the dead letters are in its stream")
-    # What the snapshot has counted can be listed, too.
+        raise UnavailableError("NATS is unavailable: dead letters are stored in a stream")
+    # Dead letters counted in the snapshot must be listed too.
     if sources.overview.dead_letters_changed:
         await sources.dead_letters.refresh()
     wanted = Filter(
@@ -186,21 +187,37 @@ async def _dead_letters(
 async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQuery) -> answers.DeadLetterDetail:
     digits = path["sequence"]
     if not (digits.isascii() and digits.isdecimal() and 0 < int(digits) < 2**63):
-        raise InvalidQueryError(f"sequence: expected a whole number from 1 on, found {digits[:60]!r}")
+        raise InvalidQueryError(f"sequence: expected an integer, 1 or greater; found {digits[:60]!r}")
     message = await sources.jetstream.peek(sources.streams.dead_stream, int(digits))
     if message is None:
         raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never existed")
-    shown = shown_dead_letter(read_dead_letter(message))
+    problems: Sequence[Problem] = ()
+    is_text = True
     try:
-        readable = message.payload.decode()
+        sources.grammar.parse(message.payload.decode())
     except UnicodeDecodeError:
-        return answers.DeadLetterDetail(shown, text(message.payload), text=False, problems=[])
-    problems: list[answers.FieldProblem] = []
-    try:
-        sources.grammar.parse(readable)
+        is_text = False
     except RecordError as error:
-        problems = [answers.FieldProblem(*each) for each in error.problems]
-    return answers.DeadLetterDetail(shown, text(message.payload), text=True, problems=problems)
+        problems = error.problems
+    payload = text(message.payload)
+    return answers.DeadLetterDetail(
+        shown_dead_letter(read_dead_letter(message)),
+        payload,
+        text=is_text,
+        lines=[payload_line(each) for each in lay_out(payload, sources.schema, problems)],
+        problems=[answers.FieldProblem(*each) for each in problems],
+    )
+
+
+def payload_line(row: Row) -> answers.PayloadLine:
+    """The line with its fields as they stand there: joined by bars they are the line again."""
+    fields = [
+        answers.PayloadField(row.text[each.start : each.end], each.field, each.problem and each.problem.expected)
+        for each in row.cells
+    ]
+    if row.cells[-1].end < len(row.text):
+        fields.append(answers.PayloadField("", None, None))  # after the bar that may end a line
+    return answers.PayloadLine(row.number, fields)
 
 
 def _row_operation(name: str, path: str, summary: str, entity: str | None = None) -> Operation:
@@ -225,7 +242,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getAlive",
         path="/health",
-        summary="Whether the process runs",
+        summary="Liveness of the process",
         tag="service",
         answer=answers.Alive,
         problems=(400,),
@@ -234,7 +251,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getReady",
         path="/ready",
-        summary="Whether the process takes requests: not while it stops",
+        summary="Readiness: 503 while the process is shutting down",
         tag="service",
         answer=answers.Alive,
         problems=(400, 503),
@@ -243,7 +260,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMetrics",
         path="/metrics",
-        summary="Metrics, as Prometheus reads them",
+        summary="Metrics in the Prometheus text format",
         tag="service",
         media_type="text/plain",
         problems=(400,),
@@ -252,17 +269,17 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getHealth",
         path="/api/health",
-        summary="Each dependency, and why it is not well",
+        summary="The health of each dependency",
         tag="service",
         answer=answers.Health,
         handler=_health,
-        answers={200: "PostgreSQL and NATS answer.", 503: "PostgreSQL or NATS is away."},
+        answers={200: "PostgreSQL and NATS are available.", 503: "PostgreSQL or NATS is unavailable."},
         problems=(400, 401),
     ),
     Operation(
         name="getStats",
         path="/api/stats",
-        summary="Counts, rates, lag, workers and latency, now and over time",
+        summary="Counts, rates, lag, workers and latency: current values and time series",
         tag="overview",
         query=queries.StatsQuery,
         answer=answers.Stats,
@@ -271,7 +288,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getStream",
         path="/api/stream",
-        summary="The same as server-sent events: `snapshot`, whose data is a Snapshot",
+        summary="Current values as server-sent events named `snapshot`, with a Snapshot as data",
         tag="overview",
         media_type="text/event-stream",
         problems=(400, 401),
@@ -279,7 +296,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getEntities",
         path="/api/entities",
-        summary="The kinds of record, and how many rows each has",
+        summary="The entities of the schema, with row counts",
         tag="entities",
         answer=answers.EntityList,
         handler=_entities,
@@ -288,7 +305,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMessages",
         path="/api/messages",
-        summary="Messages, the newest first",
+        summary="Messages, newest first",
         tag="messages",
         query=queries.MessagesQuery,
         answer=answers.MessageList,
@@ -297,7 +314,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getMessage",
         path="/api/messages/{id}",
-        summary="One message: status, timeline, the rows it wrote",
+        summary="One message: status, timeline and the rows it wrote",
         tag="messages",
         answer=answers.MessageDetail,
         handler=_message,
@@ -307,7 +324,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getDeadLetters",
         path="/api/dlq",
-        summary="Dead letters, the newest first, and by reason",
+        summary="Dead letters, newest first, and grouped by reason and entity",
         tag="dead letters",
         query=queries.DeadLettersQuery,
         answer=answers.DeadLetterList,
@@ -316,7 +333,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         name="getDeadLetter",
         path="/api/dlq/{sequence}",
-        summary="One dead letter with its payload and what is wrong with it",
+        summary="One dead letter, with its payload and schema violations",
         tag="dead letters",
         answer=answers.DeadLetterDetail,
         handler=_dead_letter,
@@ -324,11 +341,11 @@ OPERATIONS: tuple[Operation, ...] = (
         problems=(400, 401, 404, 503),
     ),
 )
-"""What every deployment has."""
+"""The operations of every deployment, whatever its schema."""
 
 
 def entity_operations(schema: Schema) -> tuple[Operation, ...]:
-    """The rows of each entity under its own name: /api/orders, and so on."""
+    """Operations that list the rows of each entity under its own name, such as /api/orders."""
     return tuple(
         _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title}", each.name)
         for each in schema

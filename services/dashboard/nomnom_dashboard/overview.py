@@ -1,7 +1,7 @@
-"""The one producer: it watches PostgreSQL and JetStream at its own pace and keeps the newest snapshot.
+"""Polls PostgreSQL and JetStream in the background and keeps the newest snapshot.
 
-Nothing here is done for a client: ten thousand of them, or none, cost the servers the same. Each part of PostgreSQL's
-work is repeated no faster than twenty times its own duration, so a large or slow database is asked less often.
+The load on the servers does not depend on the number of clients. Each query to PostgreSQL is repeated after at least
+20 times its own duration, so a large or slow database is polled less often.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
 from nomnom_dashboard.errors import InvalidQueryError
-from nomnom_dashboard.flow import BUCKET, KEPT, Flow, Latency, Point, moment
 from nomnom_dashboard.messages import Messages
+from nomnom_dashboard.throughput import BUCKET, RETENTION, Latency, Point, Throughput, utc_time
 
 WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 * 3600, 300)}
-"""Windows of the series: seconds, and seconds a step."""
+"""Windows of the time series: length and step, in seconds."""
 NEWEST = 10
 _LIVE = 300
 _RATE_SECONDS = 5.0
 _DUTY = 20
 _CHUNK = 600
 _UNSETTLED = 30
-"""Seconds for which a bucket is read again: a transaction may commit after the time it wrote."""
+"""Seconds during which a bucket is read again: a transaction may commit later than the timestamps it wrote."""
 _LATENCY_WINDOW = 300
 # A worker has one connection, which bears its name.
 _WORKERS = """
@@ -51,18 +51,18 @@ _log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """JetStream's counters at one moment: all that was ever accepted, answered and dead-lettered."""
+    """JetStream's counters at one time: messages ever accepted, acknowledged and dead-lettered."""
 
     at: float
     accepted: int
-    answered: int
+    acknowledged: int
     dead: int
     lag: int
 
 
 @dataclass(slots=True)
-class _Rhythm:
-    """When a piece of work is due: every ``seconds``, or ``_DUTY`` times as long as it takes."""
+class _Schedule:
+    """When work is due again: after ``seconds``, or ``_DUTY`` times its own duration if that is longer."""
 
     seconds: float
     due: float = 0.0
@@ -79,7 +79,7 @@ class _Rhythm:
 
 
 class Overview:
-    """The newest snapshot, and the task that renews it. ``publish`` is called with each."""
+    """Keeps the newest snapshot up to date; calls ``publish`` with each."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Overview:
         self._database, self._jetstream, self._streams, self._schema = database, jetstream, streams, schema
         self._messages, self._index = messages, dead_letters
         self._interval, self._publish = interval, publish
-        self._flow = Flow()
+        self._throughput = Throughput()
         self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
         self._statuses = Statuses(database)
         self._counts: list[StatusCount] | None = None
@@ -106,15 +106,15 @@ class Overview:
         self._consumer: ConsumerReport | None = None
         self._dead: StreamReport | None = None
         self._sequence = 0
-        self._database_state = SourceState(ok=False, detail="PostgreSQL: not asked yet")
-        self._nats_state = SourceState(ok=False, detail="NATS: not asked yet")
+        self._database_state = SourceState(ok=False, detail="PostgreSQL: not connected yet")
+        self._nats_state = SourceState(ok=False, detail="NATS: not connected yet")
         self._tasks: list[asyncio.Task[None]] = []
-        self._counting, self._flowing = _Rhythm(2.0), _Rhythm(5.0)
-        self._listing, self._indexing = _Rhythm(interval), _Rhythm(1.0)
+        self._counting, self._flowing = _Schedule(2.0), _Schedule(5.0)
+        self._listing, self._indexing = _Schedule(interval), _Schedule(1.0)
         self.last: Snapshot | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the background tasks."""
         self._tasks = [
             asyncio.create_task(self._repeat(self._watch_nats, self._interval), name="watch nats"),
             asyncio.create_task(self._repeat(self._watch_database, min(self._interval, 1.0)), name="watch database"),
@@ -124,17 +124,17 @@ class Overview:
         ]
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop the background tasks."""
         await end(*self._tasks)
 
     @property
     def database_answers(self) -> bool:
-        """Whether PostgreSQL answered when it was last asked."""
+        """Whether PostgreSQL answered the last poll."""
         return self._database_state.ok
 
     @property
     def nats_answers(self) -> bool:
-        """Whether JetStream answered when it was last asked."""
+        """Whether JetStream answered the last poll."""
         return self._nats_state.ok
 
     @property
@@ -146,31 +146,31 @@ class Overview:
         return (watched.last_seq, watched.messages) != (indexed.last_seq, indexed.messages)
 
     def snapshot(self) -> Snapshot:
-        """The newest snapshot. Raises DatabaseUnavailable."""
+        """The newest snapshot; raises DatabaseUnavailable while PostgreSQL is unavailable."""
         snapshot = self.last or self._snapshot()
         if not self._database_state.ok:
             raise DatabaseUnavailable(self._database_state.detail)
         return snapshot
 
     def stats(self, window: str) -> Stats:
-        """The snapshot with the series of a window; raises InvalidQueryError or DatabaseUnavailable."""
+        """The snapshot with the time series of a window; raises InvalidQueryError or DatabaseUnavailable."""
         if window not in WINDOWS:
             raise InvalidQueryError(f"window: expected one of {', '.join(WINDOWS)}", list(WINDOWS))
         snapshot = self.snapshot()
         seconds, step = WINDOWS[window]
         now = time.time()
         end = int(now // step + 1) * step
-        points = self._flow.points(end - seconds, end, step)
+        points = self._throughput.points(end - seconds, end, step)
         if window == "5m":
             points = self._with_live(points)
-        known = min(self._flow.known, default=None)
+        known = min(self._throughput.known, default=None)
         fields = {name: getattr(snapshot, name) for name in Snapshot.__struct_fields__}
         return Stats(
             **fields,
             window=window,
             step=step,
             points=points,
-            complete_from=moment(known) if known is not None else None,
+            complete_from=utc_time(known) if known is not None else None,
         )
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -179,8 +179,8 @@ class Overview:
             try:
                 await work()
             except Exception:  # noqa: BLE001  see below
-                # What is expected to fail has been handled; anything else must not end the watch, nor go unseen.
-                _log.exception("watching failed")
+                # Expected errors are handled by the work itself. Any other is logged and must not stop the polling.
+                _log.exception("polling failed")
                 await asyncio.sleep(1)
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - begun)))
 
@@ -199,8 +199,10 @@ class Overview:
         if self._samples and stream.state.last_seq < self._samples[-1].accepted:
             self._samples.clear()
         self._stream, self._consumer, self._dead = stream, consumer, dead
-        answered = stream.state.last_seq - stream.state.messages
-        self._samples.append(Sample(time.time(), stream.state.last_seq, answered, dead.state.last_seq, consumer.lag))
+        acknowledged = stream.state.last_seq - stream.state.messages
+        self._samples.append(
+            Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, consumer.lag)
+        )
         self._nats_state = SourceState(ok=True, detail=jetstream.nats.address)
 
     async def _watch_database(self) -> None:
@@ -233,15 +235,15 @@ class Overview:
     async def _read_recent(self) -> None:
         now = time.time()
         end = int(now // BUCKET + 1) * BUCKET
-        # What came since the last look, and what could still have changed.
-        settled = max((at for at in self._flow.known if at < end - BUCKET), default=end - _CHUNK)
+        # From the end of the last read, and at least the buckets that may still change.
+        settled = max((at for at in self._throughput.known if at < end - BUCKET), default=end - _CHUNK)
         await self._read(min(settled, end - _UNSETTLED) - BUCKET, end)
-        self._flow.forget(now - KEPT)
+        self._throughput.forget(now - RETENTION)
 
     async def _read_older(self) -> None:
-        """Read the day before this process began, a chunk at a time, the newest first."""
-        oldest = min(self._flow.known, default=None)
-        limit = int((time.time() - KEPT) // BUCKET) * BUCKET
+        """Read the 24 hours before this process started, in chunks, newest first."""
+        oldest = min(self._throughput.known, default=None)
+        limit = int((time.time() - RETENTION) // BUCKET) * BUCKET
         while oldest is not None and oldest > limit:
             begun = time.monotonic()
             begin = max(oldest - _CHUNK, limit)
@@ -252,9 +254,9 @@ class Overview:
                 return
 
     async def _read(self, begin: int, end: int) -> None:
-        flow = await self._database.fetch(FLOW, moment(begin), moment(end))
-        arrivals = await self._database.fetch(ARRIVALS, moment(begin), moment(end))
-        self._flow.replace(
+        flow = await self._database.fetch(FLOW, utc_time(begin), utc_time(end))
+        arrivals = await self._database.fetch(ARRIVALS, utc_time(begin), utc_time(end))
+        self._throughput.replace(
             begin,
             end,
             ((row["bucket"], row["status"], row["step"], row["messages"]) for row in flow),
@@ -307,7 +309,7 @@ class Overview:
             return None
         found = {each.status: Count(each.messages, each.exact) for each in self._counts}
         consumer, failed = self._consumer, found[Status.FAILED]
-        # A failed message waits for its next attempt as one that is not answered: it is counted once, as failed.
+        # A failed message that awaits its next attempt is also unacknowledged; count it once, as failed.
         processing = max(0, consumer.num_ack_pending - failed.value) if consumer else None
         return Counts(
             accepted=Count(consumer.num_pending, exact=True) if consumer else None,
@@ -350,12 +352,12 @@ class Overview:
         return Workers(self._workers, self._consumer.num_waiting if self._consumer else None)
 
     def _latency(self) -> Latency | None:
-        if not self._flow.known or not self._database_state.ok:
+        if not self._throughput.known or not self._database_state.ok:
             return None
-        return self._flow.latency(int(time.time() // BUCKET + 1) * BUCKET, _LATENCY_WINDOW)
+        return self._throughput.latency(int(time.time() // BUCKET + 1) * BUCKET, _LATENCY_WINDOW)
 
     def _with_live(self, points: list[Point]) -> list[Point]:
-        """The points up to the first live sample, then the samples, thinned to one a second."""
+        """The points up to the first live sample, followed by the samples, at most one per second."""
         samples: list[Sample] = []
         for sample in self._samples:
             if not samples or sample.at - samples[-1].at >= 0.9:
@@ -377,10 +379,10 @@ def _rate(before: Sample, after: Sample) -> Rates:
     if seconds <= 0:
         return Rates(None, None, None)
     dead = max(0, after.dead - before.dead)
-    # What was dead-lettered was answered too, and not completed. Messages leave a stream by age as well: that is rare,
-    # and worth being seen as movement.
+    # Dead-lettered messages are acknowledged too, but not completed. Messages that leave the stream by age count as
+    # completed here; that is rare.
     return Rates(
         accepted=max(0, after.accepted - before.accepted) / seconds,
-        completed=max(0, after.answered - before.answered - dead) / seconds,
+        completed=max(0, after.acknowledged - before.acknowledged - dead) / seconds,
         dead=dead / seconds,
     )

@@ -1,4 +1,4 @@
-"""The parameters of each operation, as types: they check a request and describe it in the OpenAPI document."""
+"""The query parameters of each operation, as types that validate requests and appear in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nomnom_dashboard.answers import Limit
 from nomnom_dashboard.errors import InvalidQueryError
 
 T = TypeVar("T", bound=Struct)
-Cursor = Annotated[str, Meta(pattern=PATTERN, description="`next` of the answer before.")]
-EntityName = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="An entity's name.")]
+Cursor = Annotated[str, Meta(pattern=PATTERN, description="`next` of the previous page.")]
+EntityName = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Name of an entity.")]
 Filter = Annotated[str, Meta(pattern=FILTER_PATTERN, max_length=500)]
 
 
@@ -25,7 +25,7 @@ class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StatsQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """The window of the series."""
+    """The window of the time series."""
 
     window: Literal["5m", "1h", "6h", "24h"] = "5m"
 
@@ -40,8 +40,8 @@ class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True):
             str,
             Meta(
                 pattern=r"^-?[a-z_][a-z0-9_]{0,62}$",
-                description="A column to sort by, with - before it to begin with the greatest; the key by default. "
-                "On a large table only columns with an index can be used: `columns[].sortable`.",
+                description="Column to sort by, prefixed with - for descending order; default: the primary key. "
+                "Large tables can be sorted by indexed columns only: see `columns[].sortable`.",
             ),
         ]
         | None
@@ -50,8 +50,8 @@ class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True):
         list[Filter],
         Meta(
             max_length=8,
-            description="`column:operator:value`, repeated for several; operators eq, ne, lt, lte, gt, gte, "
-            "contains (text, whatever its case) and is (null or value).",
+            description="`column:operator:value`; repeatable. Operators: eq, ne, lt, lte, gt, gte, "
+            "contains (text, case-insensitive) and is (null or value).",
         ),
     ] = []
 
@@ -64,16 +64,16 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
     status: Literal["processing", "completed", "failed", "dlq"] | None = None
     entity: EntityName | None = None
     error: (
-        Annotated[str, Meta(min_length=1, max_length=200, description="Text in the error, whatever its case.")] | None
+        Annotated[str, Meta(min_length=1, max_length=200, description="Text in the error, case-insensitive.")] | None
     ) = None
-    since: Annotated[datetime, Meta(tz=True, description="Received at this time or later.")] | None = None
+    since: Annotated[datetime, Meta(tz=True, description="Received at or after this time.")] | None = None
     until: Annotated[datetime, Meta(tz=True, description="Received before this time.")] | None = None
     id: (
         Annotated[
             str,
             Meta(
                 pattern=r"^[0-9a-fA-F]{8}[0-9a-fA-F-]{0,28}$",
-                description="The first characters of a message id, eight or more; other filters do not apply.",
+                description="Prefix of a message ID, at least 8 characters; other filters are ignored.",
             ),
         ]
         | None
@@ -85,20 +85,20 @@ class DeadLettersQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Limit = 50
     cursor: Cursor | None = None
-    reason: Annotated[str, Meta(pattern=r"^[a-z_]{1,40}$", description="Why it is a dead letter.")] | None = None
+    reason: Annotated[str, Meta(pattern=r"^[a-z_]{1,40}$", description="Dead-letter reason.")] | None = None
     entity: EntityName | None = None
     text: (
-        Annotated[str, Meta(min_length=1, max_length=200, description="Text in the error or the message id.")] | None
+        Annotated[str, Meta(min_length=1, max_length=200, description="Text in the error or the message ID.")] | None
     ) = None
 
 
 def read_query(kind: type[T], given: Mapping[str, Sequence[str]]) -> T:
-    """The parameters of a request; raises InvalidQueryError, naming the parameter and what is allowed."""
+    """Parse the parameters of a request; raises InvalidQueryError with the parameter and the allowed values."""
     known = {each.encode_name: each for each in msgspec.structs.fields(kind)}
     if unknown := [name for name in given if name not in known]:
         names = list(known)
-        allowed = f"there are {', '.join(names)}" if names else "none is taken here"
-        raise InvalidQueryError(f"{unknown[0][:60]!r} is no parameter; {allowed}", names)
+        allowed = f"expected {', '.join(names)}" if names else "this operation has no parameters"
+        raise InvalidQueryError(f"unknown parameter {unknown[0][:60]!r}: {allowed}", names)
     values: dict[str, Any] = {}
     hints = get_type_hints(kind, include_extras=True)
     for name, texts in given.items():
@@ -111,7 +111,7 @@ def read_query(kind: type[T], given: Mapping[str, Sequence[str]]) -> T:
         if "\0" in "".join(texts):
             raise InvalidQueryError(f"{name}: expected no NUL character")
     try:
-        # Read leniently a number would pass for a time.
+        # In lenient mode msgspec accepts numbers as times.
         times = {name: msgspec.convert(values[name], hints[name]) for name in values if _timed(hints[name])}
         query = msgspec.convert(values | times, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -123,9 +123,9 @@ def read_query(kind: type[T], given: Mapping[str, Sequence[str]]) -> T:
             raise InvalidQueryError(f"{name}: {problem}", allowed) from error
         explained = f"{name}: {problem[0].lower()}{problem[1:]}" + (f". {description}" if description else "")
         raise InvalidQueryError(explained) from error
-    # Read leniently, the text "null" is taken for nothing where nothing is allowed: it was given, so it is wrong.
-    if nothing := [name for name in values if getattr(query, known[name].name) is None]:
-        raise InvalidQueryError(f"{nothing[0]}: found 'null'. {_allowed(hints[nothing[0]])[1]}".rstrip())
+    # In lenient mode msgspec reads the text "null" as None, which is never a valid value of a given parameter.
+    if null := [name for name in values if getattr(query, known[name].name) is None]:
+        raise InvalidQueryError(f"{null[0]}: found 'null'. {_allowed(hints[null[0]])[1]}".rstrip())
     return query
 
 
@@ -138,7 +138,7 @@ def _timed(hint: Any) -> bool:
 
 
 def _allowed(hint: Any) -> tuple[list[str], str]:
-    """The values that a parameter is one of, and what its description says."""
+    """The values a parameter may have, if they are enumerated, and its description."""
     allowed: list[str] = []
     description = ""
     if get_origin(hint) is Literal:

@@ -1,1 +1,1 @@
-"""The worker: takes messages from the stream in batches and writes them to PostgreSQL, one transaction a batch."""
+"""The worker: consumes messages in batches and writes them to PostgreSQL, one transaction per batch."""

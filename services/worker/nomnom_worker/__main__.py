@@ -13,13 +13,13 @@ from nomnom_worker.settings import WorkerSettings
 
 
 def main() -> None:
-    """Run one worker with the settings of the environment."""
+    """Run one worker, configured by environment variables."""
     try:
         settings = WorkerSettings.from_environment()
         configure_logging("worker", settings)
         uvloop.run(run(settings))
     except NomnomError as error:
-        print(f"nomnom-worker: {error}", file=sys.stderr)  # noqa: T201 (there may be no log yet)
+        print(f"nomnom-worker: {error}", file=sys.stderr)  # noqa: T201 (logging may not be configured yet)
         sys.exit(1)
 
 

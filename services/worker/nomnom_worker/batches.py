@@ -1,4 +1,4 @@
-"""Batches: the rows that messages write, arranged so that each table takes one statement."""
+"""Batches: the rows of several messages, arranged for as few statements per table as possible."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nomnom_worker.deliveries import Delivery
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-"""A record's values, then received_at and message_id: the parameters of Table's statements."""
+"""The values of a record, then received_at and message_id: the parameters of the statements of Table."""
 
 
 class Writes:
-    """How one entity's rows are written."""
+    """Arranges the rows of one entity into statements."""
 
     def __init__(self, entity: Entity) -> None:
         self.table = Table(entity)
@@ -26,10 +26,10 @@ class Writes:
         self._optional = entity.keyless_allowed
 
     def arrange(self, rows: list[Row]) -> Iterable[tuple[str, list[Row]]]:
-        """Statements and their rows: those with a key sorted by it, each key once, as received last; then the others.
+        """Statements with their rows: rows with a key, sorted and only the last received per key; then rows without.
 
-        The order by key is every worker's, so that they wait for each other's rows and never in a circle; and one
-        statement must not meet a key twice.
+        All workers lock rows in the order of keys, which prevents deadlocks; and a statement must not contain the same
+        key twice.
         """
         keyed: dict[Any, Row] = {}
         keyless: list[Row] = []
@@ -58,7 +58,7 @@ class Statement:
 
 
 class Batch:
-    """Messages with distinct ids, in the order of their ids, and the statements that write them."""
+    """Messages with distinct IDs, sorted by ID, and the statements that write them."""
 
     __slots__ = ("deliveries", "offered", "statements")
 
@@ -77,7 +77,7 @@ class Batch:
                 else:
                     others.append(row)
         self.offered = offered
-        """How many rows the messages hold, before those of one key became one."""
+        """Number of rows in the messages, before merging those with the same key."""
         self.statements = [
             Statement(write.table, sql, arranged)
             for entity, write in writes.items()
@@ -87,7 +87,7 @@ class Batch:
 
     @property
     def claims(self) -> tuple[list[str], list[str], list[Any], list[int]]:
-        """The parameters of CLAIM: ids, entities, received_at, replays."""
+        """The parameters of CLAIM: IDs, entities, received_at, replays."""
         envelopes = [each.envelope for each in self.deliveries]
         return (
             [each.message_id for each in envelopes],
@@ -101,28 +101,28 @@ _ID = attrgetter("message_id")
 
 
 def writes_of(schema: Schema) -> dict[Entity, Writes]:
-    """How each entity's rows are written, in the schema's order."""
+    """The writes of each entity, in the order of the schema."""
     return {entity: Writes(entity) for entity in schema}
 
 
 def distinct(items: Sequence[T], name: Callable[[T], str]) -> tuple[Sequence[T], Sequence[T]]:
-    """The first of each name, and those left: a message can be delivered again while it is held."""
+    """The first item of each name, and the rest; a message may be redelivered while it is in progress."""
     names = {name(each) for each in items}
     if len(names) == len(items):
         return items, ()
-    first: list[T] = []
-    left: list[T] = []
+    firsts: list[T] = []
+    rest: list[T] = []
     for each in items:
         if name(each) in names:
             names.remove(name(each))
-            first.append(each)
+            firsts.append(each)
         else:
-            left.append(each)
-    return first, left
+            rest.append(each)
+    return firsts, rest
 
 
 def _key_of(entity: Entity) -> Callable[[Row], Any]:
-    """What tells rows apart as PostgreSQL does: the key's values, decimals as numbers (1.0 is 1.00)."""
+    """A key function that compares like PostgreSQL: decimals are compared as numbers (1.0 equals 1.00)."""
     indexes = entity.key_indexes
     exact = [entity.fields[at].type.name == "decimal" for at in indexes]
     if not any(exact):

@@ -1,4 +1,4 @@
-"""The worker's session with PostgreSQL: its errors are the fault of a message, or of the server."""
+"""The worker's session with PostgreSQL, and the classification of its errors: caused by a message, or an outage."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from nomnom_worker.settings import WorkerSettings
 T = TypeVar("T")
 _log = logger(__name__)
 _CLOSE = 2.0
-_TRIES = 10
+_ATTEMPTS = 10
 _CONFLICT = RetryPolicy(first=0.02, longest=0.2, jitter=1.0)
-"""Two transactions in conflict do not meet again."""
+"""Randomized, so that conflicting transactions do not conflict again."""
 _DATA = frozenset({"21", "22", "23", "44", "54", "P0"})
-"""Classes of SQLSTATE that a message's values cause: cardinality, data, integrity, check option, limits, and what a
-trigger raises (PostgreSQL, appendix A). All others are the server's, its setup's or the way's to it."""
+"""Classes of SQLSTATE caused by the values of a message: cardinality, data, integrity, check option, limits, and errors
+raised by triggers (PostgreSQL, appendix A). All others are caused by the server, its setup or the network."""
 _CONFLICTS = frozenset({"40001", "40P01"})
-"""Serialization failure and deadlock: the same transaction may well succeed at once."""
+"""Serialization failure and deadlock: an immediate retry may succeed."""
 
 
 class Session:
-    """One connection, opened when it is needed and replaced when it fails."""
+    """One connection, opened on first use and replaced when it fails."""
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
-        self._database = Database(settings.database_url, application="nomnom-worker", seconds=settings.database_timeout)
+        self._database = Database(settings.database_url, application="nomnom-worker", seconds=None)
+        self._patience = settings.database_timeout
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._outage = metrics.outage.labels("postgresql")
         self.reason: str | None = "not connected yet"
-        """Why PostgreSQL cannot be used now; None where it can."""
+        """Why PostgreSQL is unavailable; None if it is available."""
 
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """Do ``work`` on the connection; it has to be safe to do again.
+        """Run ``work`` on the connection; it must be safe to repeat.
 
-        Raises RefusedError where what it writes is at fault, OutageError where PostgreSQL is.
+        Raises RefusedError if the data is the cause, OutageError if PostgreSQL is.
         """
         async with self._lock:
-            for tried in range(1, _TRIES + 1):
+            for attempt in range(1, _ATTEMPTS + 1):
                 connection = await self._connected()
                 try:
                     done = await work(connection)
@@ -54,7 +55,7 @@ class Session:
                     state = str(getattr(error, "sqlstate", None) or "")
                     if state[:2] in _DATA:
                         raise RefusedError(str(error)) from error
-                    if state not in _CONFLICTS or tried == _TRIES:
+                    if state not in _CONFLICTS or attempt == _ATTEMPTS:
                         raise self._lost(self._database.error(error)) from error
                 except CONNECTION_ERRORS as error:
                     raise self._lost(self._database.error(error)) from error
@@ -62,16 +63,16 @@ class Session:
                     self._drop()
                     raise
                 except Exception as error:
-                    # What a message holds can surprise the client before PostgreSQL sees it.
+                    # asyncpg may fail to encode a value before sending it.
                     raise RefusedError(f"{type(error).__name__}: {error}") from error
                 else:
                     self._found()
                     return done
-                await asyncio.sleep(_CONFLICT.wait(tried))
+                await asyncio.sleep(_CONFLICT.wait(attempt))
             raise AssertionError
 
     async def check(self) -> None:
-        """Find out whether PostgreSQL answers, where nothing else is using the connection; sets ``reason``."""
+        """Check whether PostgreSQL is available, unless the connection is in use; updates ``reason``."""
         if self._lock.locked():
             return
         try:
@@ -85,14 +86,14 @@ class Session:
             try:
                 await self._connection.close(timeout=_CLOSE)
             except ERRORS as error:
-                _log.debug("connection closed by force", error=str(error))
+                _log.debug("connection terminated", error=str(error))
                 self._drop()
 
     async def _connected(self) -> asyncpg.Connection:
         connection = self._connection
         if connection is None or connection.is_closed():
             try:
-                connection = self._connection = await self._database.connect()
+                connection = self._connection = await self._database.connect(self._patience)
             except RequestError as error:
                 raise self._lost(error) from error
         return connection
@@ -107,7 +108,7 @@ class Session:
         self._drop()
         reason = error.reason if isinstance(error, Unavailable) else str(error)
         if reason != self.reason:
-            _log.warning("PostgreSQL cannot be used", reason=reason, url=self._database.address)
+            _log.warning("PostgreSQL is unavailable", reason=reason, url=self._database.address)
         self.reason = reason
         self._outage.set(1)
         return OutageError(reason)

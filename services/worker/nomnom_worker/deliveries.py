@@ -1,4 +1,4 @@
-"""Deliveries: messages as JetStream hands them over, and what reading them yields."""
+"""Deliveries: messages delivered by JetStream, and the results of parsing them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from nomnom.grammar import Grammar, Record, RecordError
 from nomnom.schema import UNKNOWN
 
 _TOKENS = 9
-"""Tokens of an ack subject: $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>. A longer
-one has two more, domain and account, before the stream (JetStream's ADR-15)."""
+"""Tokens of an ack subject: $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>. The long
+form has two more, domain and account, before the stream (JetStream's ADR-15)."""
 
 
 class Delivery(msgspec.Struct, gc=False):
-    """One delivery of a message. ``number`` counts this message's deliveries from 1."""
+    """One delivery of a message. ``number`` counts the deliveries of this message from 1."""
 
     message: Msg
     number: int
@@ -35,12 +35,12 @@ class Delivery(msgspec.Struct, gc=False):
 
     @property
     def reply(self) -> str:
-        """Where its answer goes."""
+        """The subject of its acknowledgement."""
         return self.message.reply
 
     @property
     def message_id(self) -> str:
-        """The message's id, in canonical form."""
+        """The message ID, in canonical form."""
         return self.envelope.message_id
 
 
@@ -55,30 +55,30 @@ class Failure:
 
 @dataclass(slots=True)
 class Readings:
-    """What a batch of messages turned out to be."""
+    """The messages of a batch, by the result of reading them."""
 
-    sound: list[Delivery]
+    valid: list[Delivery]
     failures: list[Failure]
     malformed: list[Failure]
-    """Messages whose envelope cannot be read and that have no id: no status row can name them."""
+    """Messages with an invalid envelope and no message ID, for which there can be no status row."""
     redelivered: list[Delivery]
-    """Messages delivered so often that they may be what crashes workers: not parsed."""
+    """Messages redelivered so often that they may crash workers; not parsed yet."""
     redeliveries: int = 0
-    """How many were not delivered for the first time."""
+    """Number of messages that were delivered before."""
     pending: int = 0
-    """Messages that the stream still had for the workers when it delivered the last of these."""
+    """Number of messages pending in the stream when the last of these was delivered."""
 
 
 class Reader:
-    """Reads messages: envelope first, then records, unless delivered ``cautious_from`` times or more."""
+    """Parses messages: the envelope, then the records unless delivered ``cautious_from`` times or more."""
 
     def __init__(self, grammar: Grammar, cautious_from: int) -> None:
         self._grammar, self._cautious_from = grammar, cautious_from
 
     def read(self, messages: Iterable[Msg]) -> Readings:
-        """Sort messages by what they turn out to be; never raises for what a message holds."""
+        """Parse messages and sort them by result; never raises because of the content of a message."""
         readings = Readings([], [], [], [])
-        sound, parse = readings.sound, self._grammar.parse
+        valid, parse = readings.valid, self._grammar.parse
         tokens: list[str] = []
         for message in messages:
             tokens = message.reply.split(".")
@@ -88,7 +88,7 @@ class Reader:
             try:
                 envelope = read_envelope(message.subject, message.headers)
             except EnvelopeError as error:
-                _take_unreadable(message, number, tokens, error, readings)
+                _read_malformed(message, number, tokens, error, readings)
                 continue
             delivery = Delivery(message, number, envelope, [])
             if number >= self._cautious_from:
@@ -96,19 +96,19 @@ class Reader:
                 continue
             try:
                 delivery.records = parse(message.data.decode())
-            except Exception as error:  # noqa: BLE001 (whatever one message causes, its neighbours go on)
+            except Exception as error:  # noqa: BLE001 (one message must not affect the others)
                 readings.failures.append(_failure(delivery, error))
             else:
-                sound.append(delivery)
+                valid.append(delivery)
         if tokens:
             readings.pending = int(tokens[8] if len(tokens) == _TOKENS else tokens[10])
         return readings
 
     def parse(self, delivery: Delivery) -> Failure | None:
-        """Parse a delivery that was left unparsed; returns why not, where it cannot be."""
+        """Parse a delivery that was not parsed yet; returns the failure, or None."""
         try:
             delivery.records = self._grammar.parse(delivery.message.data.decode())
-        except Exception as error:  # noqa: BLE001 (whatever one message causes, its neighbours go on)
+        except Exception as error:  # noqa: BLE001 (one message must not affect the others)
             return _failure(delivery, error)
         return None
 
@@ -119,18 +119,18 @@ def _failure(delivery: Delivery, error: Exception) -> Failure:
     if isinstance(error, UnicodeDecodeError):
         found = f"byte {error.object[error.start]:#04x} at offset {error.start}"
         return Failure(delivery, Reason.RECORD, f"expected UTF-8, found {found}")
-    return Failure(delivery, Reason.RECORD, f"cannot be parsed: {type(error).__name__}: {error}")
+    return Failure(delivery, Reason.RECORD, f"cannot parse the message: {type(error).__name__}: {error}")
 
 
-def _take_unreadable(message: Msg, number: int, tokens: list[str], error: EnvelopeError, readings: Readings) -> None:
-    """Give a message without a readable envelope one of its own, the same at each delivery."""
+def _read_malformed(message: Msg, number: int, tokens: list[str], error: EnvelopeError, readings: Readings) -> None:
+    """Give a message with an invalid envelope a replacement, the same for each delivery."""
     at = 5 if len(tokens) == _TOKENS else 7
     received_at = from_microseconds(int(tokens[at + 2]) // 1000)  # when the stream stored it
     subject = message.subject.split(".")
     entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN
-    named = parse_message_id(subject[3]) if len(subject) == 4 else None
-    message_id = named or idempotent_message_id("stream", f"{tokens[at - 3]} {tokens[at]}")
+    parsed_id = parse_message_id(subject[3]) if len(subject) == 4 else None
+    message_id = parsed_id or idempotent_message_id("stream", f"{tokens[at - 3]} {tokens[at]}")
     failure = Failure(
         Delivery(message, number, Envelope(message_id, entity, received_at), []), Reason.ENVELOPE, str(error)
     )
-    (readings.failures if named else readings.malformed).append(failure)
+    (readings.failures if parsed_id else readings.malformed).append(failure)

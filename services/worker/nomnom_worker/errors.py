@@ -4,16 +4,16 @@ from nomnom.errors import NomnomError
 
 
 class WorkerError(NomnomError):
-    """The base of what the worker raises on purpose."""
+    """The base class of the worker's errors."""
 
 
 class OutageError(WorkerError):
-    """A server that cannot do its part now. No message is to blame, and no attempt is used up."""
+    """A server is unavailable. Not caused by a message, so it uses up no attempt."""
 
 
 class RefusedError(WorkerError):
-    """PostgreSQL (or its client) refuses what a batch holds: at least one message is to blame."""
+    """PostgreSQL or its client rejected a batch, because of at least one of its messages."""
 
 
 class AbandonedError(WorkerError):
-    """The worker has to end before an outage does: what it holds goes back to the stream."""
+    """The worker has to stop during an outage: it returns its messages to the stream."""

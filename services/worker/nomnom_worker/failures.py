@@ -1,16 +1,19 @@
-"""Failures: attempts are counted, messages asked for again later, and at the last attempt made dead letters.
+"""Failures: counts attempts, schedules retries, and turns messages into dead letters after the last attempt.
 
-Attempts are those recorded in ``message_status.retry_count``, never JetStream's number of deliveries: an outage, a
-worker's end or a lost ack deliver a message again without anything being wrong with it.
+Attempts are counted in ``message_status.retry_count``, not by JetStream's delivery count: outages, worker restarts and
+lost acks cause redeliveries of messages that have not failed.
 
-A message that ends the worker which takes it leaves no record, so its number of deliveries is all there is to go by,
-and that its neighbours in a batch share. The rule: a message's first deliveries, fewer than MAX_DELIVER (and always the
-first), go in ordinary batches. From then on, where more deliveries than recorded failures preceded, the message is
-tried alone: nothing else is parsed or written meanwhile, and a committed mark (status ``processing``) says that it is
-being tried. Delivered more than MAX_DELIVER times and found with such a mark, it becomes a dead letter unprocessed.
-Neighbours get a lone attempt each and come through, a message on which workers were merely killed likewise. A mark
-older than the start of PostgreSQL is explained by its outage and does not count. What can still be wrong is a worker
-killed by others in the very moment of a lone attempt: the dead letter says so (``unanswered``), and can be replayed.
+A message that crashes its worker (a poison message) leaves no record; all that is known is its delivery count, which
+is shared by the other messages of its batch. Therefore:
+
+- The first deliveries of a message, fewer than MAX_DELIVER (and always the first one), are processed in batches.
+- From then on, if it has more previous deliveries than recorded failures, it is processed in isolation: nothing else
+  is parsed or written at that time, and a committed mark (status ``processing``) records that it is in progress.
+- If it was delivered more than MAX_DELIVER times and has such a mark, it becomes a dead letter without processing.
+
+Other messages of a crashed batch pass their isolated attempt, as do messages whose worker was killed for another
+reason. A mark older than the start of PostgreSQL is explained by its outage and ignored. A worker killed externally
+during an isolated attempt is still misjudged; the dead letter has the reason ``unanswered`` and can be replayed.
 """
 
 from __future__ import annotations
@@ -41,11 +44,11 @@ from nomnom_worker.writer import Outcome, Persist, Writer
 _log = logger(__name__)
 _PUBLISH = 5.0
 _MARGIN = 64
-"""More than the header block takes beside its lines."""
+"""Upper bound for the size of the header block without its lines, in bytes."""
 
 
 class Finalizer:
-    """Finalizes what an ordinary batch could not: failures, dead letters, messages redelivered suspiciously often."""
+    """Handles messages that a batch did not complete: failures, dead letters and suspicious redeliveries."""
 
     def __init__(
         self,
@@ -62,13 +65,13 @@ class Finalizer:
         self._reader, self._writer = reader, writer
         self._intake, self._link, self._metrics = intake, link, metrics
         self._retry = RetryPolicy(settings.retry_backoff, settings.retry_backoff_max)
-        self.alone = asyncio.Lock()
-        """Held while one message is tried alone: nobody else may parse or write then."""
+        self.exclusive = asyncio.Lock()
+        """Held during an isolated attempt: nothing else may be parsed or written."""
         self.stopping = False
-        """Set when the worker is to end: no further message is tried alone."""
+        """Set when the worker is stopping: no more isolated attempts are started."""
 
     async def finalize(self, failures: Sequence[Failure]) -> None:
-        """Record failed attempts; ask for their messages again, or make them dead letters. Raises AbandonedError."""
+        """Record failed attempts, then schedule retries or store dead letters. Raises AbandonedError."""
         while failures:
             now, failures = distinct(failures, lambda each: each.delivery.message_id)
             for failure in now:
@@ -83,97 +86,93 @@ class Finalizer:
             )
             now = sorted(now, key=lambda each: each.delivery.message_id)
             attempts: dict[str, int] = await self._persist(partial(self._record, now))
-            again: dict[int, list[str]] = {}
-            last: list[Failure] = []
-            answered: list[str] = []
+            retries: dict[int, list[str]] = {}
+            final: list[Failure] = []
+            processed: list[str] = []
             for failure in now:
                 count = attempts.get(failure.delivery.message_id)
                 if count is None:
-                    answered.append(failure.delivery.reply)
+                    processed.append(failure.delivery.reply)
                 elif count >= self._settings.max_deliver or failure.reason is Reason.ENVELOPE:
-                    last.append(failure)
+                    final.append(failure)
                 else:
-                    again.setdefault(count, []).append(failure.delivery.reply)
-            self._metrics.repeated.inc(len(answered))
-            await self._intake.answer(answered, ACK)
-            for count, replies in again.items():
-                await self._intake.answer(replies, nak(self._retry.wait(count)))
-            await self.dead_letter(last, attempts)
+                    retries.setdefault(count, []).append(failure.delivery.reply)
+            self._metrics.repeated.inc(len(processed))
+            await self._intake.respond(processed, ACK)
+            for count, replies in retries.items():
+                await self._intake.respond(replies, nak(self._retry.wait(count)))
+            await self.dead_letter(final, attempts)
 
     async def dead_letter(self, failures: Sequence[Failure], attempts: dict[str, int]) -> None:
-        """Store dead letters, then set their messages' status, then acknowledge them. Raises AbandonedError.
+        """Store dead letters, then set the status of their messages, then acknowledge them. Raises AbandonedError.
 
-        A message whose dead letter is refused stays in the stream and is asked for again later.
+        If the dead-letter stream rejects a dead letter, its message stays in the stream and is retried later.
         """
         if not failures:
             return
-        refused = await self._publish(failures, attempts)
-        stored = [each for each in failures if each.delivery.reply not in refused]
+        rejected = await self._publish(failures, attempts)
+        stored = [each for each in failures if each.delivery.reply not in rejected]
         if stored:
             await self._persist(partial(_mark_dead, stored))
             for failure in stored:
                 self._metrics.dead.labels(failure.reason.value).inc()
-            _log.warning("messages became dead letters", count=len(stored), first=stored[0].delivery.message_id)
-            await self._intake.answer([each.delivery.reply for each in stored], ACK)
-        if refused:
-            self._metrics.refused.inc(len(refused))
-            stream, reason = self._settings.streams.dead_stream, next(iter(refused.values()))
-            _log.error(
-                "dead letters were refused; their messages are kept", count=len(refused), stream=stream, reason=reason
-            )
-            await self._intake.answer(list(refused), nak(self._retry.longest))
+            _log.warning("messages moved to dead letters", count=len(stored), first=stored[0].delivery.message_id)
+            await self._intake.respond([each.delivery.reply for each in stored], ACK)
+        if rejected:
+            self._metrics.refused.inc(len(rejected))
+            stream, reason = self._settings.streams.dead_stream, next(iter(rejected.values()))
+            _log.error("dead letters rejected, messages kept", count=len(rejected), stream=stream, reason=reason)
+            await self._intake.respond(list(rejected), nak(self._retry.longest))
 
     async def decide(self, deliveries: Sequence[Delivery]) -> None:
-        """Process messages delivered often, by the rule above. Raises AbandonedError."""
+        """Process messages that were redelivered often, as described above. Raises AbandonedError."""
         while deliveries:
             now, deliveries = distinct(deliveries, lambda each: each.message_id)
             ids = [each.message_id for each in now]
             known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids))
             rows = {str(row["message_id"]): row for row in known}
-            decided: dict[_Course, list[Delivery]] = {each: [] for each in _Course}
+            decided: dict[_Decision, list[Delivery]] = {each: [] for each in _Decision}
             for delivery in now:
-                decided[self._course(delivery, rows.get(delivery.message_id))].append(delivery)
-            answered = [each.reply for each in decided[_Course.ANSWERED]]
-            self._metrics.repeated.inc(len(answered))
-            await self._intake.answer(answered, ACK)
-            unanswered = [_unanswered(each) for each in decided[_Course.UNANSWERED]]
-            await self.dead_letter(
-                unanswered, {each.delivery.message_id: each.delivery.number - 1 for each in unanswered}
-            )
-            async with self.alone:
-                await self._process(decided[_Course.ORDINARY])
-            for delivery in decided[_Course.ALONE]:
+                decided[self._decide(delivery, rows.get(delivery.message_id))].append(delivery)
+            processed = [each.reply for each in decided[_Decision.PROCESSED]]
+            self._metrics.repeated.inc(len(processed))
+            await self._intake.respond(processed, ACK)
+            poison = [_poison(each) for each in decided[_Decision.POISON]]
+            await self.dead_letter(poison, {each.delivery.message_id: each.delivery.number - 1 for each in poison})
+            async with self.exclusive:
+                await self._process(decided[_Decision.BATCH])
+            for delivery in decided[_Decision.ISOLATED]:
                 if self.stopping:
                     return
-                async with self.alone:
-                    await self._try_alone(delivery)
+                async with self.exclusive:
+                    await self._process_isolated(delivery)
 
-    def _course(self, delivery: Delivery, row: asyncpg.Record | None) -> _Course:
-        replays, most = delivery.envelope.replays, self._settings.max_deliver
+    def _decide(self, delivery: Delivery, row: asyncpg.Record | None) -> _Decision:
+        replays, max_deliver = delivery.envelope.replays, self._settings.max_deliver
         if row is None or (row["replays"] < replays and row["status"] != Status.COMPLETED):
-            return _Course.ALONE
+            return _Decision.ISOLATED
         if row["replays"] > replays or row["status"] in (Status.COMPLETED, Status.DLQ):
-            return _Course.ANSWERED
-        if row["marked"] and delivery.number > most:
-            return _Course.UNANSWERED
-        explained = row["retry_count"] >= min(delivery.number - 1, most)
-        return _Course.ORDINARY if explained else _Course.ALONE
+            return _Decision.PROCESSED
+        if row["marked"] and delivery.number > max_deliver:
+            return _Decision.POISON
+        explained = row["retry_count"] >= min(delivery.number - 1, max_deliver)
+        return _Decision.BATCH if explained else _Decision.ISOLATED
 
-    async def _try_alone(self, delivery: Delivery) -> None:
+    async def _process_isolated(self, delivery: Delivery) -> None:
         mark = self._writer.batch([delivery]).claims
         marked: list[asyncpg.Record] = await self._persist(partial(_fetch, MARK, *mark))
         if not marked:
-            await self._intake.answer([delivery.reply], ACK)
+            await self._intake.respond([delivery.reply], ACK)
             return
-        _log.warning("a message is tried alone", message_id=delivery.message_id, deliveries=delivery.number)
+        _log.warning("processing a message in isolation", message_id=delivery.message_id, deliveries=delivery.number)
         await self._process([delivery])
 
     async def _process(self, deliveries: Sequence[Delivery]) -> None:
         failed = [self._reader.parse(each) for each in deliveries]
-        sound = [each for each, failure in zip(deliveries, failed, strict=True) if failure is None]
+        valid = [each for each, failure in zip(deliveries, failed, strict=True) if failure is None]
         outcome = Outcome(failures=[failure for failure in failed if failure is not None])
-        await self._writer.write(self._writer.batch(sound), outcome)
-        await self._intake.answer([each.reply for each in outcome.answered], ACK)
+        await self._writer.write(self._writer.batch(valid), outcome)
+        await self._intake.respond([each.reply for each in outcome.processed], ACK)
         await self.finalize(outcome.failures)
 
     async def _record(self, failures: Sequence[Failure], connection: asyncpg.Connection) -> dict[str, int]:
@@ -190,16 +189,16 @@ class Finalizer:
         return {str(row["message_id"]): row["retry_count"] for row in rows}
 
     async def _publish(self, failures: Sequence[Failure], attempts: dict[str, int]) -> dict[str, str]:
-        """Publish dead letters, each with its ack; returns why not, by reply subject, for those not stored."""
-        # A request each: nats-py's publish_async never resolves where the stream refuses.
-        refusals = await asyncio.gather(
-            *(self._refusal(each, attempts.get(each.delivery.message_id, 1)) for each in failures)
+        """Publish dead letters and wait for their acks; returns the reasons of those not stored, by reply subject."""
+        # One request each: nats-py's publish_async never completes if the stream rejects the message.
+        rejections = await asyncio.gather(
+            *(self._publish_one(each, attempts.get(each.delivery.message_id, 1)) for each in failures)
         )
-        pairs = zip(failures, refusals, strict=True)
-        return {each.delivery.reply: refusal for each, refusal in pairs if refusal is not None}
+        pairs = zip(failures, rejections, strict=True)
+        return {each.delivery.reply: rejection for each, rejection in pairs if rejection is not None}
 
-    async def _refusal(self, failure: Failure, attempts: int) -> str | None:
-        """Publish one dead letter; returns why it is not stored, or None where it is."""
+    async def _publish_one(self, failure: Failure, attempts: int) -> str | None:
+        """Publish one dead letter; returns why it was not stored, or None."""
         envelope, payload = failure.delivery.envelope, failure.delivery.message.data
         client = self._link.current
         if client is None:
@@ -207,8 +206,8 @@ class Finalizer:
         headers = dead_headers(envelope, failure.reason, failure.error, attempts, datetime.now(UTC))
         size = len(payload) + sum(len(name) + len(text.encode()) + 4 for name, text in headers.items())
         if size + _MARGIN > client.max_payload:
-            # NATS would not refuse it but close the connection.
-            return f"with its headers it is larger than the server's max_payload, {client.max_payload}"
+            # NATS would close the connection instead of rejecting the message.
+            return f"its size, including headers, exceeds max_payload of the server: {client.max_payload:,} bytes"
         subject = dead_subject(envelope.entity, envelope.message_id)
         try:
             ack = await client.jetstream().publish(subject, payload, timeout=_PUBLISH, headers=headers)
@@ -217,22 +216,22 @@ class Finalizer:
         except (OSError, NatsError, TimeoutError) as error:
             return str(error) or type(error).__name__
         stream = self._settings.streams.dead_stream
-        return None if ack.stream == stream else f"stream {ack.stream} took it, not {stream}: their subjects overlap"
+        return None if ack.stream == stream else f"stored in stream {ack.stream}, not {stream}: their subjects overlap"
 
 
-class _Course(Enum):
-    """How a message delivered often goes on."""
+class _Decision(Enum):
+    """What to do with a message that was redelivered often."""
 
-    ANSWERED = auto()
-    UNANSWERED = auto()
-    ORDINARY = auto()
-    ALONE = auto()
+    PROCESSED = auto()
+    POISON = auto()
+    BATCH = auto()
+    ISOLATED = auto()
 
 
-def _unanswered(delivery: Delivery) -> Failure:
+def _poison(delivery: Delivery) -> Failure:
     error = (
-        f"delivered {delivery.number} times; it was tried alone, and that attempt ended without an answer: "
-        "it seems to end the workers that take it"
+        f"not acknowledged in {delivery.number - 1} deliveries, including one processed in isolation: "
+        "it appears to crash workers"
     )
     return Failure(delivery, Reason.UNANSWERED, error)
 

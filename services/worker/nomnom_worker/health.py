@@ -1,4 +1,4 @@
-"""The health port: is the worker alive, can it work, and what it has done."""
+"""The health port: liveness, readiness and metrics of the worker."""
 
 from __future__ import annotations
 
@@ -13,36 +13,25 @@ import uvicorn
 from blacksheep import Application, Content, Response, Router
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from nomnom_worker.errors import WorkerError
+from nomnom.http.server import server_config
 
 State = dict[str, Any]
 _GRACE = 1
 
 
 class _Server(uvicorn.Server):
-    """A server whose end is the worker's to decide."""
+    """A server that leaves signals to the worker."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The health port's socket; raises WorkerError where it cannot be had."""
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64, reuse_port=False
-        )
-    except OSError as error:
-        problem = f"WORKER_HEALTH_PORT: cannot listen on {host} port {port}: {error.strerror or error}"
-        raise WorkerError(f"{problem}; choose another port, or end what uses it") from error
-
-
 async def serve(
     listener: socket.socket, alive: Callable[[], State], ready: Callable[[], State], registry: CollectorRegistry
 ) -> None:
-    """Serve /health, /ready and /metrics until cancelled. A state that holds a reason is answered with 503."""
-    # Without a router of its own an application shares one with all others of the process.
+    """Serve /health, /ready and /metrics until cancelled; a state other than alive or ready has status 503."""
+    # Without its own router, an application shares one with all others of the process.
     app = Application(router=Router())
 
     def answer(state: State) -> Response:
@@ -61,19 +50,9 @@ async def serve(
     async def metrics() -> Response:
         return Response(200, content=Content(CONTENT_TYPE_LATEST.encode(), generate_latest(registry)))
 
-    # uvicorn would end the process where the application does not start; here that is an error like any other.
+    # With lifespan on, uvicorn would exit the process if the application failed to start.
     await app.start()
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        http="httptools",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    server = _Server(config)
+    server = _Server(server_config(app, grace=_GRACE, lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)

@@ -1,7 +1,7 @@
-"""The intake: pull requests to the consumer, and the messages that they bring, until they are taken and answered.
+"""The intake: pull requests to the consumer, and the messages received, until they are acknowledged.
 
-nats-py's ``fetch`` waits for each message by itself, which costs more than the message; here one long pull request is
-kept with JetStream and its messages are handed over as they arrive (the protocol: JetStream's ADR-13 and ADR-37).
+nats-py's ``fetch`` awaits each message separately, which costs more than processing it. Here one long pull request is
+kept open and messages are passed on as they arrive (protocol: JetStream's ADR-13 and ADR-37).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _TOO_LARGE = "Message Size Exceeds MaxBytes"
 
 
 class _Receiver(asyncio.Future[Msg]):
-    """What nats-py hands a subscription's messages to, one by one: its future, which here never ends.
+    """The future to which nats-py passes the messages of a subscription; it never completes.
 
-    A callback would cost each message a queue and a switch of tasks.
+    A callback would cost a queue and a task switch per message.
     """
 
     def __init__(self, receive: Callable[[Msg], None]) -> None:
@@ -54,21 +54,21 @@ class _Receiver(asyncio.Future[Msg]):
 
 
 class Intake:
-    """Keeps at most two batches of messages: one that is being written, one that waits for it."""
+    """Holds at most two batches of messages: one being written and one waiting."""
 
     def __init__(self, settings: WorkerSettings, link: Link, metrics: Metrics) -> None:
         self._settings, self._link = settings, link
         self._held_gauge = metrics.held
-        self._held: dict[str, int] = {}  # the size of each unanswered message, by its reply subject
+        self._held: dict[str, int] = {}  # size of each unacknowledged message, by reply subject
         self._held_bytes = 0
         self._arrived: deque[Msg] = deque()
         self._arrived_bytes = 0
-        self._news = asyncio.Event()  # something for take()
-        self._turn = asyncio.Event()  # something for the session
-        link.watchers.append(lambda _: self._turn.set())
-        self._wanted = 0  # how many messages take() waits for
-        self._left = 0  # what the present pull request may still bring
-        self._pull = 0  # its number
+        self._available = asyncio.Event()  # messages for next_batch()
+        self._wake = asyncio.Event()  # wakes up the session
+        link.watchers.append(lambda _: self._wake.set())
+        self._wanted = 0  # number of messages that next_batch() waits for
+        self._left = 0  # messages that the current pull request may still deliver
+        self._pull_number = 0
         self._inbox = ""
         self._status: str | None = None
         self._activity = 0
@@ -77,20 +77,20 @@ class Intake:
         self._single = False
         self._paused = True
         self.ack_wait = _ACK_WAIT
-        """The consumer's; seconds."""
+        """The ack wait of the consumer, in seconds."""
         self._ack_wait_changed = asyncio.Event()
-        self.reason: str | None = "not looked at yet"
-        """Why the consumer cannot be used now; None where it can."""
+        self.reason: str | None = "not checked yet"
+        """Why the consumer is unavailable; None if it is available."""
 
     @property
     def held(self) -> int:
-        """How many messages are unanswered."""
+        """Number of unacknowledged messages."""
         return len(self._held)
 
-    async def take(self) -> list[Msg]:
-        """The next batch: what there is, up to a full batch, waiting at most the poll interval for it to fill.
+    async def next_batch(self) -> list[Msg]:
+        """The next batch: the messages received, up to a full batch; waits at most the poll interval for it to fill.
 
-        Empty only after :meth:`stop`, when there is nothing left.
+        Empty only after :meth:`stop`, when no messages are left.
         """
         size, limit = self._settings.batch_size, self._settings.batch_bytes
         await self._wait(1)
@@ -109,40 +109,40 @@ class Intake:
         self._arrived_bytes -= taken
         return batch
 
-    async def answer(self, replies: Iterable[str], answer: bytes) -> None:
-        """Answer messages for good: they are no longer held."""
+    async def respond(self, replies: Iterable[str], response: bytes) -> None:
+        """Send final responses (ack or nak): the messages are no longer held."""
         replies = list(replies)
         for reply in replies:
             self._held_bytes -= self._held.pop(reply, 0)
         self._held_gauge.set(len(self._held))
-        await self._link.answer(replies, answer)
-        self._turn.set()
+        await self._link.respond(replies, response)
+        self._wake.set()
 
-    async def release(self, answer: bytes) -> int:
-        """Answer all that is held; returns how many messages that were."""
+    async def release(self, response: bytes) -> int:
+        """Send a response for all held messages; returns their number."""
         count = len(self._held)
-        await self.answer(list(self._held), answer)
+        await self.respond(list(self._held), response)
         return count
 
     def stop(self) -> None:
-        """Ask for no more messages; :meth:`take` yields what has arrived, then nothing."""
+        """Stop pulling; :meth:`next_batch` returns the messages received, then nothing."""
         self._stopping = True
-        self._turn.set()
+        self._wake.set()
         if self._link.lost.is_set():
             self._finish()
 
     def pause(self) -> None:
-        """Ask for no more messages until :meth:`resume`. An intake begins like this."""
+        """Stop pulling until :meth:`resume`. This is the initial state."""
         self._paused = True
 
     def resume(self) -> None:
-        """Ask for messages again."""
+        """Start to pull messages again."""
         if self._paused:
             self._paused = False
-            self._turn.set()
+            self._wake.set()
 
     async def keep_alive(self) -> None:
-        """Tell JetStream, well within the ack wait, that what is held is being worked on. Runs until cancelled."""
+        """Report held messages as in progress, well within the ack wait. Runs until cancelled."""
         before: set[str] = set()
         while True:
             try:
@@ -153,32 +153,32 @@ class Intake:
             else:
                 self._ack_wait_changed.clear()
                 continue
-            # Held for a quarter to half of the ack wait by now, and told again each further quarter.
+            # First reported after a quarter to half of the ack wait, then every quarter.
             await self._link.report_progress([reply for reply in self._held if reply in before])
             before = set(self._held)
 
     async def session(self, client: Client) -> None:
-        """Pull over one client until it closes (NatsUnavailable) or until :meth:`stop`."""
+        """Pull with one client until it closes (raises NatsUnavailable) or until :meth:`stop`."""
         jetstream = client.jetstream(timeout=TIMEOUT)
         self._inbox = client.new_inbox()
         self._left = 0
         subscription = None
         try:
             while not self._stopping:
-                await self._look(jetstream)
+                await self._check_consumer(jetstream)
                 if self._stopping:
                     break
                 if subscription is None:
                     subscription = await client.subscribe(f"{self._inbox}.*", future=_Receiver(self._receive))
-                await self._pull_on(client, jetstream)
+                await self._pull(client, jetstream)
             if subscription is not None:
-                await self._leave(subscription.drain)
+                await self._end_pull(subscription.drain)
         finally:
             if self._stopping:
                 self._finish()
 
-    async def _pull_on(self, client: Client, jetstream: JetStreamContext) -> None:
-        """Keep one pull request with JetStream, until something says that the consumer needs another look."""
+    async def _pull(self, client: Client, jetstream: JetStreamContext) -> None:
+        """Keep one pull request open, until the consumer has to be checked again."""
         settings = self._settings
         checked = asyncio.get_running_loop().time()
         while not self._stopping:
@@ -188,34 +188,34 @@ class Intake:
             if self._left <= 0 and enough and not self._paused:
                 await self._request(client, room, space)
             activity = self._activity
-            silent = await self._quiet()
+            silent = await self._wait_for_wake()
             if self._link.lost.is_set():
                 raise self._link.unavailable(self._link.problem or "the connection was closed")
             status, self._status = self._status, None
             if status is not None:
-                _log.info("the pull request ended", status=status)
+                _log.info("pull request ended", status=status)
                 await asyncio.sleep(_PAUSE / 4)
                 return
             now = asyncio.get_running_loop().time()
             if (silent and self._left > 0 and activity == self._activity) or now - checked > _REFRESH:
                 if silent and activity == self._activity:
-                    self._left = 0  # JetStream has forgotten the request
-                await self._look(jetstream)
+                    self._left = 0  # the request is lost
+                await self._check_consumer(jetstream)
                 checked = now
 
-    async def _quiet(self) -> bool:
-        """Wait for the session's turn; returns whether nothing came for so long that heartbeats are missing."""
+    async def _wait_for_wake(self) -> bool:
+        """Wait for work; returns whether heartbeats are missing because nothing was received for too long."""
         try:
             async with asyncio.timeout(_SILENCE):
-                await self._turn.wait()
+                await self._wake.wait()
         except TimeoutError:
             return True
         finally:
-            self._turn.clear()
+            self._wake.clear()
         return False
 
     async def _request(self, client: Client, room: int, space: int) -> None:
-        self._pull += 1
+        self._pull_number += 1
         self._left = 1 if self._single else room
         request = {
             "batch": self._left,
@@ -226,12 +226,12 @@ class Intake:
             request["max_bytes"] = space
         self._single = False
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._settings.nats_stream}.{self._settings.nats_consumer}"
-        await client.publish(subject, msgspec.json.encode(request), reply=f"{self._inbox}.{self._pull}")
+        await client.publish(subject, msgspec.json.encode(request), reply=f"{self._inbox}.{self._pull_number}")
 
     def _receive(self, message: Msg) -> None:
         self._activity += 1
         if not message.reply:
-            self._take_status(message)
+            self._handle_status(message)
             return
         size = len(message.data)
         self._held[message.reply] = size
@@ -239,26 +239,26 @@ class Intake:
         self._arrived.append(message)
         self._arrived_bytes += size
         if len(self._arrived) == self._wanted or self._arrived_bytes >= self._settings.batch_bytes:
-            self._news.set()
+            self._available.set()
         self._left -= 1
         if self._left == 0:
-            self._turn.set()
+            self._wake.set()
 
-    def _take_status(self, message: Msg) -> None:
+    def _handle_status(self, message: Msg) -> None:
         headers = message.headers or {}
         code, text = headers.get("Status", ""), headers.get("Description", "")
-        if code == _HEARTBEAT_STATUS or message.subject != f"{self._inbox}.{self._pull}":
+        if code == _HEARTBEAT_STATUS or message.subject != f"{self._inbox}.{self._pull_number}":
             return
         self._left = 0
         if text == _TOO_LARGE:
-            # With nothing held there was room for any message that the stream should hold: this one is larger.
+            # If nothing is held, the message is larger than the limit itself: pull it alone, without a limit.
             self._single = not self._held
         elif code != _EXPIRED and text != _COMPLETED:
             self._status = f"{code} {text}".strip()
-        self._turn.set()
+        self._wake.set()
 
-    async def _look(self, jetstream: JetStreamContext) -> None:
-        """Wait until the consumer is there and is one that we can use; learn its ack wait. Raises NatsUnavailable."""
+    async def _check_consumer(self, jetstream: JetStreamContext) -> None:
+        """Wait until the consumer exists and is usable, and read its ack wait. Raises NatsUnavailable."""
         settings = self._settings
         name = f"consumer {settings.nats_consumer} of stream {settings.nats_stream}"
         while not self._stopping:
@@ -266,20 +266,22 @@ class Intake:
             try:
                 info = await jetstream.consumer_info(settings.nats_stream, settings.nats_consumer)
             except NotFoundError:
-                problem = f"there is no {name}: run nomnom setup"
+                problem = f"{name} does not exist; run nomnom setup"
             except NatsTimeoutError as error:
                 raise self._link.unavailable("JetStream does not respond") from error
             except APIError as error:
                 problem = f"{name}: {error.description or 'JetStream is not available'}"
             else:
                 if info.config.deliver_subject or info.config.ack_policy != AckPolicy.EXPLICIT:
-                    problem = f"{name} is not a pull consumer with explicit acks: run nomnom setup"
+                    problem = f"{name} is not a pull consumer with explicit acks; run nomnom setup"
                 elif info.config.ack_wait and info.config.ack_wait != self.ack_wait:
                     self.ack_wait = info.config.ack_wait
                     self._ack_wait_changed.set()
             if problem != self.reason:
-                log = _log.warning if problem else _log.info
-                log("the consumer cannot be used" if problem else "the consumer is there", reason=problem)
+                if problem:
+                    _log.warning("consumer is unavailable", reason=problem)
+                else:
+                    _log.info("consumer is available", consumer=settings.nats_consumer, stream=settings.nats_stream)
                 self.reason = problem
             if problem is None:
                 return
@@ -290,31 +292,31 @@ class Intake:
                 continue
             raise self._link.unavailable(self._link.problem or "the connection was closed")
 
-    async def _leave(self, drain: Callable[[], Awaitable[None]]) -> None:
+    async def _end_pull(self, drain: Callable[[], Awaitable[None]]) -> None:
         """Let the present pull request end without a message on the way to nobody, as far as that can be."""
         try:
             # While the stream has messages the request is soon filled; what it has not brought by then is not there.
             async with asyncio.timeout(_LAST_MESSAGES):
                 while self._left > 0:
-                    self._turn.clear()
-                    await self._turn.wait()
+                    self._wake.clear()
+                    await self._wake.wait()
         except TimeoutError:
-            _log.debug("the last pull request is left open", messages=self._left)
+            _log.debug("last pull request left open", messages=self._left)
         try:
             async with asyncio.timeout(_DRAIN):
                 await drain()
         except (OSError, NatsError, TimeoutError) as error:
-            _log.info("the subscription was left without a goodbye", reason=str(error))
+            _log.info("subscription not drained", reason=str(error))
 
     def _finish(self) -> None:
         self._finished = True
-        self._news.set()
+        self._available.set()
 
     async def _wait(self, count: int) -> None:
-        """Wait until so many messages have arrived, or a batch's bytes, or no more will come."""
+        """Wait until ``count`` messages or the bytes of a batch have been received, or no more are expected."""
         while len(self._arrived) < count and not self._finished:
             if self._arrived and self._arrived_bytes >= self._settings.batch_bytes:
                 return
             self._wanted = count
-            self._news.clear()
-            await self._news.wait()
+            self._available.clear()
+            await self._available.wait()

@@ -21,12 +21,12 @@ _PROGRESS = b"+WPI"
 
 
 def nak(delay: float = 0.0) -> bytes:
-    """The answer that asks for the message again, after ``delay`` seconds."""
+    """The negative acknowledgement that requests redelivery after ``delay`` seconds."""
     return b'-NAK {"delay": %d}' % round(delay * 1e9) if delay else b"-NAK"
 
 
 class Link(NatsConnection):
-    """A connection that keeps answers to deliveries while NATS is unavailable, and sends them when it is back."""
+    """A connection that keeps acks and naks while NATS is unavailable, and sends them after reconnecting."""
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
         super().__init__(
@@ -35,28 +35,28 @@ class Link(NatsConnection):
             inbox_prefix=settings.nats_inbox_prefix,
             prepare=self._send_unsent,
             log=_log,
-            # The subjects we publish to are JetStream's own, and those of nomnom.envelope.
+            # Subjects come from JetStream and nomnom.envelope only.
             checked_subjects=True,
         )
         outage, self._unsent_gauge = metrics.outage.labels("nats"), metrics.unsent
         self.watchers.append(lambda problem: outage.set(problem is not None))
         self._unsent: deque[tuple[str, bytes]] = deque(maxlen=_UNSENT)
 
-    async def answer(self, replies: Iterable[str], answer: bytes = ACK) -> None:
-        """Answer deliveries. What cannot be sent now is sent when NATS is back; a lost answer means a redelivery."""
+    async def respond(self, replies: Iterable[str], response: bytes = ACK) -> None:
+        """Respond to deliveries with an ack or nak, now or after reconnecting; a lost one causes a redelivery."""
         client, left = self.current, iter(replies)
         if client is not None:
             for reply in left:
                 try:
-                    await client.publish(reply, answer)
+                    await client.publish(reply, response)
                 except (OSError, NatsError):
-                    self._unsent.append((reply, answer))
+                    self._unsent.append((reply, response))
                     break
-        self._unsent.extend((reply, answer) for reply in left)
+        self._unsent.extend((reply, response) for reply in left)
         self._unsent_gauge.set(len(self._unsent))
 
     async def report_progress(self, replies: Iterable[str]) -> None:
-        """Report to JetStream that these deliveries are in progress, if it is connected."""
+        """Report to JetStream that these deliveries are in progress, if connected."""
         client = self.current
         if client is None:
             return
@@ -64,15 +64,15 @@ class Link(NatsConnection):
             for reply in replies:
                 await client.publish(reply, _PROGRESS)
         except (OSError, NatsError) as error:
-            _log.debug("progress could not be reported", reason=text_of(error))
+            _log.debug("cannot report progress", reason=text_of(error))
 
     async def flush(self) -> None:
-        """Wait until NATS has what was sent."""
+        """Wait until NATS has received everything sent."""
         if self.current is not None:
             try:
                 await self.current.flush(timeout=_FLUSH)
             except (OSError, NatsError, TimeoutError) as error:
-                _log.warning("acknowledgements may be lost: redelivery is expected", reason=text_of(error))
+                _log.warning("acknowledgements may be lost, expect redeliveries", reason=text_of(error))
 
     async def close(self) -> None:
         """Flush and close."""

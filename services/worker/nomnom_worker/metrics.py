@@ -1,4 +1,4 @@
-"""What a worker counts, for Prometheus."""
+"""The worker's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """One worker's figures, in a registry of their own."""
+    """The metrics of one worker, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -23,22 +23,22 @@ class Metrics:
             return Gauge(f"nomnom_worker_{name}", text, labels, registry=registry)
 
         self.received = counter("received", "Messages delivered to this worker.")
-        self.redelivered = counter("redelivered", "Of those received, the ones that were delivered before.")
+        self.redelivered = counter("redelivered", "Received messages that had been delivered before.")
         self.completed = counter("completed", "Messages whose rows are committed.")
-        self.superseded = counter("superseded", "Of those completed, the ones older than all their rows.")
-        self.repeated = counter("repeated", "Messages that had been answered before, and were only acknowledged.")
+        self.superseded = counter("superseded", "Completed messages whose rows had all been written by later messages.")
+        self.repeated = counter("repeated", "Messages already processed, which were only acknowledged.")
         self.rows = counter("rows", "Rows written, by table.", "table")
         self.failed = counter("failed", "Failed attempts, by reason.", "reason")
         self.dead = counter("dead_letters", "Messages stored as dead letters, by reason.", "reason")
-        self.refused = counter("dead_letters_refused", "Dead letters not stored: their messages are kept.")
+        self.refused = counter("dead_letters_refused", "Dead letters rejected by their stream; the messages are kept.")
         self.batch_size = Histogram(
-            "nomnom_worker_batch_messages", "Messages in a transaction.", registry=registry, buckets=_SIZES
+            "nomnom_worker_batch_messages", "Messages per transaction.", registry=registry, buckets=_SIZES
         )
         self.batch_seconds = Histogram(
-            "nomnom_worker_batch_seconds", "Time of a transaction.", registry=registry, buckets=_SECONDS
+            "nomnom_worker_batch_seconds", "Duration of a transaction in seconds.", registry=registry, buckets=_SECONDS
         )
-        self.outage = gauge("outage", "1 while this server is away.", "server")
-        self.last_batch = gauge("last_batch_timestamp_seconds", "When the last transaction was committed.")
-        self.pending = gauge("pending_messages", "Messages waiting in the stream, as of the last delivery.")
-        self.held = gauge("held_messages", "Messages delivered to this worker and not answered yet.")
-        self.unsent = gauge("unsent_answers", "Answers that wait for NATS to come back.")
+        self.outage = gauge("outage", "1 while the server is unavailable, otherwise 0.", "server")
+        self.last_batch = gauge("last_batch_timestamp_seconds", "Unix time of the last committed transaction.")
+        self.pending = gauge("pending_messages", "Messages pending in the stream at the last delivery.")
+        self.held = gauge("held_messages", "Messages delivered to this worker and not acknowledged yet.")
+        self.unsent = gauge("unsent_answers", "Acknowledgements waiting for NATS to become available.")

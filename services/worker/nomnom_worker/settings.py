@@ -12,7 +12,7 @@ _MIB = 1024 * 1024
 
 
 class WorkerSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """What a worker needs beside the servers' addresses. Times in seconds unless the name says otherwise."""
+    """The settings of a worker. Times in seconds unless the name has another unit."""
 
     max_deliver: Positive = 3
     """Failed attempts after which a message becomes a dead letter."""

@@ -1,4 +1,4 @@
-"""Writing a batch: claims, rows and what was superseded, in one transaction; a data error halves the batch."""
+"""Writes a batch in one transaction: claims, rows and superseded messages; bisects it on data errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import asyncpg
 
 from nomnom.envelope import Reason
 from nomnom.message_status import CLAIM, SUPERSEDE
+from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
 from nomnom_worker.batches import Batch, writes_of
 from nomnom_worker.deliveries import Delivery, Failure
@@ -19,16 +20,16 @@ from nomnom_worker.metrics import Metrics
 
 T = TypeVar("T")
 Persist = Callable[[Callable[[asyncpg.Connection], Awaitable[T]]], Awaitable[T]]
-"""Does work on the database, waiting through outages; raises RefusedError, or AbandonedError."""
+"""Runs work on the database, waiting through outages; raises RefusedError or AbandonedError."""
 
-SUPERSEDED = "superseded: every row it would write had been written by a message received later"
+_SUPERSEDED = f"{SUPERSEDED.label}: {SUPERSEDED.meaning}"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch. Those answered are committed, now or earlier, and are to be acknowledged."""
+    """The result of a batch. Processed messages are committed, now or earlier, and must be acknowledged."""
 
-    answered: list[Delivery] = field(default_factory=list[Delivery])
+    processed: list[Delivery] = field(default_factory=list[Delivery])
     failures: list[Failure] = field(default_factory=list[Failure])
 
 
@@ -40,14 +41,14 @@ class Writer:
         self._persist, self._metrics = persist, metrics
 
     def batch(self, deliveries: Sequence[Delivery]) -> Batch:
-        """Arrange deliveries with distinct ids for writing."""
+        """Arrange deliveries with distinct message IDs for writing."""
         return Batch(deliveries, self._writes)
 
     async def write(self, batch: Batch, outcome: Outcome) -> None:
-        """Write a batch, and add to ``outcome`` what became of each message. Raises AbandonedError.
+        """Write a batch and add the result of each message to ``outcome``. Raises AbandonedError.
 
-        Where PostgreSQL refuses the batch, each half is written by itself, and so on, until the messages at fault are
-        alone: they fail, the others are committed.
+        If PostgreSQL rejects the batch, it is bisected until the offending messages are found: they fail, all others
+        are committed.
         """
         if not batch.deliveries:
             return
@@ -61,7 +62,7 @@ class Writer:
             await self.write(self.batch(batch.deliveries[:middle]), outcome)
             await self.write(self.batch(batch.deliveries[middle:]), outcome)
             return
-        outcome.answered += batch.deliveries
+        outcome.processed += batch.deliveries
         self._metrics.completed.inc(completed)
         self._metrics.repeated.inc(len(batch.deliveries) - completed)
 
@@ -74,7 +75,7 @@ class Writer:
         async with connection.transaction():
             claimed = await connection.fetch(CLAIM, *batch.claims)
             if len(claimed) != size:
-                # Some were answered before. They must not take part: neither be written, nor outdo others.
+                # Exclude messages processed before: they must neither be written nor supersede other rows.
                 ours = {str(row[0]) for row in claimed}
                 batch = self.batch([each for each in batch.deliveries if each.message_id in ours])
             effective: list[asyncpg.Record] = []
@@ -87,7 +88,7 @@ class Writer:
             if kept != batch.offered:
                 superseded = _without_effect(batch, {str(row[0]) for row in effective})
                 if superseded:
-                    await connection.execute(SUPERSEDE, superseded, SUPERSEDED)
+                    await connection.execute(SUPERSEDE, superseded, _SUPERSEDED)
         metrics = self._metrics
         metrics.batch_seconds.observe(time.perf_counter() - started)
         metrics.batch_size.observe(size)
@@ -99,7 +100,7 @@ class Writer:
 
 
 def _without_effect(batch: Batch, effective: set[str]) -> list[str]:
-    """The messages none of whose rows was written. A row without a key belongs to its message alone: it is there."""
+    """The messages without any effective row; rows without a key always count, as no other message can write them."""
     for statement in batch.statements:
         if not statement.keyed:
             effective.update(statement.columns[-1])

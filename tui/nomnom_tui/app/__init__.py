@@ -1,1 +1,1 @@
-"""The application: screens and keys, operations, refreshing, and the chosen environment."""
+"""The application: screens and keys, operations, refreshing, and the selected environment."""

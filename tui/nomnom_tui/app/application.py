@@ -1,4 +1,4 @@
-"""The app: its screens, keys, command line and palette; the one place where changes are made."""
+"""The app: screens, keys, command line and palette. All changes go through :meth:`NomnomApp.perform`."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from nomnom.errors import NomnomError
 from nomnom_control.environments import Environment, EnvironmentTemplate
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command, find
-from nomnom_tui.app.heartbeat import Heartbeat, Sample, new_history, take_heartbeat
-from nomnom_tui.app.operations import Operation, Outcome
+from nomnom_tui.app.heartbeat import Heartbeat, Sample, new_history, read_heartbeat
+from nomnom_tui.app.operations import Operation, OperationState
 from nomnom_tui.app.preferences import Preferences, log_file, read_preferences
 from nomnom_tui.app.refresh import Feed, LoadError
 from nomnom_tui.app.session import Session
 from nomnom_tui.app.view import View
-from nomnom_tui.screens import PLACES, Place
+from nomnom_tui.screens import ROUTES, Route
 from nomnom_tui.text.theme import DARK, LIGHT, THEMES, variables_for
 
 HEARTBEAT = 2.0
-"""Seconds between two looks at components and scaling."""
+"""Interval in seconds at which components and scaling are read."""
 _TOAST = 5.0
-_MOST_FAULTS = 20
-"""Faults after which the app ends after all: it may be the drawing itself that fails."""
+_MAX_ERRORS = 20
+"""Unexpected errors after which the app exits: rendering itself may be failing."""
 
 _PAINT = 0.02
-"""Seconds that the first paint gets to reach the terminal before anything else is done."""
+"""Seconds to wait for the first paint to reach the terminal before anything else starts."""
 
 ChooseEnvironment = Callable[[], Environment]
-"""Makes the environment to begin with; called in a thread, after the first paint."""
+"""Returns the initial environment; called in a thread after the first paint."""
 FindEnvironments = Callable[[], Awaitable[list[Environment]]]
-"""Finds the environments that can be chosen."""
+"""Lists the environments that can be selected."""
 FindTemplates = Callable[[], Awaitable[Sequence[EnvironmentTemplate]]]
-"""Finds the kinds of environments that can be made."""
+"""Lists the kinds of environments that can be created."""
 
 logger = logging.getLogger(__name__)
 
 
 class NomnomApp(App[int]):
-    """The terminal app over one session."""
+    """The terminal app for one session."""
 
     TITLE = "nomnom"
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     DEFAULT_MODE = "overview"
-    MODES: ClassVar[dict[str, Any]] = {place.name: place.open for place in PLACES}
+    MODES: ClassVar[dict[str, Any]] = {route.name: route.open for route in ROUTES}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(place.key, f"go('{place.name}')", place.title, show=False, id=f"go.{place.name}")
-            for place in PLACES
+            Binding(route.key, f"go('{route.name}')", route.title, show=False, id=f"go.{route.name}")
+            for route in ROUTES
         ),
         Binding("escape", "back", "Back", show=False, id="app.back"),
         Binding("colon", "prompt", "Command line", show=False, id="app.command"),
         Binding("question_mark,f1", "help", "Help", show=False, id="app.help"),
-        Binding("ctrl+t", "toggle_theme", "Light or dark", show=False, id="app.theme"),
-        Binding("ctrl+o", "operations", "The last operation's steps", show=False, id="app.operations"),
+        Binding("ctrl+t", "toggle_theme", "Toggle dark/light", show=False, id="app.theme"),
+        Binding("ctrl+o", "operations", "Last operation", show=False, id="app.operations"),
         Binding("q,ctrl+q", "leave", "Quit", show=False, id="app.quit"),
     ]
     CSS = """
@@ -89,17 +89,17 @@ class NomnomApp(App[int]):
         super().__init__()
         self.session = session
         self.connected = False
-        """Whether the first paint is out, and views may load."""
+        """Whether the first paint is done, so that views may load."""
         self._connectable = asyncio.Event()
-        self._choose = choose
-        self._find = known
-        self._templates = templates
-        self._offered = False
-        self._faults = 0
+        self._open_initial = choose
+        self._list_environments = known
+        self._list_templates = templates
+        self._start_offered = False
+        self._error_count = 0
         self.preferences = preferences or read_preferences()
-        self.places: tuple[Place, ...] = PLACES
+        self.routes: tuple[Route, ...] = ROUTES
         self.heartbeat = Heartbeat()
-        self.heartbeat_signal: Signal[Heartbeat] = Signal(self, "pulse")
+        self.heartbeat_signal: Signal[Heartbeat] = Signal(self, "heartbeat")
         self.history = new_history()
         self.operations: list[Operation] = []
         self._visited: list[str] = []
@@ -109,68 +109,68 @@ class NomnomApp(App[int]):
         self.theme = self._chosen_theme()
         self.set_keymap(self.preferences.keys)
 
-    # Life
+    # Lifecycle
 
     def on_mount(self) -> None:
-        """Say what is wrong with the settings; everything else waits until the first paint is out."""
+        """Report problems in the settings file; everything else waits until the first paint is done."""
         if self.preferences.problem:
             self.notify(self.preferences.problem, severity="warning", title="Settings", timeout=10, markup=False)
         if not self.is_headless and threading.current_thread() is threading.main_thread():
-            # Ended from outside (kill, a closed terminal or ssh connection), it gives the terminal back as well.
+            # Restore the terminal also when the process is signalled (kill, closed terminal or SSH connection).
             for each in (signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(each, self.exit, 0, 128 + each)
         self.call_after_refresh(self.set_timer, _PAINT, self._painted)
 
     async def on_unmount(self) -> None:
-        """Close what the session opened, while its event loop still runs."""
+        """Close the session's connections while the event loop is still running."""
         await self.session.close()
         if self.session.chosen:
             await self.session.environment.close()
 
     def _painted(self) -> None:
         if not self.is_headless:
-            # What has been made by now stays for good: collections need not look at it while keys wait.
+            # Objects created so far live as long as the app: exclude them from collections, which delay key presses.
             gc.freeze()
         self._connectable.set()
         self.run_worker(self._connect(), name="connect")
 
     async def _connect(self) -> None:
-        """Choose the environment, in a thread since that imports what it needs, and let the views load."""
-        if self._choose is not None:
+        """Select the initial environment (in a thread, because of its imports), then start the feeds of the views."""
+        if self._open_initial is not None:
             try:
-                environment = await asyncio.to_thread(self._choose)
+                environment = await asyncio.to_thread(self._open_initial)
             except NomnomError as error:
-                self.tell_problem("Environment", error)
+                self.show_problem("Environment", error)
             else:
                 await self.session.choose(environment)
         self.connected = True
         for view in self._views():
             view.start_feeds()
-        self._feed = Feed("pulse", HEARTBEAT, self._take_heartbeat, self._beat, self._no_heartbeat)
-        self.run_worker(self._feed.run(), name="pulse", group="pulse")
+        self._feed = Feed("heartbeat", HEARTBEAT, self._read_heartbeat, self._show_heartbeat, self._no_heartbeat)
+        self.run_worker(self._feed.run(), name="heartbeat", group="heartbeat")
 
-    async def _take_heartbeat(self) -> Heartbeat:
-        return await take_heartbeat(self.session.environment)
+    async def _read_heartbeat(self) -> Heartbeat:
+        return await read_heartbeat(self.session.environment)
 
     async def known_environments(self) -> list[Environment]:
-        """Every environment that can be chosen; the one that is, first."""
+        """List the environments that can be selected, the selected one first."""
         chosen = [self.session.environment] if self.session.chosen else []
-        found = [] if self._find is None else await self._find()
+        found = [] if self._list_environments is None else await self._list_environments()
         names = {(each.kind, each.name) for each in chosen}
         return [*chosen, *(each for each in found if (each.kind, each.name) not in names)]
 
     async def templates(self) -> Sequence[EnvironmentTemplate]:
-        """What can be made; raises ControlError."""
-        return () if self._templates is None else await self._templates()
+        """List what can be created; raises ControlError."""
+        return () if self._list_templates is None else await self._list_templates()
 
-    def _beat(self, heartbeat: Heartbeat) -> None:
+    def _show_heartbeat(self, heartbeat: Heartbeat) -> None:
         restarted = self.heartbeat.stopped and not heartbeat.stopped
         self.heartbeat = heartbeat
         if restarted:
-            # It may answer elsewhere than before.
+            # Its addresses may have changed.
             self.run_worker(self.session.close(), name="reconnect")
-        if not self._offered:
-            self._offered = True
+        if not self._start_offered:
+            self._start_offered = True
             if heartbeat.stopped and not self.session.readonly and len(self.screen_stack) == 1:
                 self._offer_start()
         if heartbeat.scaling is not None and heartbeat.at is not None:
@@ -179,7 +179,7 @@ class NomnomApp(App[int]):
         self.heartbeat_signal.publish(heartbeat)
 
     def _offer_start(self) -> None:
-        """Nothing runs: the first thing a person wants is to start it."""
+        """Open the start form: nothing is running, so starting it comes first."""
         from nomnom_tui.screens.environments import EnvironmentsView
 
         self.action_go("environments")
@@ -196,7 +196,7 @@ class NomnomApp(App[int]):
             self.heartbeat_signal.publish(self.heartbeat)
 
     async def choose(self, environment: Environment) -> None:
-        """Turn to another environment: every view starts anew on it."""
+        """Switch to another environment; every view reloads from it."""
         await self.session.choose(environment)
         self.heartbeat = Heartbeat()
         self.history.clear()
@@ -206,121 +206,121 @@ class NomnomApp(App[int]):
             view.restart_feeds()
 
     def _views(self) -> list[View]:
-        """Every view that was opened so far, seen or not."""
+        """Every view opened so far, visible or not."""
         return [each for stack in self._screen_stacks.values() for each in stack if isinstance(each, View)]
 
     def refresh_heartbeat(self) -> None:
-        """Look at the components now."""
+        """Read components and scaling now."""
         if self._feed is not None:
             self._feed.refresh()
 
     def _handle_exception(self, error: Exception) -> None:
-        """What nobody expected, in a handler: written to the log and told; the app goes on.
+        """Log an unexpected error in a handler, show it and keep running.
 
-        Textual's own ends the app and prints a traceback over the person's terminal. Without a terminal (in a test) it
-        does so here too, or faults would go unseen.
+        Textual's own handler exits and prints a traceback over the user's terminal. Headless apps (in tests) still use
+        it, otherwise errors would go unnoticed.
         """
-        if self.is_headless or not self.is_running or self._faults >= _MOST_FAULTS:
+        if self.is_headless or not self.is_running or self._error_count >= _MAX_ERRORS:
             super()._handle_exception(error)
             return
-        self._faults += 1
+        self._error_count += 1
         logger.error("unexpected", exc_info=error)
-        self.tell_problem(f"Unexpected {type(error).__name__}", f"{error}\nwritten to {log_file()}")
+        self.show_problem(f"Unexpected {type(error).__name__}", f"{error}\nDetails: {log_file()}")
 
     async def import_later(self, module: str) -> None:
-        """Import something heavy after the first paint, in a thread: keys are answered meanwhile."""
+        """Import an expensive module in a thread after the first paint, so that keys stay responsive."""
         await self._connectable.wait()
         await asyncio.to_thread(import_module, module)
 
     # Themes
 
     def _chosen_theme(self) -> str:
-        wanted = self.preferences.theme
-        if wanted is None:
+        theme = self.preferences.theme
+        if theme is None:
             return DARK.name
         names = {"dark": DARK.name, "light": LIGHT.name}
-        name = names.get(wanted, wanted)
+        name = names.get(theme, theme)
         if name in self.available_themes:
             return name
-        self.preferences = replace(self.preferences, problem=f"{self.preferences.path}: there is no theme {wanted!r}")
+        self.preferences = replace(self.preferences, problem=f"{self.preferences.path}: unknown theme {theme!r}")
         return DARK.name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our variables, for themes that do not have them."""
+        """Return our variables, for themes that do not define them."""
         theme: Theme = self.current_theme
         return variables_for(theme)
 
     def action_toggle_theme(self) -> None:
-        """From dark to light and back."""
+        """Switch between the dark and the light theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
 
-    # Ways
+    # Navigation
 
     @property
     def breadcrumbs(self) -> list[str]:
-        """The environment, the screen, and the details upon it."""
-        nowhere = "no environment" if self.connected else "…"
-        name = self.session.environment.name if self.session.chosen else nowhere
+        """The environment, the screen, and the detail views opened from it."""
+        placeholder = "no environment" if self.connected else "…"
+        name = self.session.environment.name if self.session.chosen else placeholder
         return [name, *(screen.crumb for screen in self.screen_stack if isinstance(screen, View))]
 
     def action_go(self, name: str) -> None:
-        """Go to a numbered screen; it is as it was left."""
+        """Go to a numbered screen, in the state it was left in."""
         if name != self.current_mode:
             self._visited = [*self._visited[-50:], self.current_mode]
             self.switch_mode(name)
 
     async def action_back(self) -> None:
-        """From a detail to what it is a detail of; from a screen to the one before."""
+        """Close a detail view, or return to the previous screen."""
         if len(self.screen_stack) > 1:
             self.pop_screen()
         elif self._visited:
             self.switch_mode(self._visited.pop())
 
     def action_help(self) -> None:
-        """Every key that works here."""
+        """Show every key of the current screen."""
         from nomnom_tui.widgets.help import HelpDialog, describe_keys
 
         crumb = self.screen.crumb if isinstance(self.screen, View) else "this dialog"
         self.push_screen(HelpDialog(f"Keys in {crumb}", describe_keys(self)))
 
     def action_operations(self) -> None:
-        """The steps of the last operation, under way or not."""
+        """Show the steps of the last operation, running or finished."""
         from nomnom_tui.screens.operation import OperationView
 
         if not self.operations:
-            self.notify("nothing has been started, stopped or restarted yet", timeout=_TOAST)
+            self.notify("no operation has been run yet", timeout=_TOAST)
         elif not isinstance(self.screen, OperationView):
             self.push_screen(OperationView(self.operations[-1]))
 
     def action_help_quit(self) -> None:
-        """ctrl+c quits, as it does everywhere else."""
+        """Quit on ctrl+c, like other terminal programs."""
         self.action_leave()
 
     def action_leave(self) -> None:
-        """Quit; asks while an operation is under way, since it ends with the app."""
+        """Quit; asks first while an operation is running, because quitting cancels it."""
         running = tuple(each.title for each in self.operations if each.running)
         if not running:
             self.exit(0)
             return
-        from nomnom_tui.widgets.dialogs import AskDialog
+        from nomnom_tui.widgets.dialogs import ConfirmDialog
 
-        question = Change("Quit", "nomnom", loses=tuple(f"{each}: it is cancelled" for each in running))
-        self.push_screen(AskDialog(question), lambda yes: self.exit(0) if yes else None)
+        question = Change("Quit", "nomnom", losses=tuple(f"{each} is cancelled" for each in running))
+        self.push_screen(ConfirmDialog(question), lambda yes: self.exit(0) if yes else None)
 
     # Commands
 
     def action_prompt(self) -> None:
-        """Ask for a command."""
+        """Open the command line."""
         from nomnom_tui.widgets.prompt import Prompt
 
         commands = self.all_commands()
         self.push_screen(Prompt(commands), lambda line: self.run_command(line) if line else None)
 
     def all_commands(self) -> list[Command]:
-        """What can be typed now: screens, what the present view offers, the keys' actions here, and the app's own."""
+        """Return the available commands: screens, the current view's commands and key actions, and the app's own."""
         commands = [
-            Command(place.name, place.summary, lambda _, name=place.name: self.action_go(name), aliases=place.aliases)
-            for place in self.places
+            Command(route.name, route.summary, lambda _, name=route.name: self.action_go(name), aliases=route.aliases)
+            for route in self.routes
         ]
         if isinstance(self.screen, View):
             commands += self.screen.commands()
@@ -328,14 +328,14 @@ class NomnomApp(App[int]):
         return [
             *commands,
             Command("theme", "choose a theme", self._set_theme, "NAME", lambda _: sorted(self.available_themes)),
-            Command("operations", "the last operation's steps", lambda _: self.action_operations()),
-            Command("help", "every key of this screen", lambda _: self.action_help()),
-            Command("log", "where the app writes what it did not expect", lambda _: self._tell_log()),
-            Command("quit", "leave the app", lambda _: self.action_leave(), aliases=("q", "exit")),
+            Command("operations", "show the steps of the last operation", lambda _: self.action_operations()),
+            Command("help", "show the keys of this screen", lambda _: self.action_help()),
+            Command("log", "show the path of the log file", lambda _: self._show_log_path()),
+            Command("quit", "quit the app", lambda _: self.action_leave(), aliases=("q", "exit")),
         ]
 
     def _key_commands(self, view: View, taken: set[str]) -> Iterable[Command]:
-        """The actions behind the view's keys, by the last part of their ids."""
+        """Offer the actions of the view's keys, named by the last part of their ids."""
         for active in view.active_bindings.values():
             binding = active.binding
             group, _, name = (binding.id or "").partition(".")
@@ -349,11 +349,13 @@ class NomnomApp(App[int]):
         return lambda _: self.call_next(self.run_action, action, node)
 
     def run_command(self, line: str) -> None:
-        """Run one line of the command line."""
+        """Run a command line."""
         name, _, argument = line.strip().partition(" ")
         command = find(name, self.all_commands())
         if command is None:
-            self.notify(f"there is no command {name!r} here; : lists them", severity="warning", markup=False)
+            self.notify(
+                f"unknown command {name!r} on this screen; press : for a list", severity="warning", markup=False
+            )
             return
         self.run_worker(self._run_command(command, argument.strip()), name=f"command {name}", group="commands")
 
@@ -363,20 +365,22 @@ class NomnomApp(App[int]):
             if waiting is not None:
                 await waiting
         except (NomnomError, OSError) as error:
-            self.tell_problem(command.name, error)
+            self.show_problem(command.name, error)
 
     def _set_theme(self, name: str) -> None:
         name = {"dark": DARK.name, "light": LIGHT.name}.get(name, name)
         if name in self.available_themes:
             self.theme = name
         else:
-            self.notify(f"there is no theme {name!r}; :theme and tab list them", severity="warning", markup=False)
+            self.notify(
+                f"unknown theme {name!r}; type :theme and press tab for a list", severity="warning", markup=False
+            )
 
-    def _tell_log(self) -> None:
-        self.notify(str(log_file()), title="Log of this app", timeout=10, markup=False)
+    def _show_log_path(self) -> None:
+        self.notify(str(log_file()), title="Log file", timeout=10, markup=False)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette: exactly what applies now."""
+        """Fill the palette with the commands that apply now."""
         for command in self.all_commands():
             if not command.argument:
                 yield SystemCommand(command.name, command.summary, lambda name=command.name: self.run_command(name))
@@ -384,7 +388,7 @@ class NomnomApp(App[int]):
     # Changes
 
     def perform(self, change: Change, after: Callable[[bool], None] | None = None) -> None:
-        """Make a change: refuse it in a read-only session, ask where it loses something, do it, tell how it went."""
+        """Make a change: refuse it if read-only, ask for confirmation if needed, run it and report the result."""
 
         async def work() -> None:
             done = await self.carry_out(change)
@@ -394,20 +398,20 @@ class NomnomApp(App[int]):
         self.run_worker(work(), name=change.title, group="changes")
 
     async def carry_out(self, change: Change) -> bool:
-        """As :meth:`perform`, in a worker that waits; true where it was done."""
+        """Like :meth:`perform`, for a worker that waits for the result; true if the change was made."""
         if self.session.readonly:
             self.notify(
-                f"{change.title}: refused, the app was started with --readonly",
+                f"{change.title}: refused because the app was started with --readonly",
                 title="Read-only",
                 severity="warning",
                 timeout=_TOAST,
                 markup=False,
             )
             return False
-        if change.asks:
-            from nomnom_tui.widgets.dialogs import AskDialog
+        if change.needs_confirmation:
+            from nomnom_tui.widgets.dialogs import ConfirmDialog
 
-            if not await self.push_screen_wait(AskDialog(change)):
+            if not await self.push_screen_wait(ConfirmDialog(change)):
                 return False
         logger.info("%s: %s", change.title, change.command)
         if change.begin is not None:
@@ -420,12 +424,12 @@ class NomnomApp(App[int]):
             async with asyncio.timeout(change.timeout):
                 await change.act()
         except TimeoutError:
-            self.tell_problem(change.title, f"no answer within {change.timeout:g} s; it may still happen")
+            self.show_problem(change.title, f"timed out after {change.timeout:g} s; the change may still take effect")
             return False
         except (NomnomError, OSError) as error:
-            self.tell_problem(change.title, error)
+            self.show_problem(change.title, error)
             return False
-        self.notify(f"{change.told or change.title}\n$ {change.command}", timeout=_TOAST, markup=False)
+        self.notify(f"{change.success or change.title}\n$ {change.command}", timeout=_TOAST, markup=False)
         self._refresh_all()
         return True
 
@@ -443,18 +447,18 @@ class NomnomApp(App[int]):
         self.run_worker(self._watch(operation), name=operation.title, group="changes")
 
     async def _watch(self, operation: Operation) -> bool:
-        outcome = await operation.run()
-        if outcome is Outcome.DONE:
+        state = await operation.run()
+        if state is OperationState.DONE:
             self.notify(f"{operation.title}: done\n$ {operation.command}", timeout=_TOAST, markup=False)
-        elif outcome is Outcome.FAILED:
-            self.tell_problem(operation.title, operation.problem)
+        elif state is OperationState.FAILED:
+            self.show_problem(operation.title, operation.problem)
         else:
             self.notify(f"{operation.title}: cancelled", severity="warning", timeout=_TOAST, markup=False)
         self._refresh_all()
-        return outcome is Outcome.DONE
+        return state is OperationState.DONE
 
-    def tell_problem(self, title: str, problem: object) -> None:
-        """Tell what went wrong."""
+    def show_problem(self, title: str, problem: object) -> None:
+        """Log a problem and show it."""
         logger.warning("%s: %s", title, problem)
         self.notify(str(problem), title=title, severity="error", timeout=12, markup=False)
 

@@ -1,4 +1,4 @@
-"""What can be typed after ``:`` and chosen from the palette."""
+"""Commands that can be typed after ``:`` or picked from the palette."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ def _none(_: str) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command by name. ``run`` gets what was typed after the name; ``complete`` offers values for it."""
+    """A named command. ``run`` receives the text typed after the name; ``complete`` suggests values for it."""
 
     name: str
     summary: str
     run: Callable[[str], Awaitable[None] | None]
     argument: str = ""
-    """What may follow, for people: ``N``, ``NAME``; empty where nothing may."""
+    """Placeholder of the argument, such as ``N`` or ``NAME``; empty if there is none."""
     complete: Callable[[str], Sequence[str]] = _none
     aliases: tuple[str, ...] = ()
-    palette: bool = True
-    """Whether the palette offers it (not where it needs an argument)."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name and its other names."""
+        """The name and the aliases."""
         return (self.name, *self.aliases)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One line that typing could become."""
+    """One possible completion of the typed line."""
 
     text: str
     shown: str
@@ -40,7 +38,7 @@ class Completion:
 
 
 def completions(typed: str, commands: Iterable[Command]) -> list[Completion]:
-    """What the text could become, best first: by beginning, then by containing."""
+    """Return completions of the typed text: prefix matches first, then substring matches."""
     name, space, argument = typed.lstrip().partition(" ")
     if not space:
         ranked: list[tuple[int, str, Completion]] = []
@@ -60,13 +58,13 @@ def completions(typed: str, commands: Iterable[Command]) -> list[Completion]:
 
 
 def find(name: str, commands: Iterable[Command]) -> Command | None:
-    """The command of this name; else the only one whose name begins so."""
+    """Return the command of this name, or the only one whose name starts with it."""
     known = list(commands)
     exact = next((each for each in known if name in each.names), None)
     if exact is not None:
         return exact
-    begun = [each for each in known if any(one.startswith(name) for one in each.names)]
-    return begun[0] if name and len(begun) == 1 else None
+    matching = [each for each in known if any(one.startswith(name) for one in each.names)]
+    return matching[0] if name and len(matching) == 1 else None
 
 
 def _rank(name: str, typed: str) -> int | None:

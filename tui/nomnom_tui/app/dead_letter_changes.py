@@ -1,4 +1,4 @@
-"""What can be done to dead letters, as changes with the commands that do the same."""
+"""Changes to dead letters, with the equivalent commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
@@ -18,69 +19,69 @@ if TYPE_CHECKING:
     from nomnom.inspection.dead_letters import Filter, Group
     from nomnom_control.session.dead_letters import Edit, Selection
 
-_NAMED = 8
-_SHOWN = 20
+_MAX_NAMED = 8
+_MAX_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """Letters that a change is about: some sequences, or all that match a filter; and how many they are."""
+class Targets:
+    """Dead letters to change: given sequences or all that match a filter, and their number."""
 
     selection: Selection
     count: int
 
     @property
     def title(self) -> str:
-        """What they are, in words."""
+        """Short description, such as ``3 dead letters``."""
         if self.count == 1 and isinstance(self.selection, Sequence):
-            return f"letter {self.selection[0]:,}"
-        return f"{self.count:,} letter{'' if self.count == 1 else 's'}"
+            return f"dead letter {self.selection[0]:,}"
+        return f"{self.count:,} dead letter{'' if self.count == 1 else 's'}"
 
     @property
     def options(self) -> str:
-        """The command line's options that choose the same letters."""
+        """The command-line options that select the same dead letters."""
         if isinstance(self.selection, Sequence):
-            named = " ".join(f"--seq {each}" for each in self.selection[:_NAMED])
-            return named + (" …" if len(self.selection) > _NAMED else "")
+            named = " ".join(f"--seq {each}" for each in self.selection[:_MAX_NAMED])
+            return named + (" …" if len(self.selection) > _MAX_NAMED else "")
         words = self.selection.describe()
         return shlex.quote(words) if words else "--all"
 
     @property
-    def which(self) -> str:
-        """Which they are, for a question."""
+    def description(self) -> str:
+        """Description for a confirmation."""
         if isinstance(self.selection, Sequence):
             return self.title
         words = self.selection.describe()
-        return f"all {self.count:,} letters that match {words}" if words else f"all {self.count:,} letters"
+        return f"all {self.count:,} dead letters matching {words}" if words else f"all {self.count:,} dead letters"
 
 
-def replay_change(session: Session, chosen: Chosen, edit: Edit | None = None, rate: float | None = None) -> Change:
-    """Send letters to the workers again."""
-    options = chosen.options + edit_options(edit)
+def replay_change(session: Session, targets: Targets, edit: Edit | None = None, rate: float | None = None) -> Change:
+    """Return the change that republishes dead letters for the workers, at most ``rate`` per second."""
+    options = targets.options + edit_options(edit)
     if rate is not None:
         options += f" --rate {rate:g}"
     command = session.command(f"dlq replay {options}")
-    if chosen.count == 1:
+    if targets.count == 1:
         return Change(
-            f"Replay {chosen.title}",
+            f"Replay {targets.title}",
             command,
-            act=lambda: _replay_one(session, chosen, edit),
-            told="Sent to the workers",
+            act=lambda: _replay_one(session, targets, edit),
+            success="Replayed",
         )
     return Change(
-        f"Replay {chosen.title}",
+        f"Replay {targets.title}",
         command,
-        begin=lambda: _replay(session, chosen, edit, rate),
+        begin=lambda: _replay(session, targets, edit, rate),
         plan=(
-            f"{chosen.which} go back into the stream" + (f", {rate:g} a second at most" if rate else ""),
-            "each that a worker accepts is gone from here; each that fails again comes back",
-            "what no worker has taken yet can be undone from the audit",
+            f"{targets.description} return to the stream" + (f", at most {rate:g}/s" if rate else ""),
+            "messages that are processed leave the dead letters; messages that fail again come back",
+            "unprocessed replays can be undone from the audit log",
         ),
     )
 
 
 def edit_options(edit: Edit | None) -> str:
-    """The command line's options that make the same edit."""
+    """Return the command-line options that make the same edit."""
     if edit is None:
         return ""
     if edit.payload is not None:
@@ -88,25 +89,25 @@ def edit_options(edit: Edit | None) -> str:
     return "".join(f" --set {shlex.quote(f'{name}={value}')}" for name, value in edit.fields.items())
 
 
-def delete_change(session: Session, chosen: Chosen) -> Change:
-    """Remove letters for good."""
+def delete_change(session: Session, targets: Targets) -> Change:
+    """Return the change that deletes dead letters permanently."""
 
     async def act() -> None:
         pipeline = await session.pipeline()
-        await pipeline.dead_letters.delete(chosen.selection, expected_count=chosen.count)
+        await pipeline.dead_letters.delete(targets.selection, expected_count=targets.count)
 
     return Change(
-        f"Delete {chosen.title}",
-        session.command(f"dlq delete {chosen.options}"),
+        f"Delete {targets.title}",
+        session.command(f"dlq delete {targets.options}"),
         act=act,
-        loses=(f"{chosen.which}: messages that were never processed; the audit keeps what they were",),
-        typed=None if chosen.count == 1 else str(chosen.count),
+        losses=(f"{targets.description}, never processed (kept in the audit log only)",),
+        confirm_text=None if targets.count == 1 else str(targets.count),
         timeout=120,
     )
 
 
 def undo_change(session: Session, *, run: str, message_id: str | None = None) -> Change:
-    """Take a replay back that no worker has taken yet: of one message, or of its whole run."""
+    """Return the change that undoes unprocessed replays: of one message, or of a whole run."""
 
     async def act() -> None:
         from nomnom_control.session.dead_letters import UndoResult
@@ -119,44 +120,44 @@ def undo_change(session: Session, *, run: str, message_id: str | None = None) ->
         undone = sum(each.result is UndoResult.UNDONE for each in found)
         if undone < len(found):
             reason = next(each.detail or each.result.value for each in found if each.result is not UndoResult.UNDONE)
-            raise ControlError(f"{undone:,} of {len(found):,} taken back; the others: {reason}")
+            raise ControlError(f"{undone:,} of {len(found):,} undone; the rest: {reason}")
 
     option = f"--run {run}" if message_id is None else f"--message {message_id}"
-    what = "the run's replays" if message_id is None else "the message's last replay"
+    what = "the replays of this run" if message_id is None else "the last replay of this message"
     return Change(
         f"Undo {what}",
         session.command(f"dlq undo {option}"),
         act=act,
-        plan=("what no worker has taken yet becomes a dead letter again; the consumer stands still meanwhile",),
+        plan=("unprocessed messages become dead letters again; the consumer is paused meanwhile",),
         timeout=120,
     )
 
 
-async def _replay_one(session: Session, chosen: Chosen, edit: Edit | None) -> None:
+async def _replay_one(session: Session, targets: Targets, edit: Edit | None) -> None:
     pipeline = await session.pipeline()
-    run = await pipeline.dead_letters.replay(chosen.selection, edit)
+    run = await pipeline.dead_letters.replay(targets.selection, edit)
     await run.finish()
     if run.failures:
         raise ControlError(run.failures[0].detail)
 
 
-async def _replay(session: Session, chosen: Chosen, edit: Edit | None, rate: float | None) -> AsyncIterator[Progress]:
+async def _replay(session: Session, targets: Targets, edit: Edit | None, rate: float | None) -> AsyncIterator[Progress]:
     pipeline = await session.pipeline()
     step = "replay"
-    yield Progress(step, Step.STARTED, "reading what matches")
-    run = await pipeline.dead_letters.replay(chosen.selection, edit, rate=rate)
-    async for now in run:
-        yield Progress(step, Step.STARTED, f"{now.done:,} of {run.total:,}   {now.rate:,.0f}/s")
-    for each in run.failures[:_SHOWN]:
-        yield Progress(step, Step.OUTPUT, f"letter {each.sequence:,}: {each.detail}")
+    yield Progress(step, Step.STARTED, "reading matching dead letters")
+    run = await pipeline.dead_letters.replay(targets.selection, edit, rate=rate)
+    async for progress in run:
+        yield Progress(step, Step.STARTED, f"{progress.done:,} of {run.total:,}   {figures.rate(progress.rate)}")
+    for each in run.failures[:_MAX_FAILURES]:
+        yield Progress(step, Step.OUTPUT, f"dead letter {each.sequence:,}: {each.detail}")
     done = run.progress
     counts = ", ".join(f"{number:,} {result.value}" for result, number in done.counts.items() if number)
     state = Step.FAILED if run.failures else Step.DONE
-    yield Progress(step, state, counts or "there was nothing to replay", done.seconds)
+    yield Progress(step, state, counts or "nothing to replay", done.seconds)
 
 
 def fields_problem(text: str) -> str | None:
-    """What is wrong with ``FIELD=VALUE …``, or None."""
+    """Return what is wrong with ``FIELD=VALUE …``, or None if it is valid."""
     try:
         parse_fields(text)
     except ControlError as error:
@@ -165,7 +166,7 @@ def fields_problem(text: str) -> str | None:
 
 
 def parse_fields(text: str) -> Edit:
-    """The edit that ``FIELD=VALUE …`` asks for, quoted as in a shell; raises ControlError."""
+    """Parse ``FIELD=VALUE …``, quoted as in a shell, into an edit; raises ControlError."""
     from nomnom_control.session.dead_letters import Edit
 
     try:
@@ -179,12 +180,12 @@ def parse_fields(text: str) -> Edit:
             raise ControlError(f"expected FIELD=VALUE, found {word!r}")
         fields[name] = value
     if not fields:
-        raise ControlError("expected FIELD=VALUE, or several of them")
+        raise ControlError("expected one or more FIELD=VALUE")
     return Edit(fields=fields)
 
 
 def narrow(words: str, group: Group) -> str:
-    """The filter of these words, made narrower by a group that was found under it."""
+    """Narrow the filter ``words`` to one of the groups found with it; returns the new filter's words."""
     base = parse_filter(words)
     if group.by.value == "reason":
         return replace(base, reasons=(group.key,)).describe()
@@ -200,7 +201,7 @@ def narrow(words: str, group: Group) -> str:
 
 
 def filter_problem(words: str) -> str | None:
-    """What is wrong with a filter, or None."""
+    """Return what is wrong with a filter, or None if it is valid."""
     try:
         parse_filter(words)
     except NomnomError as error:
@@ -209,7 +210,7 @@ def filter_problem(words: str) -> str | None:
 
 
 def parse_filter(words: str) -> Filter:
-    """The filter of these words; raises FilterError."""
+    """Parse a filter; raises FilterError."""
     from nomnom.inspection.dead_letters import Filter
 
     return Filter.parse(words)

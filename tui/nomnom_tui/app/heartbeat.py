@@ -1,4 +1,4 @@
-"""What every view's top bar says: how the components are and how the workers scale, loaded once for all."""
+"""The state in every view's top bar: component health and scaling, loaded once for the whole app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nomnom_tui.app.refresh import LoadError
 
 _ORDER = (Health.FAILED, Health.DEGRADED, Health.STARTING)
 HISTORY = 900
-"""Samples kept: at one every two seconds, half an hour."""
+"""Samples kept: half an hour at one sample every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The environment's state as last heard, and the trouble of hearing it."""
+    """The last known state of the environment, and why it could not be refreshed if so."""
 
     components: tuple[Component, ...] = ()
     scaling: Scaling | None = None
@@ -37,7 +37,7 @@ class Heartbeat:
 
     @property
     def health(self) -> Health | None:
-        """The worst health of any component; stopped where nothing is wanted."""
+        """The worst health of any component; stopped if all components are stopped; None if there are none."""
         if not self.components:
             return None
         found = {each.health for each in self.components}
@@ -47,17 +47,17 @@ class Heartbeat:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing runs."""
+        """Whether nothing is running."""
         return self.health is Health.STOPPED
 
 
 def new_history() -> deque[Sample]:
-    """A bounded history of samples."""
+    """Return an empty, bounded history of samples."""
     return deque(maxlen=HISTORY)
 
 
-async def take_heartbeat(environment: Environment) -> Heartbeat:
-    """Ask for components and scaling; the latter only of something that runs."""
+async def read_heartbeat(environment: Environment) -> Heartbeat:
+    """Read components and, if anything is running, scaling; raises ControlError if the components cannot be read."""
     components = tuple(await environment.components())
     heartbeat = Heartbeat(components, at=datetime.now(UTC))
     if not components or heartbeat.stopped:
@@ -65,6 +65,6 @@ async def take_heartbeat(environment: Environment) -> Heartbeat:
     try:
         scaling = await environment.scaling()
     except NomnomError:
-        # The components say what is away; the workers view asks for the scaling itself and shows the reason.
+        # The components show what is unavailable; the workers view reads the scaling itself and shows the reason.
         return heartbeat
     return Heartbeat(components, scaling, at=datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Long operations: one run of an environment's Progress events, kept so that a screen can come and go."""
+"""Long operations: the Progress events of one run, kept independently of the screen that shows them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _OUTPUT_LINES = 500
 logger = logging.getLogger(__name__)
 
 
-class Outcome(StrEnum):
-    """How an operation is."""
+class OperationState(StrEnum):
+    """The state of an operation."""
 
     RUNNING = "running"
     DONE = "done"
@@ -31,7 +31,7 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class StepRecord:
-    """What is known of one step."""
+    """The recorded events of one step."""
 
     name: str
     state: Step
@@ -42,17 +42,17 @@ class StepRecord:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the step took, or has taken so far."""
+        """Duration of the step in seconds, so far if it is running."""
         return self.seconds if self.seconds is not None else monotonic() - self.started
 
 
 class Operation:
-    """One operation and everything that it reported; ``again`` runs it anew (done steps are then skipped)."""
+    """One operation and everything it reported. Running it again skips the steps that are done."""
 
     def __init__(self, title: str, command: str, begin: Callable[[], AsyncIterator[Progress]]) -> None:
         self.title = title
         self.command = command
-        self.outcome = Outcome.RUNNING
+        self.state = OperationState.RUNNING
         self.problem = ""
         self.steps: list[StepRecord] = []
         self.started = monotonic()
@@ -62,55 +62,55 @@ class Operation:
 
     @property
     def running(self) -> bool:
-        """Whether it is still under way."""
-        return self.outcome is Outcome.RUNNING
+        """Whether it is running."""
+        return self.state is OperationState.RUNNING
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began, or that it took."""
+        """Duration in seconds, so far if it is running."""
         return (self.ended or monotonic()) - self.started
 
     @property
-    def now(self) -> str:
-        """The step under way."""
+    def current_step(self) -> str:
+        """The name of the running step, or an empty string."""
         return next((each.name for each in reversed(self.steps) if each.state in (Step.STARTED, Step.OUTPUT)), "")
 
     def cancel(self) -> None:
-        """Cancel it; the environment leaves a state that the next run can continue from."""
+        """Cancel it; the next run can resume from the state it leaves."""
         if self._task is not None:
             self._task.cancel()
 
-    async def run(self) -> Outcome:
-        """Run it to its end, whichever that is. Errors are told by ``outcome`` and ``problem``."""
+    async def run(self) -> OperationState:
+        """Run to completion. Errors are not raised but recorded in ``state`` and ``problem``."""
         self.steps.clear()
-        self.outcome, self.problem = Outcome.RUNNING, ""
+        self.state, self.problem = OperationState.RUNNING, ""
         self.started, self.ended = monotonic(), None
         self._task = asyncio.create_task(self._consume(), name=f"operation {self.title}")
         try:
             await self._task
         except asyncio.CancelledError:
-            self.outcome, self.problem = Outcome.CANCELLED, "cancelled"
+            self.state, self.problem = OperationState.CANCELLED, "cancelled"
             own = asyncio.current_task()
             if own is not None and own.cancelling():
                 self._task.cancel()
                 raise
         except (NomnomError, OSError) as error:
-            self.outcome, self.problem = Outcome.FAILED, str(error)
+            self.state, self.problem = OperationState.FAILED, str(error)
         except Exception as error:
             logger.exception("operation %s", self.title)
-            self.outcome = Outcome.FAILED
-            self.problem = f"unexpected {type(error).__name__}: {error} (see the log: :log)"
+            self.state = OperationState.FAILED
+            self.problem = f"unexpected {type(error).__name__}: {error} (type :log for the log file)"
         finally:
             self.ended = monotonic()
-        return self.outcome
+        return self.state
 
     async def _consume(self) -> None:
-        # An iterator of Progress is an asynchronous generator: closing it is how the operation is told to stop.
+        # An iterator of Progress is an asynchronous generator: closing it stops the operation.
         async with aclosing(cast("AsyncGenerator[Progress, None]", self._begin())) as events:
             async for event in events:
                 self._record(event)
         failed = [each for each in self.steps if each.state is Step.FAILED]
-        self.outcome = Outcome.FAILED if failed else Outcome.DONE
+        self.state = OperationState.FAILED if failed else OperationState.DONE
         self.problem = failed[-1].text if failed else ""
 
     def _record(self, event: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The person's settings file: theme and keys. A fault in it is told, and never stops the app."""
+"""The user's settings file: theme and keys. Errors in it are reported and do not stop the app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from platformdirs import user_config_path, user_log_path
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What the settings file says. ``keys`` maps a binding's id to the keys it should have."""
+    """The contents of the settings file. ``keys`` maps the id of a binding to its keys."""
 
     path: Path
     theme: str | None = None
@@ -22,44 +22,44 @@ class Preferences:
 
 
 def settings_file() -> Path:
-    """``NOMNOM_TUI_SETTINGS``, else ``tui.toml`` in the user's configuration folder."""
-    given = os.environ.get("NOMNOM_TUI_SETTINGS")
-    return Path(given) if given else user_config_path("nomnom") / "tui.toml"
+    """Return the path in ``NOMNOM_TUI_SETTINGS``, or ``tui.toml`` in the user's configuration directory."""
+    override = os.environ.get("NOMNOM_TUI_SETTINGS")
+    return Path(override) if override else user_config_path("nomnom") / "tui.toml"
 
 
 def log_file() -> Path:
-    """Where the app writes what it did not expect."""
+    """Return the path of the app's log file."""
     return user_log_path("nomnom") / "tui.log"
 
 
 def read_preferences(path: Path | None = None) -> Preferences:
-    """Read the settings file; without one, or with a faulty one, the defaults (and the fault)."""
+    """Read the settings file; returns the defaults if there is none, and the problem if it is invalid."""
     path = path or settings_file()
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Preferences(path)
     except (OSError, UnicodeDecodeError) as error:
-        return Preferences(path, problem=f"{path} cannot be read: {error}")
-    # Read before the first paint, and most people have no such file.
+        return Preferences(path, problem=f"cannot read {path}: {error}")
+    # Imported here because this runs before the first paint and most users have no settings file.
     import tomllib
 
     try:
-        given = tomllib.loads(text)
+        settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return Preferences(path, problem=f"{path} cannot be read: {error}")
-    theme, keys = given.get("theme"), given.get("keys", {})
+        return Preferences(path, problem=f"cannot read {path}: {error}")
+    theme, keys = settings.get("theme"), settings.get("keys", {})
     problem = None
-    if unknown := sorted(set(given) - {"theme", "keys"}):
-        problem = f"{path}: unknown {', '.join(unknown)}; it has theme and [keys]"
+    if unknown := sorted(set(settings) - {"theme", "keys"}):
+        problem = f"{path}: unknown setting {', '.join(unknown)}; valid are theme and [keys]"
     if theme is not None and not isinstance(theme, str):
-        theme, problem = None, f"{path}: theme has to be a text"
+        theme, problem = None, f"{path}: theme must be a string"
     pairs: dict[str, str] = {}
     if not isinstance(keys, dict):
-        return Preferences(path, theme, {}, f"{path}: keys has to be a table")
+        return Preferences(path, theme, {}, f"{path}: keys must be a table")
     for name, value in cast("dict[str, Any]", keys).items():
         if isinstance(value, str) and value:
             pairs[name] = value
         else:
-            problem = f"{path}: keys.{name} has to be a key as text, such as 'ctrl+r' or 'r,f5'"
+            problem = f"{path}: keys.{name} must be a string of keys, such as 'ctrl+r' or 'r,f5'"
     return Preferences(path, theme, pairs, problem)

@@ -1,8 +1,8 @@
-"""Refreshing, in one place: what a view shows is loaded at an interval by a feed.
+"""Feeds: each loads the data of a view at an interval.
 
-A feed's loads never overlap (each waits for the one before), a result is dropped when something newer was asked for in
-the meantime, and an error becomes a :class:`LoadError` that the view shows, with the time of the next try. Feeds of
-views that nobody sees do not run (:class:`nomnom_tui.app.view.View` starts and stops them).
+Loads of a feed never overlap, a result is discarded if a newer one was requested meanwhile, and an error becomes a
+:class:`LoadError` that the view shows together with the time of the next attempt. Feeds of hidden views do not run
+(:class:`nomnom_tui.app.view.View` starts and stops them).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from nomnom.retry import RetryPolicy
 T = TypeVar("T")
 
 TIMEOUT = 10.0
-"""Seconds after which a load is given up."""
+"""Seconds after which a load times out."""
 LONGEST_RETRY = 15.0
 _FIRST_RETRY = 1.0
-_SOON = 2.0
-"""Seconds that the first retry takes at most: what is loaded seldom is missed as soon as the rest."""
+_MAX_FIRST_RETRY = 2.0
+"""Upper bound in seconds of the first retry, also for feeds with a long interval."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadError:
-    """Why a feed has nothing new: the reason, since when, and when it tries again (``retry_at`` on time.monotonic)."""
+    """Why a feed has no new data: the reason, since when, and the next attempt (``retry_at`` on time.monotonic)."""
 
     text: str
     since: datetime
@@ -40,12 +40,12 @@ class LoadError:
 
     @property
     def retry_in(self) -> float:
-        """Seconds until the next try."""
+        """Seconds until the next attempt."""
         return max(0.0, self.retry_at - monotonic())
 
 
 class Feed(Generic[T]):
-    """Loads something every ``interval`` seconds and delivers it, until its task is cancelled."""
+    """Loads data every ``interval`` seconds and delivers it, until its task is cancelled."""
 
     def __init__(
         self,
@@ -65,72 +65,72 @@ class Feed(Generic[T]):
         self._deliver = deliver
         self._report = report
         self._timeout = timeout
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._generation = 0
         self._failures = 0
         self._since: datetime | None = None
         self._loading: asyncio.Task[T] | None = None
 
     def refresh(self) -> None:
-        """Load again now. What is being loaded was asked for earlier (another filter, another page): it is dropped."""
+        """Load again now. A load in progress was for an earlier request (another filter or page) and is discarded."""
         self._generation += 1
         self._failures = 0
-        self._asked.set()
+        self._requested.set()
         if self._loading is not None:
             self._loading.cancel()
 
     async def run(self) -> None:
-        """Load, deliver, wait; for ever. One at a time: the caller sees to it that a feed runs once."""
+        """Load, deliver and wait, forever. The caller must not run a feed twice at the same time."""
         while True:
-            self._asked.clear()
-            if await self._round():
+            self._requested.clear()
+            if await self._load_once():
                 continue
             wait = self.interval if self.problem is None else self.problem.retry_in
             try:
                 async with asyncio.timeout(wait):
-                    await self._asked.wait()
+                    await self._requested.wait()
             except TimeoutError:
                 pass
 
-    async def _round(self) -> bool:
-        """One load; true where it was dropped for a newer one."""
+    async def _load_once(self) -> bool:
+        """Load once; returns true if the result was discarded for a newer request."""
         generation = self._generation
-        loading = self._loading = asyncio.create_task(self._ask())
+        loading = self._loading = asyncio.create_task(self._call_load())
         try:
             async with asyncio.timeout(self._timeout):
                 result = await loading
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if generation == self._generation or (task is not None and task.cancelling()):
-                raise  # not (only) dropped by refresh(): this task is to end
+                raise  # not (only) discarded by refresh(): this task itself is cancelled
             return True
         except TimeoutError:
-            self._fail(f"no answer within {self._timeout:g} s")
+            self._fail(f"no response within {self._timeout:g} s")
         except (NomnomError, OSError) as error:
             self._fail(str(error) or type(error).__name__)
         except Exception as error:
-            # Whatever it is, it must not end the app: it is shown where the data would be, and written to the log.
+            # No error may end the app: show it in place of the data and log it.
             logger.exception("feed %s", self.name)
-            self._fail(f"unexpected {type(error).__name__}: {error} (see the log: :log)")
+            self._fail(f"unexpected {type(error).__name__}: {error} (type :log for the log file)")
         else:
             if generation != self._generation:
                 return True
             self._succeed(result)
         finally:
             loading.cancel()
-            # A feed that is started anew has begun to load before the run that it ends has come here.
+            # A restarted feed may already be loading when the previous run gets here.
             if self._loading is loading:
                 self._loading = None
         return False
 
-    async def _ask(self) -> T:
+    async def _call_load(self) -> T:
         task = asyncio.current_task()
         try:
-            # A loader may raise before it returns something to wait for.
+            # A loader may raise before it returns an awaitable.
             return await self._load()
         finally:
             if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # it may have been lost: see nomnom.tasks.end
+                raise asyncio.CancelledError  # it may have been swallowed: see nomnom.tasks.end
 
     def _succeed(self, result: T) -> None:
         self._failures = 0
@@ -141,15 +141,15 @@ class Feed(Generic[T]):
             self._deliver(result)
         except Exception as error:
             logger.exception("view of feed %s", self.name)
-            self._fail(f"cannot be shown: {type(error).__name__}: {error} (see the log: :log)")
+            self._fail(f"cannot be displayed: {type(error).__name__}: {error} (type :log for the log file)")
             return
         if had_problem:
-            logger.info("feed %s is back", self.name)
+            logger.info("feed %s recovered", self.name)
         self._report(None)
 
     def _fail(self, text: str) -> None:
         self._failures += 1
         self._since = self._since or datetime.now(UTC)
-        policy = RetryPolicy(first=max(_FIRST_RETRY, min(self.interval, _SOON)), longest=LONGEST_RETRY)
+        policy = RetryPolicy(first=max(_FIRST_RETRY, min(self.interval, _MAX_FIRST_RETRY)), longest=LONGEST_RETRY)
         self.problem = LoadError(text, self._since, monotonic() + policy.wait(self._failures))
         self._report(self.problem)

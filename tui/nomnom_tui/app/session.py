@@ -1,4 +1,4 @@
-"""The app's session: which environment was chosen, and what control opens to look into it."""
+"""The app's session: the selected environment and the connections to its pipeline."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class NothingChosen(ControlError):  # noqa: N818  (it is a state more than an error)
-    """No environment has been chosen yet."""
+    """No environment has been selected yet."""
 
     def __init__(self) -> None:
-        super().__init__("no environment is chosen: press 1 for the environments")
+        super().__init__("no environment selected; press 1 to select one")
 
 
 class Session:
-    """Owns the chosen environment and, from the first use on, control's connections to its pipeline."""
+    """Owns the selected environment and, from the first use on, the connections to its pipeline."""
 
     def __init__(self, environment: Environment | None = None, *, readonly: bool = False) -> None:
         self.readonly = readonly
@@ -31,25 +31,25 @@ class Session:
 
     @property
     def chosen(self) -> bool:
-        """Whether an environment has been chosen."""
+        """Whether an environment has been selected."""
         return self._environment is not None
 
     @property
     def environment(self) -> Environment:
-        """The chosen environment; raises NothingChosen."""
+        """The selected environment; raises NothingChosen."""
         if self._environment is None:
             raise NothingChosen
         return self._environment
 
     def command(self, text: str) -> str:
-        """The command line that does this to the chosen environment."""
+        """Return the ``nomnom`` command line for the selected environment."""
         return " ".join(("nomnom", text, *self.environment.selector))
 
     async def pipeline(self) -> Pipeline:
-        """Control's connections to the pipeline, opened at the first use; raises ControlError where it is away."""
+        """Return the connections to the pipeline, opened on first use; raises ControlError if it is unavailable."""
         async with self._opening:
             if self._pipeline is None:
-                # Its libraries take a moment to import: keys are answered meanwhile.
+                # Its libraries take a moment to import: do it in a thread so that keys stay responsive.
                 await asyncio.to_thread(import_module, "nomnom_control.session.pipeline")
                 from nomnom_control.session.pipeline import Pipeline
 
@@ -58,14 +58,14 @@ class Session:
             return self._pipeline
 
     async def choose(self, environment: Environment) -> None:
-        """Turn to another environment; what was open to the one before is closed."""
+        """Switch to another environment; closes the connections to the previous one."""
         await self.close()
         if self._environment is not None and self._environment is not environment:
             await self._environment.close()
         self._environment = environment
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close the connections to the pipeline."""
         async with self._opening:
             pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:

@@ -1,4 +1,4 @@
-"""The app in a real terminal: what it writes goes to a file, and it does not outlive the terminal."""
+"""The app in a real terminal: it logs to a file and exits when the terminal is gone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nomnom_tui.app.application import ChooseEnvironment, FindEnvironments, Find
 from nomnom_tui.app.preferences import log_file
 from nomnom_tui.app.session import Session
 
-_LOOK = 2.0
-_HUNG_UP = 129
-"""What a shell tells of a program that SIGHUP ended."""
+_CHECK_INTERVAL = 2.0
+_SIGHUP_EXIT_CODE = 129
+"""Exit status that a shell reports after SIGHUP."""
 
 
 def run(
@@ -25,10 +25,10 @@ def run(
     known: FindEnvironments | None = None,
     templates: FindTemplates | None = None,
 ) -> int:
-    """Run the app until the person leaves; returns the exit code.
+    """Run the app until the user quits; returns the exit code.
 
-    ``choose`` makes the environment to begin with, after the first paint: what it imports costs nothing before.
-    ``known`` finds the others that can be chosen, ``blueprints`` what can be made; ``readonly`` refuses every change.
+    ``choose`` returns the initial environment; it is called after the first paint, so that its imports do not delay it.
+    ``known`` lists the other environments, ``templates`` what can be created; ``readonly`` refuses every change.
     """
     _log_to_file()
     threading.Thread(target=_watch_terminal, name="terminal watch", daemon=True).start()
@@ -38,7 +38,7 @@ def run(
 
 
 def _log_to_file() -> None:
-    """Nothing may be written to the terminal while the app owns it: logs go to a file of bounded size."""
+    """Send all logs to a file of bounded size: nothing may write to the terminal while the app owns it."""
     from logging.handlers import RotatingFileHandler
 
     path = log_file()
@@ -56,19 +56,19 @@ def _log_to_file() -> None:
 
 
 def _watch_terminal() -> None:
-    """End the process when its terminal is gone.
+    """Exit the process when its terminal is gone.
 
-    A closed terminal sends SIGHUP to its own session alone; to others reading tells it, and writing: Textual's threads
-    stop there, and its event loop waits for them for ever. Nothing can be given back to a terminal that is gone.
+    A closed terminal sends SIGHUP to its own session only. In another session Textual's reader and writer threads stop
+    on the error and its event loop waits for them forever. There is no terminal left to restore.
     """
     descriptor = sys.__stdin__.fileno() if sys.__stdin__ is not None else 0
     if not os.isatty(descriptor):
         return
     while True:
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_INTERVAL)
         try:
             termios.tcgetattr(descriptor)
         except termios.error:
             logging.getLogger(__name__).warning("the terminal is gone")
             logging.shutdown()
-            os._exit(_HUNG_UP)
+            os._exit(_SIGHUP_EXIT_CODE)

@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WIDE = 140
-"""Columns from which a view has the class ``-wide``, below it ``-narrow``."""
+"""Width in columns from which a view has the class ``-wide``; below it has ``-narrow``."""
 HIGH = 40
-"""Lines from which a view has the class ``-high``, below it ``-low``."""
+"""Height in lines from which a view has the class ``-high``; below it has ``-low``."""
 
 
 class View(Screen[None]):
-    """A screen with the app's frame around it, its feeds, and its commands.
+    """A screen with the app's bars around it, its feeds, and its commands.
 
-    A subclass yields its widgets from :meth:`content` and subscribes to its data in :meth:`begin`. It may be one of the
-    numbered screens or a detail pushed upon one; feeds run while the view is seen and stop when it is not.
+    A subclass yields its widgets from :meth:`content` and subscribes to its data in :meth:`begin`. It is one of the
+    numbered screens or a detail view pushed on top of one. Its feeds run only while it is visible.
     """
 
     CRUMB: ClassVar[str] = ""
-    """Its name in the breadcrumbs; override :attr:`crumb` where it depends."""
+    """Its name in the breadcrumbs; override :attr:`crumb` if it varies."""
     CHANGES: ClassVar[frozenset[str]] = frozenset()
-    """Actions that change something: dimmed, and refused, in a read-only session."""
+    """Actions that change something: dimmed and disabled in a read-only session."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012  (Textual's own)
     VERTICAL_BREAKPOINTS = [(0, "-low"), (HIGH, "-high")]  # noqa: RUF012
@@ -65,12 +65,12 @@ class View(Screen[None]):
 
     @property
     def session(self) -> Session:
-        """The session: the environment that was chosen, and the connections to its pipeline."""
+        """The session: the selected environment and the connections to its pipeline."""
         return self.nomnom.session
 
     @property
     def environment(self) -> Environment:
-        """The environment that was chosen; raises ControlError where there is none (a feed then says so)."""
+        """The selected environment; raises ControlError if there is none (a feed then shows it)."""
         return self.nomnom.session.environment
 
     @property
@@ -79,7 +79,7 @@ class View(Screen[None]):
         return self.CRUMB
 
     def compose(self) -> ComposeResult:
-        """The frame, with the content in it."""
+        """Yield the bars around the view's content."""
         yield TopBar()
         yield Navigation()
         with Vertical(id="content"):
@@ -87,17 +87,17 @@ class View(Screen[None]):
         yield KeyBar()
 
     def content(self) -> ComposeResult:
-        """The view's widgets."""
+        """Yield the view's widgets."""
         raise NotImplementedError
 
     def begin(self) -> None:
-        """Called once when the widgets are there: subscribe to the data here."""
+        """Subscribe to the data; called once after the widgets are mounted."""
 
     def environment_changed(self) -> None:
-        """Another environment was chosen: forget what is shown of the one before. Feeds load anew by themselves."""
+        """Clear what is shown of the previous environment. The feeds reload on their own."""
 
     def commands(self) -> Iterable[Command]:
-        """What the command line offers here beside the keys' actions."""
+        """Return the view's commands, in addition to the actions of its keys."""
         return ()
 
     # Feeds
@@ -112,27 +112,27 @@ class View(Screen[None]):
         *,
         timeout: float = TIMEOUT,
     ) -> Feed[T]:
-        """Load something every ``interval`` seconds while the view is seen, and hand it to ``deliver``.
+        """Call ``load`` every ``interval`` seconds while the view is visible and pass the result to ``deliver``.
 
-        Trouble is told to the panel (or callable), which shows reason and next try. Returns the feed; its ``refresh``
-        loads at once and drops what was being loaded: call it when a filter or a page changed.
+        Errors are reported to the panel (or callable), which shows the reason and the next attempt. Returns the feed;
+        its ``refresh`` loads at once and discards a load in progress: call it when a filter or a page changed.
         """
         report = panel.report if isinstance(panel, Panel) else panel
         feed = Feed(name, interval, load, deliver, report or _ignore, timeout=timeout)
         self._feeds[name] = feed
-        if self.seen:
+        if self.is_visible:
             self._start_feed(feed)
         return feed
 
     def start_feeds(self) -> None:
-        """Begin to load, where the view is seen."""
-        if self.seen:
+        """Start the feeds if the view is visible."""
+        if self.is_visible:
             for feed in self._feeds.values():
                 self._start_feed(feed)
 
     @property
-    def seen(self) -> bool:
-        """Whether the view is on the screen: the present one, or only dialogs are above it."""
+    def is_visible(self) -> bool:
+        """Whether the view is on the screen: on top, or covered only by dialogs."""
         for screen in reversed(self.app.screen_stack):
             if screen is self:
                 return self.is_mounted
@@ -141,16 +141,16 @@ class View(Screen[None]):
         return False
 
     def on_mount(self) -> None:
-        """Begin, once the widgets are there."""
+        """Subscribe to the data once the widgets are mounted."""
         self.begin()
 
     def on_screen_resume(self) -> None:
-        """Load what may have changed while nobody looked."""
+        """Resume loading."""
         self.start_feeds()
 
     def on_screen_suspend(self) -> None:
-        """Stop loading, unless what covers the view is a dialog."""
-        if not self.seen:
+        """Stop loading, unless only a dialog covers the view."""
+        if not self.is_visible:
             self._stop_feeds()
 
     def on_unmount(self) -> None:
@@ -163,12 +163,12 @@ class View(Screen[None]):
             feed.refresh()
 
     def restart_feeds(self) -> None:
-        """Load everything anew from the environment that was just chosen."""
+        """Reload everything from the environment that was just selected."""
         self.environment_changed()
         self.action_refresh()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a read-only session changes are shown dim and do nothing."""
+        """Disable and dim changes in a read-only session."""
         return None if action in self.CHANGES and self.session.readonly else True
 
     def _start_feed(self, feed: Feed[Any]) -> None:
@@ -185,4 +185,4 @@ class View(Screen[None]):
 
 
 def _ignore(_: LoadError | None) -> None:
-    """For feeds whose trouble another panel of the same view already tells."""
+    """For feeds whose errors another panel of the same view already shows."""

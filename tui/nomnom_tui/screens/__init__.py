@@ -1,17 +1,17 @@
 """The numbered screens, and how to add one.
 
-A screen is a module here with one :class:`nomnom_tui.app.view.View`, and one line in :data:`PLACES` below::
+A screen is a module here with one :class:`nomnom_tui.app.view.View`, and one line in :data:`ROUTES` below::
 
     class ConsumersView(View):
         CRUMB = "Consumers"                        # its name in the breadcrumbs
-        CHANGES = frozenset({"pause"})             # actions that a read-only session refuses
+        CHANGES = frozenset({"pause"})             # actions that are disabled in a read-only session
         BINDINGS = [Binding("p", "pause", "Pause", id="consumers.pause")]   # ids: <screen>.<action>; help lists them
 
-        def content(self) -> ComposeResult:        # the widgets between the frame's bars
+        def content(self) -> ComposeResult:        # the widgets between the bars
             self.table = LiveTable([Column("Name", lambda c: c.name, 12, share=1), ...], key=lambda c: c.name)
-            yield Panel("Consumers", self.table, id="consumers", awaits="asking JetStream")
+            yield Panel("Consumers", self.table, id="consumers", loading_text="loading consumers")
 
-        def begin(self) -> None:                   # called once, the widgets are there
+        def begin(self) -> None:                   # called once after the widgets are mounted
             panel = self.query_one("#consumers", Panel)
             self.subscribe("consumers", 2.0, self._load, self.table.show, panel)
 
@@ -22,26 +22,26 @@ A screen is a module here with one :class:`nomnom_tui.app.view.View`, and one li
             if (row := self.table.current) is not None:
                 self.nomnom.perform(Change(f"Pause {row.name}", f"nomnom consumer pause {row.name}", act=...))
 
-What there is to use:
+Building blocks:
 
-- ``subscribe(name, interval, load, deliver, panel)``: data. Loads never overlap, stop while nobody looks, time out;
-  trouble is shown in the panel with the next try. Keep the feed that it returns and call ``feed.refresh()`` when a
+- ``subscribe(name, interval, load, deliver, panel)``: data. Loads never overlap, pause while the view is hidden, and
+  time out; the panel shows errors with the next attempt. Keep the returned feed and call ``feed.refresh()`` when a
   filter or page changed.
-- ``self.environment``, ``self.session``: what was chosen. ``self.nomnom.pulse``: components and scaling, for all.
+- ``self.environment``, ``self.session``: the selected environment. ``self.nomnom.heartbeat``: components and scaling.
 - ``LiveTable`` and ``Column`` (:mod:`nomnom_tui.widgets.table`): any number of rows, compared by key; ``Highlighted``,
-  ``Chosen``, ``Marked`` messages; columns with ``share`` grow, those of the highest ``rank`` go when it is narrow.
-- ``Panel`` (:mod:`nomnom_tui.widgets.panel`); ``Style``, ``content`` (:mod:`nomnom_tui.text.styles`): text by
+  ``Chosen``, ``Marked`` messages; columns with ``share`` grow, those of the highest ``rank`` are hidden first.
+- ``Panel`` (:mod:`nomnom_tui.widgets.panel`); ``Style``, ``content`` (:mod:`nomnom_tui.text.styles`): text styled by
   meaning, not by colour.
 - ``figures``: counts, rates, sizes, ages, clock, sparkline. :mod:`nomnom_tui.widgets.plot`: lines over time.
-- ``self.nomnom.perform(Change(...))``: the only way to change anything: refuses in read-only sessions, asks where
-  something is lost (``loses``, ``typed``), shows steps (``begin``), tells the outcome and the equivalent command.
-  ``await self.nomnom.carry_out(change)`` in a worker where the answer matters.
-- ``self.nomnom.push_screen(SomeDetailView(...))``: a detail; ``esc`` comes back, breadcrumbs show the way. A view is
-  not made again: its state is kept while it is not seen.
-- ``FormDialog``, ``AskDialog``, ``Dialog`` (:mod:`nomnom_tui.widgets.dialogs`); ``commands()``: what ``:`` offers in
-  the view.
+- ``self.nomnom.perform(Change(...))``: the only way to change anything. It refuses in read-only sessions, asks for
+  confirmation (``losses``, ``plan``, ``confirm_text``), shows steps (``begin``), and reports the result and the
+  equivalent command. Use ``await self.nomnom.carry_out(change)`` in a worker that needs the result.
+- ``self.nomnom.push_screen(SomeDetailView(...))``: opens a detail view; ``esc`` returns. Views are not recreated: they
+  keep their state while hidden.
+- ``FormDialog``, ``ConfirmDialog``, ``Dialog`` (:mod:`nomnom_tui.widgets.dialogs`); ``commands()``: the commands of
+  the view after ``:``.
 
-Import what is heavy (plots, control's pipeline) inside the function that needs it: the first paint has 0.5 s.
+Import expensive modules (plots, control's pipeline) inside functions: the first paint has to take under 0.5 s.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A numbered screen: its key, its name on the command line, its title, a shorter one, and where its view is."""
+class Route:
+    """A numbered screen: its key, its name on the command line, its titles, and the module and class of its view."""
 
     key: str
     name: str
@@ -69,28 +69,28 @@ class Place:
     aliases: tuple[str, ...] = ()
 
     def open(self) -> View:
-        """Make the view; its module is imported only now."""
-        made = getattr(import_module(f"{__name__}.{self.module}"), self.view)
-        return cast("Callable[[], View]", made)()
+        """Import the module and create the view."""
+        view = getattr(import_module(f"{__name__}.{self.module}"), self.view)
+        return cast("Callable[[], View]", view)()
 
 
-PLACES: tuple[Place, ...] = (
-    Place("1", "environments", "Environments", "Envs", "environments", "EnvironmentsView",
-          "where pipelines run: start, stop, choose", ("env", "envs")),
-    Place("2", "overview", "Overview", "Over", "overview", "OverviewView",
-          "the pipeline as it flows, and what needs attention"),
-    Place("3", "streams", "Streams", "Strm", "streams", "StreamsView",
-          "JetStream's streams and the messages in them", ("stream",)),
-    Place("4", "consumers", "Consumers", "Cons", "consumers", "ConsumersView",
-          "who takes messages; pause and resume", ("consumer",)),
-    Place("5", "dead-letters", "Dead letters", "Dead", "dead_letters", "DeadLettersView",
-          "what could not be written: see, edit, try out, replay", ("dlq", "letters")),
-    Place("6", "workers", "Workers", "Work", "workers", "WorkersView",
-          "scaling: lag, rule, decisions; scale, restart, roll back", ("scaling",)),
-    Place("7", "messages", "Messages", "Msgs", "messages", "MessagesView",
-          "post one, send a file, follow one; those answered last", ("message", "msgs")),
-    Place("8", "logs", "Logs", "Logs", "logs", "LogsView",
-          "all components at once"),
-    Place("9", "database", "Database", "Data", "database", "DatabaseView",
-          "the rows that messages became; their status by hour", ("db", "entities", "rows")),
+ROUTES: tuple[Route, ...] = (
+    Route("1", "environments", "Environments", "Envs", "environments", "EnvironmentsView",
+          "where pipelines run: start, stop, select", ("env", "envs")),
+    Route("2", "overview", "Overview", "Over", "overview", "OverviewView",
+          "the state of the pipeline and its alerts"),
+    Route("3", "streams", "Streams", "Strm", "streams", "StreamsView",
+          "JetStream streams and their messages", ("stream",)),
+    Route("4", "consumers", "Consumers", "Cons", "consumers", "ConsumersView",
+          "JetStream consumers: lag, pause and resume", ("consumer",)),
+    Route("5", "dead-letters", "Dead letters", "Dead", "dead_letters", "DeadLettersView",
+          "failed messages: inspect, fix, dry-run, replay", ("dlq", "letters")),
+    Route("6", "workers", "Workers", "Work", "workers", "WorkersView",
+          "autoscaling, manual scaling, restart, rollback", ("scaling",)),
+    Route("7", "messages", "Messages", "Msgs", "messages", "MessagesView",
+          "recent messages; post one, send a file, follow one", ("message", "msgs")),
+    Route("8", "logs", "Logs", "Logs", "logs", "LogsView",
+          "logs of all components"),
+    Route("9", "entities", "Entities", "Ents", "entities", "EntitiesView",
+          "tables, rows and sizes; messages by status and by hour", ("entity", "rows", "database", "db")),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The audit: who did what to messages, when, with what result; it survives the letters."""
+"""The audit log: who did what to which message, when, and with what result. It outlives the messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import undo_change
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.paged_table import PAGE, PagedTable
 from nomnom_tui.widgets.panel import Panel
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class AuditView(View):
-    """Entries, newest first; undo what no worker has taken yet."""
+    """Lists entries, newest first, and undoes replays that were not processed yet."""
 
-    CRUMB = "Audit"
+    CRUMB = "Audit log"
     CHANGES = frozenset({"undo", "undo_run"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("u", "undo", "Undo it", id="audit.undo"),
-        Binding("U", "undo_run", "Undo its whole run", id="audit.undo_run"),
+        Binding("u", "undo", "Undo", id="audit.undo"),
+        Binding("U", "undo_run", "Undo run", id="audit.undo_run"),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._edges: list[int | None] = [None]
-        """Before which entry each page begins, up to the present one."""
+        """For each page up to the current one, the entry before which it starts."""
         self._turned: int | None = 1
         self._table: PagedTable[Record] = PagedTable(
             [
@@ -41,22 +41,22 @@ class AuditView(View):
                 Column("When", lambda each: figures.moment(each.at), 19),
                 Column("Who", lambda each: each.actor, 18, rank=1),
                 Column("Action", lambda each: each.action.value, 8),
-                Column("Letter", lambda each: figures.count(each.sequence) if each.sequence else "", 7, right=True),
+                Column("Sequence", lambda each: figures.count(each.sequence) if each.sequence else "", 8, right=True),
                 Column("Entity", lambda each: each.entity, 10, rank=3),
-                Column("Message id", lambda each: (each.message_id or "", Style.MUTED), 36, rank=4),
+                Column("Message ID", lambda each: (each.message_id or "", Style.MUTED), 36, rank=4),
                 Column("Result", _result, 24, share=1),
             ],
             key=lambda each: each.id,
             id="table",
-            empty="nobody has done anything yet",
+            empty="no entries yet",
         )
 
     def content(self) -> ComposeResult:
-        """The entries."""
-        yield Panel("Audit", self._table, id="audit", awaits="asking PostgreSQL")
+        """The table of entries."""
+        yield Panel("Audit log", self._table, id="audit", loading_text="loading the audit log")
 
     def begin(self) -> None:
-        """What others do comes too."""
+        """Load entries regularly: other users add some too."""
         self._table.focus()
         self.subscribe("audit", 3.0, self._load, self._show, self.query_one("#audit", Panel))
 
@@ -70,7 +70,7 @@ class AuditView(View):
         else:
             self._table.turn(records, self._turned)
             self._turned = None
-        self._table.edges(behind=len(self._edges) > 1, ahead=len(records) == PAGE)
+        self._table.set_neighbours(previous=len(self._edges) > 1, next=len(records) == PAGE)
 
     @on(PagedTable.Turned)
     def _turn(self, event: PagedTable.Turned) -> None:
@@ -84,12 +84,12 @@ class AuditView(View):
         self._feeds["audit"].refresh()
 
     def action_undo(self) -> None:
-        """Take this message's replay back."""
+        """Undo the replay of this message."""
         if (record := self._replay()) is not None and record.message_id is not None:
             self.nomnom.perform(undo_change(self.session, run=record.run, message_id=record.message_id))
 
     def action_undo_run(self) -> None:
-        """Take the whole run's replays back."""
+        """Undo all replays of this run."""
         if (record := self._replay()) is not None:
             self.nomnom.perform(undo_change(self.session, run=record.run))
 

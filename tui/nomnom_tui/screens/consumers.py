@@ -1,4 +1,4 @@
-"""Consumers: all that JetStream says of each, live; pausing one, and letting it go on."""
+"""Consumers: live reports of each, pause and resume."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.rates import RateMeter
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from nomnom_tui.widgets.plot import TimePlot
 
 _KEPT = 600
-_EVERY = 2.0
+_INTERVAL = 2.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FOREVER = timedelta(days=365)
-"""A pause longer than this was meant to have no end."""
+"""A longer pause counts as unlimited."""
 
 Key = tuple[str, str]
 Reading = tuple[datetime, int, int, int]
-"""When, unprocessed, outstanding acks, redelivered."""
+"""Time, unprocessed messages, outstanding acks, redeliveries."""
 
 
 class ConsumersView(View):
-    """A line for each consumer of each stream, as ``nats consumer report`` has it; everything about one below."""
+    """One row per consumer of every stream, like ``nats consumer report``; below it the details of one."""
 
     CRUMB = "Consumers"
     CHANGES = frozenset({"pause"})
@@ -54,7 +54,7 @@ class ConsumersView(View):
     ConsumersView #banner { display: none; }
     ConsumersView #consumers { height: auto; max-height: 40%; }
     ConsumersView #consumers LiveTable { height: auto; min-height: 2; max-height: 14; }
-    ConsumersView #facts { width: 1fr; }
+    ConsumersView #details { width: 1fr; }
     ConsumersView #plot-panel { width: 2fr; }
     ConsumersView #legend { height: 1; padding: 0 1; }
     ConsumersView.-narrow #plot-panel { display: none; }
@@ -64,21 +64,21 @@ class ConsumersView(View):
         super().__init__()
         self._meter = RateMeter()
         self._rates: dict[Key, float | None] = {}
-        self._whole: ConsumerReport | None = None
+        self._detailed: ConsumerReport | None = None
         self._readings: dict[Key, deque[Reading]] = {}
         self._plot: TimePlot | None = None
         self._table: LiveTable[ConsumerReport] = LiveTable(
-            self._columns(), key=key, id="table", empty="no consumer: nomnom setup makes the workers'"
+            self._columns(), key=key, id="table", empty="no consumers; run nomnom setup"
         )
         self._properties = PropertyTable(id="about")
 
     def content(self) -> ComposeResult:
-        """Banner, consumers, what is known of one, and with room its last minutes."""
+        """Banner, consumers, the details of one and, if wide enough, a plot."""
         yield Static("", id="banner")
-        yield Panel("Consumers", self._table, id="consumers", awaits="asking JetStream")
+        yield Panel("Consumers", self._table, id="consumers", loading_text="loading consumers")
         with Horizontal(id="below"):
-            yield Panel("About it", self._properties, id="facts")
-            yield Panel("Last minutes", Static(id="legend"), id="plot-panel")
+            yield Panel("Details", self._properties, id="details")
+            yield Panel("Recent history", Static(id="legend"), id="plot-panel")
 
     def _columns(self) -> list[Column[ConsumerReport]]:
         return [
@@ -99,17 +99,17 @@ class ConsumersView(View):
         ]
 
     def begin(self) -> None:
-        """Reports every two seconds; the remaining time of a pause is counted down with them."""
+        """Load the reports every two seconds, which also updates the remaining time of a pause."""
         self._table.focus()
-        self.subscribe("consumers", _EVERY, self._load, self._show, self.query_one("#consumers", Panel))
+        self.subscribe("consumers", _INTERVAL, self._load, self._show, self.query_one("#consumers", Panel))
         self.run_worker(self._add_plot(), name="plot")
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment's consumers stays."""
+        """Clear the consumers of the previous environment."""
         self._meter.clear()
         self._rates, self._readings = {}, {}
         self._table.show([])
-        self._properties.tell([])
+        self._properties.show_properties([])
         self.query_one("#banner", Static).display = False
 
     async def _add_plot(self) -> None:
@@ -127,12 +127,12 @@ class ConsumersView(View):
             if stream.state.consumer_count:
                 found += await jetstream.consumers(stream.name)
         row = self._table.current or next(iter(found), None)
-        # nats-server tells some of a consumer (its host's version, for one) only to who asks for this consumer.
+        # Some properties (such as the server version) are only returned for a single consumer.
         known = row is not None and any(key(each) == key(row) for each in found)
         return found, await jetstream.consumer(row.stream_name, row.name) if row is not None and known else None
 
     def _show(self, found: tuple[list[ConsumerReport], ConsumerReport | None]) -> None:
-        reports, self._whole = found
+        reports, self._detailed = found
         now = figures.present()
         for each in reports:
             self._rates[key(each)] = self._meter.read(key(each), each.delivered.consumer_seq, each.ts or now)
@@ -140,10 +140,10 @@ class ConsumersView(View):
             readings.append((now, each.num_pending, each.num_ack_pending, each.num_redelivered))
         self._table.show(reports)
         self._warn(reports)
-        self._tell()
+        self._show_details()
 
     def _warn(self, reports: Iterable[ConsumerReport]) -> None:
-        """A pause is loud: who, how long still, and the key that ends it."""
+        """Show a banner with the paused consumers, the remaining time, and the key to resume."""
         banner = self.query_one("#banner", Static)
         paused = [each for each in reports if each.paused]
         banner.display = bool(paused)
@@ -151,27 +151,30 @@ class ConsumersView(View):
             banner.update(
                 content(
                     *(
-                        f"‖ {each.name} OF {each.stream_name} IS PAUSED {remaining(each)}: nothing is delivered; "
-                        "p resumes it"
+                        f"‖ {each.name} ({each.stream_name}) PAUSED {remaining(each)}. Press p to resume."
                         for each in paused
                     )
                 )
             )
 
     @on(LiveTable.Highlighted, "#table")
-    def _other(self, event: LiveTable.Highlighted) -> None:
-        self._tell()
-        if event.row is not None and (self._whole is None or key(self._whole) != key(event.row)):
+    def _highlighted(self, event: LiveTable.Highlighted) -> None:
+        self._show_details()
+        if event.row is not None and (self._detailed is None or key(self._detailed) != key(event.row)):
             self._feeds["consumers"].refresh()
 
-    def _tell(self) -> None:
+    def _show_details(self) -> None:
         from nomnom_control.session.jetstream.consumers import consumer_properties
 
         row = self._table.current
-        whole = self._whole if row is not None and self._whole is not None and key(self._whole) == key(row) else row
-        self._properties.tell([] if whole is None else consumer_properties(whole))
-        name = "About it" if row is None else f"{row.stream_name} › {row.name}"
-        self.query_one("#facts", Panel).retitle(name)
+        detailed = (
+            self._detailed
+            if row is not None and self._detailed is not None and key(self._detailed) == key(row)
+            else row
+        )
+        self._properties.show_properties([] if detailed is None else consumer_properties(detailed))
+        name = "Details" if row is None else f"{row.stream_name} › {row.name}"
+        self.query_one("#details", Panel).retitle(name)
         self._draw_plot()
 
     def _draw_plot(self) -> None:
@@ -198,13 +201,13 @@ class ConsumersView(View):
         self.query_one("#legend", Static).update(content(self._plot.legend()))
 
     def action_streams(self) -> None:
-        """To the streams."""
+        """Go to the streams."""
         self.nomnom.action_go("streams")
 
     # Pausing
 
     def action_pause(self) -> None:
-        """Pause the consumer for a time that is asked for, or let it go on."""
+        """Ask for how long to pause the consumer, or resume it."""
         row = self._table.current
         if row is None:
             return
@@ -213,14 +216,16 @@ class ConsumersView(View):
             return
         form = FormDialog(
             f"Pause {row.name} of {row.stream_name}",
-            [Field("time", "For", "10m", "30s, 10m, 2h, 1d; empty: until it is resumed", _time)],
+            [Field("time", "Duration", "10m", "30s, 10m, 2h, 1d; empty: until resumed", _duration_problem)],
             lambda values: (
-                ("Nothing is delivered to the workers; messages go on coming in.", Style.MUTED),
-                [("$ ", Style.MUTED), (self._pause_command(row, parse_time(values["time"])), Style.ACCENT)],
+                ("The workers receive no messages; the API keeps accepting them.", Style.MUTED),
+                [("$ ", Style.MUTED), (self._pause_command(row, parse_duration(values["time"])), Style.ACCENT)],
             ),
             "Pause",
         )
-        self.nomnom.push_screen(form, lambda values: self._pause(row, parse_time(values["time"])) if values else None)
+        self.nomnom.push_screen(
+            form, lambda values: self._pause(row, parse_duration(values["time"])) if values else None
+        )
 
     def _pause_command(self, row: ConsumerReport, seconds: float | None) -> str:
         limit = "" if seconds is None else f" --for {seconds:g}"
@@ -229,18 +234,18 @@ class ConsumersView(View):
     def _pause(self, row: ConsumerReport, seconds: float | None) -> None:
         async def pause() -> None:
             pipeline = await self.session.pipeline()
-            # From the server's clock on, which counts: ours may be minutes off.
+            # Relative to the server's clock, which decides; the local one may differ by minutes.
             now = (await pipeline.jetstream.consumer(row.stream_name, row.name)).ts or datetime.now(UTC)
             until = None if seconds is None else now + timedelta(seconds=seconds)
             await pipeline.jetstream.pause(row.stream_name, row.name, until)
 
-        told = "until it is resumed" if seconds is None else f"for {figures.duration(seconds)}"
+        duration = "until resumed" if seconds is None else f"for {figures.duration(seconds)}"
         self.nomnom.perform(
             Change(
-                f"Pause {row.name} of {row.stream_name} {told}",
+                f"Pause {row.name} of {row.stream_name} {duration}",
                 self._pause_command(row, seconds),
                 act=pause,
-                told=f"{row.name} is paused {told}",
+                success=f"{row.name} is paused {duration}",
             )
         )
 
@@ -253,37 +258,41 @@ class ConsumersView(View):
                 f"Resume {row.name} of {row.stream_name}",
                 self.session.command(f"consumer resume {row.name} --stream {row.stream_name}"),
                 act=resume,
-                told=f"{row.name} delivers again",
+                success=f"{row.name} is resumed",
             )
         )
 
     def commands(self) -> Iterable[Command]:
-        """``pause-for TIME``, typed."""
-        return (Command("pause-for", "pause the consumer", self._pause_typed, "TIME", lambda _: ["30s", "10m", "2h"]),)
+        """The ``pause-for TIME`` command."""
+        return (
+            Command(
+                "pause-for", "pause the consumer for a time", self._pause_typed, "TIME", lambda _: ["30s", "10m", "2h"]
+            ),
+        )
 
     def _pause_typed(self, text: str) -> None:
         row = self._table.current
-        if (problem := _time(text)) is not None:
+        if (problem := _duration_problem(text)) is not None:
             self.nomnom.notify(problem, severity="warning")
         elif row is not None:
-            self._pause(row, parse_time(text))
+            self._pause(row, parse_duration(text))
 
 
 def key(report: ConsumerReport) -> Key:
-    """What tells a consumer from all others."""
+    """Return the identity of a consumer."""
     return report.stream_name, report.name
 
 
 def remaining(report: ConsumerReport) -> str:
-    """How long a pause still lasts, and until when."""
+    """Describe the end of a pause and the remaining time."""
     seconds = report.pause_remaining / 1e9
     if seconds > _FOREVER.total_seconds():
-        return "until it is resumed"
-    return f"for another {figures.duration(seconds)} (until {figures.clock(report.paused_until)})"
+        return "until resumed"
+    return f"until {figures.clock(report.paused_until)} ({figures.duration(seconds)} left)"
 
 
-def parse_time(text: str) -> float | None:
-    """``90s``, ``10m``, ``2h``, ``1d`` in seconds; a plain number is seconds, nothing is None."""
+def parse_duration(text: str) -> float | None:
+    """Parse ``90s``, ``10m``, ``2h``, ``1d`` or plain seconds; None if empty. Raises ValueError."""
     text = text.strip()
     if not text:
         return None
@@ -293,12 +302,14 @@ def parse_time(text: str) -> float | None:
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-def _time(text: str) -> str | None:
+def _duration_problem(text: str) -> str | None:
     try:
-        seconds = parse_time(text)
+        seconds = parse_duration(text)
     except ValueError:
-        return "a number and s, m, h or d: 30s, 10m, 2h"
-    return None if seconds is None or 1 <= seconds <= _FOREVER.total_seconds() else "from 1s to 365d"
+        return "expected a duration such as 30s, 10m, 2h or 1d"
+    return (
+        None if seconds is None or 1 <= seconds <= _FOREVER.total_seconds() else "expected a duration from 1s to 365d"
+    )
 
 
 def _name(report: ConsumerReport) -> Line:
@@ -318,7 +329,7 @@ def _state(report: ConsumerReport) -> Line:
         return ("paused" + left, Style.WARNING)
     if report.num_waiting or report.push_bound:
         return "delivering" if report.lag else ("waiting", Style.MUTED)
-    return ("nobody pulls", Style.WARNING if report.lag else Style.MUTED)
+    return ("no clients", Style.WARNING if report.lag else Style.MUTED)
 
 
 def _redelivered(report: ConsumerReport) -> Line:

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be written, why, and what to do about it."""
+"""Dead letters: messages that could not be written, with what failed and what can be done about it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.dead_letter_changes import (
-    Chosen,
+    Targets,
     delete_change,
     fields_problem,
     filter_problem,
@@ -21,13 +23,12 @@ from nomnom_tui.app.dead_letter_changes import (
     replay_change,
 )
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line, failed_field
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.dead_letter_filter import FilterDialog
 from nomnom_tui.widgets.dead_letter_pane import DeadLetterPane
 from nomnom_tui.widgets.dialogs import Field, FormDialog
-from nomnom_tui.widgets.paged_table import PAGE, PagedTable
+from nomnom_tui.widgets.paged_table import PAGE, PagedTable, page_keys
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from nomnom.inspection.dead_letters import DeadLetter, Filter
     from nomnom_control.session.dead_letters import Edit, Page
 
-_WITHIN = 0.4
-"""Seconds of reading letters that are not known yet, for each refresh: the rest waits for the next."""
+_SCAN_SECONDS = 0.4
+"""Seconds to scan unindexed dead letters per refresh; the next refresh continues."""
 _INTERVAL = 2.0
-_SOON = 0.1
+_SCAN_INTERVAL = 0.1
 
 
 class DeadLetterTable(PagedTable["DeadLetter"]):
-    """A page of letters. Its title says where there are others: the line of keys has room for what is done to them."""
+    """A page of dead letters. The panel title shows the paging keys, which leaves the key bar to the actions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right_square_bracket", "turn(1)", "Next page", key_display="]", show=False, id="table.next_page"),
@@ -50,7 +51,7 @@ class DeadLetterTable(PagedTable["DeadLetter"]):
 
 
 class DeadLettersView(View):
-    """A page of letters, newest first, with room the one under the cursor; by a filter, marked, one or all."""
+    """A page of dead letters and, if wide enough, the one under the cursor. Changes one, the marked ones or all."""
 
     CRUMB = "Dead letters"
     CHANGES = frozenset({"replay", "replay_all", "delete", "delete_all"})
@@ -60,14 +61,14 @@ class DeadLettersView(View):
         Binding("d", "dry_run", "Dry run", id="dead_letters.dry_run"),
         Binding("p", "replay", "Replay", id="dead_letters.replay"),
         Binding("b", "groups", "Groups", id="dead_letters.groups"),
-        Binding("m", "mend", "Mend", id="dead_letters.mend"),
+        Binding("m", "fix_fields", "Fix fields", id="dead_letters.mend"),
         Binding("a", "audit", "Audit", id="dead_letters.audit"),
-        Binding("D", "dry_run_all", "Dry run of all that match", show=False, id="dead_letters.dry_run_all"),
-        Binding("P", "replay_all", "Replay all that match", show=False, id="dead_letters.replay_all"),
-        Binding("M", "mend_all", "Mend all that match", show=False, id="dead_letters.mend_all"),
+        Binding("D", "dry_run_all", "Dry run all matching", show=False, id="dead_letters.dry_run_all"),
+        Binding("P", "replay_all", "Replay all matching", show=False, id="dead_letters.replay_all"),
+        Binding("M", "fix_fields_all", "Fix fields of all matching", show=False, id="dead_letters.mend_all"),
         Binding("x", "delete", "Delete", show=False, id="dead_letters.delete"),
-        Binding("X", "delete_all", "Delete all that match", show=False, id="dead_letters.delete_all"),
-        Binding("o", "order", "Newest or oldest first", show=False, id="dead_letters.order"),
+        Binding("X", "delete_all", "Delete all matching", show=False, id="dead_letters.delete_all"),
+        Binding("o", "order", "Toggle order", show=False, id="dead_letters.order"),
         Binding("c", "clear_marks", "Unmark all", show=False, id="dead_letters.clear_marks"),
     ]
     DEFAULT_CSS = """
@@ -85,24 +86,28 @@ class DeadLettersView(View):
         self._turned: int | None = 1
         self._page: Page | None = None
         self._table = DeadLetterTable(
-            dead_letter_columns(), key=lambda each: each.sequence, id="table", empty="no dead letters", opens="Open",
+            dead_letter_columns(),
+            key=lambda each: each.sequence,
+            id="table",
+            empty="no dead letters",
+            enter_label="Open",
             markable=True,
-        )  # fmt: skip
+        )
         self._pane = DeadLetterPane(id="pane")
 
     def content(self) -> ComposeResult:
-        """A page, and with room the letter under the cursor."""
+        """A page and, if wide enough, the dead letter under the cursor."""
         with Horizontal():
-            yield Panel("Dead letters", self._table, id="page", awaits="reading the dead letters")
-            yield Panel("Letter", self._pane, id="preview")
+            yield Panel("Dead letters", self._table, id="page", loading_text="loading dead letters")
+            yield Panel("Dead letter", self._pane, id="preview")
 
     def begin(self) -> None:
-        """Look again every two seconds: letters come and go."""
+        """Load the page every two seconds."""
         self._table.focus()
         self.subscribe("letters", _INTERVAL, self._load, self._show, self.query_one("#page", Panel))
 
     def environment_changed(self) -> None:
-        """The other environment's letters begin at the newest; a filter may name what it does not have."""
+        """Start at the newest dead letter without a filter, which may not apply to the new environment."""
         self._table.show([])
         self._table.clear_marks()
         self.filter("")
@@ -110,8 +115,8 @@ class DeadLettersView(View):
     # Pages
 
     @property
-    def wanted(self) -> Filter:
-        """The present filter."""
+    def active_filter(self) -> Filter:
+        """The current filter."""
         return parse_filter(self._words)
 
     async def _load(self) -> Page:
@@ -119,47 +124,49 @@ class DeadLettersView(View):
         self._pane.grammar = pipeline.grammar
         dead_letters = pipeline.dead_letters
         page = await dead_letters.page(
-            self.wanted,
+            self.active_filter,
             after=self._after,
             before=self._before,
             limit=PAGE,
             newest_first=self._newest_first,
-            within=_WITHIN,
+            within=_SCAN_SECONDS,
         )
         edge = self._after if self._newest_first else self._before
         if edge is not None and len(page.dead_letters) < PAGE:
-            # Less than a page up to the edge: the page at the edge itself is full, and lives.
+            # Less than a page left in this direction: show the first page, which is full and receives new ones.
             self._after = self._before = None
-            page = await dead_letters.page(self.wanted, limit=PAGE, newest_first=self._newest_first, within=_WITHIN)
+            page = await dead_letters.page(
+                self.active_filter, limit=PAGE, newest_first=self._newest_first, within=_SCAN_SECONDS
+            )
         return page
 
     def _show(self, page: Page) -> None:
         self._page = page
-        # What a filter has not looked at yet is looked at without a pause.
-        self._feeds["letters"].interval = _INTERVAL if page.complete else _SOON
-        self._table.empty = "no dead letter matches" if self._words else "no dead letters"
+        # Continue an incomplete scan without a pause.
+        self._feeds["letters"].interval = _INTERVAL if page.complete else _SCAN_INTERVAL
+        self._table.empty = "no matching dead letters" if self._words else "no dead letters"
         if self._turned is None:
             self._table.show(page.dead_letters)
         else:
             self._table.turn(page.dead_letters, self._turned)
             self._turned = None
-        ahead, behind = (page.older, page.newer) if self._newest_first else (page.newer, page.older)
-        self._table.edges(behind=behind, ahead=ahead)
+        has_next, has_previous = (page.older, page.newer) if self._newest_first else (page.newer, page.older)
+        self._table.set_neighbours(previous=has_previous, next=has_next)
         self._retitle(page)
         self._preview()
 
     def _retitle(self, page: Page) -> None:
-        known = f" {figures.count(page.matching)}"
-        beside: list[tuple[str, Style]] = [(known, Style.PLAIN)]
+        count = f" {figures.count(page.matching)}"
+        beside: list[tuple[str, Style]] = [(count, Style.PLAIN)]
         if self._words:
             beside += [(f" of {figures.count(page.total)} match ", Style.MUTED), (self._words, Style.ACCENT)]
         if not page.complete:
-            beside.append((f"  ◐ {figures.count(page.scanned)} of {figures.count(page.total)} looked at", Style.ACCENT))
+            beside.append((f"  ◐ scanned {figures.count(page.scanned)} of {figures.count(page.total)}", Style.ACCENT))
         if self._table.marked:
             beside.append((f"  ✓ {len(self._table.marked):,} marked", Style.ACCENT))
         beside.append(("  newest first" if self._newest_first else "  oldest first", Style.MUTED))
-        ways = [text for text, there in (("[ before", self._table.behind), ("] more", self._table.ahead)) if there]
-        beside.append((f"  {'  '.join(ways)} ", Style.MUTED))
+        keys = page_keys(previous=self._table.has_previous, next=self._table.has_next)
+        beside.append((f"  {keys} ", Style.MUTED))
         self.query_one("#page", Panel).retitle("Dead letters", *beside)
 
     @on(PagedTable.Turned)
@@ -178,7 +185,7 @@ class DeadLettersView(View):
         self._feeds["letters"].refresh()
 
     def action_order(self) -> None:
-        """Newest or oldest first."""
+        """Switch between newest first and oldest first."""
         self._newest_first = not self._newest_first
         self._after = self._before = None
         self._go(1)
@@ -186,12 +193,12 @@ class DeadLettersView(View):
     # The filter
 
     def action_filter(self) -> None:
-        """Ask for the letters to show."""
+        """Open the filter dialog."""
         form = FilterDialog(self.session, self._words)
         self.nomnom.push_screen(form, lambda values: None if values is None else self.filter(values["words"]))
 
     def filter(self, words: str) -> None:
-        """Show letters that match these words only; all where empty."""
+        """Show only dead letters that match these words; all if empty."""
         if (problem := filter_problem(words)) is not None:
             self.nomnom.notify(problem, title="Filter", severity="warning", markup=False)
             return
@@ -202,66 +209,66 @@ class DeadLettersView(View):
             self._go(1)
 
     def commands(self) -> Iterable[Command]:
-        """The same, typed."""
-        return (Command("filter", "show letters that match", self.filter, "WORDS", lambda _: self._suggestions()),)
+        """The ``filter`` command."""
+        return (Command("filter", "show matching dead letters", self.filter, "WORDS", lambda _: self._suggestions()),)
 
     def _suggestions(self) -> list[str]:
         dead_letters = self._page.dead_letters if self._page is not None else ()
         named = {f"entity:{each.entity}" for each in dead_letters} | {f"reason:{each.reason}" for each in dead_letters}
         return sorted([*named, "since:15m", "since:2h"])
 
-    # What is done to letters
+    # Changes
 
-    def chosen(self) -> Chosen | None:
-        """The marked letters, else the one under the cursor."""
+    def selected(self) -> Targets | None:
+        """Return the marked dead letters, or the one under the cursor."""
         if self._table.marked:
             marked = sorted(each for each in self._table.marked if isinstance(each, int))
-            return Chosen(marked, len(marked))
+            return Targets(marked, len(marked))
         dead_letter = self._table.current
-        return None if dead_letter is None else Chosen([dead_letter.sequence], 1)
+        return None if dead_letter is None else Targets([dead_letter.sequence], 1)
 
-    def matching(self) -> Chosen | None:
-        """All letters that match the filter, once all have been looked at."""
+    def matching(self) -> Targets | None:
+        """Return all dead letters that match the filter, or None while the scan is incomplete."""
         page = self._page
         if page is None or page.matching == 0:
             return None
         if not page.complete:
-            self.nomnom.notify("not all letters have been looked at yet: in a moment", severity="warning")
+            self.nomnom.notify("still scanning the dead letters; try again in a moment", severity="warning")
             return None
-        return Chosen(self.wanted, page.matching)
+        return Targets(self.active_filter, page.matching)
 
     def action_replay(self) -> None:
-        """Send the marked letters, or this one, to the workers again."""
-        if (chosen := self.chosen()) is not None:
-            self.nomnom.perform(replay_change(self.session, chosen), self._unmark)
+        """Replay the marked dead letters, or the one under the cursor."""
+        if (selected := self.selected()) is not None:
+            self.nomnom.perform(replay_change(self.session, selected), self._unmark)
 
     def action_replay_all(self) -> None:
-        """Send all that match to the workers again, at a rate."""
-        if (chosen := self.matching()) is None:
+        """Ask for a rate and replay all that match."""
+        if (selected := self.matching()) is None:
             return
         form = FormDialog(
-            f"Replay {chosen.which}",
-            [Field("rate", "Letters/s", "", "at most; empty for as fast as it goes", _rate_problem)],
+            f"Replay {selected.description}",
+            [Field("rate", "Maximum rate", "", "messages per second; empty: unlimited", _rate_problem)],
             lambda _: (),
-            "Go on",
+            "Continue",
         )
 
         def go(values: dict[str, str] | None) -> None:
             if values is not None:
                 rate = float(values["rate"]) if values["rate"] else None
-                self.nomnom.perform(replay_change(self.session, chosen, rate=rate))
+                self.nomnom.perform(replay_change(self.session, selected, rate=rate))
 
         self.nomnom.push_screen(form, go)
 
     def action_delete(self) -> None:
-        """Remove the marked letters, or this one, for good."""
-        if (chosen := self.chosen()) is not None:
-            self.nomnom.perform(delete_change(self.session, chosen), self._unmark)
+        """Delete the marked dead letters, or the one under the cursor, permanently."""
+        if (selected := self.selected()) is not None:
+            self.nomnom.perform(delete_change(self.session, selected), self._unmark)
 
     def action_delete_all(self) -> None:
-        """Remove all that match for good."""
-        if (chosen := self.matching()) is not None:
-            self.nomnom.perform(delete_change(self.session, chosen))
+        """Delete all that match permanently."""
+        if (selected := self.matching()) is not None:
+            self.nomnom.perform(delete_change(self.session, selected))
 
     def _unmark(self, done: bool) -> None:
         if done:
@@ -272,54 +279,58 @@ class DeadLettersView(View):
         self._table.clear_marks()
 
     def action_dry_run(self) -> None:
-        """What a replay of the marked letters, or of this one, would come to."""
-        self._try_out(self.chosen())
+        """Open a dry run for the marked dead letters, or the one under the cursor."""
+        self._open_dry_run(self.selected())
 
     def action_dry_run_all(self) -> None:
-        """What a replay of all that match would come to."""
-        self._try_out(self.matching())
+        """Open a dry run for all that match."""
+        self._open_dry_run(self.matching())
 
-    def action_mend(self) -> None:
-        """Set fields of the marked letters, or of this one, and try that out; the dry run then replays them so."""
-        self._mend(self.chosen())
+    def action_fix_fields(self) -> None:
+        """Set fields of the marked dead letters, or of the one under the cursor; the dry run can replay them edited."""
+        self._fix_fields(self.selected())
 
-    def action_mend_all(self) -> None:
-        """Set fields of all that match, and try that out."""
-        self._mend(self.matching())
+    def action_fix_fields_all(self) -> None:
+        """Set fields of all that match, and dry-run them."""
+        self._fix_fields(self.matching())
 
-    def _mend(self, chosen: Chosen | None) -> None:
-        if chosen is None:
+    def _fix_fields(self, selected: Targets | None) -> None:
+        if selected is None:
             return
         dead_letter = self._table.current
         failed = None if dead_letter is None else failed_field(dead_letter.error)
-        hint = f"{failed or 'field'}=value, or tag.field=value, or several"
+        hint = f"{failed or 'field'}=value [tag.field=value …]"
         form = FormDialog(
-            f"Mend {chosen.which}", [Field("fields", "Set", "", hint, fields_problem)], lambda _: (), "Try it out"
+            f"Fix fields of {selected.description}",
+            [Field("fields", "Set", "", hint, fields_problem)],
+            lambda _: (),
+            "Dry run",
         )
         self.nomnom.push_screen(
-            form, lambda values: None if values is None else self._try_out(chosen, parse_fields(values["fields"]))
+            form,
+            lambda values: None if values is None else self._open_dry_run(selected, parse_fields(values["fields"])),
         )
 
-    def _try_out(self, chosen: Chosen | None, edit: Edit | None = None) -> None:
+    def _open_dry_run(self, selected: Targets | None, edit: Edit | None = None) -> None:
         from nomnom_tui.screens.dry_run import DryRunView
 
-        if chosen is not None:
-            self.nomnom.push_screen(DryRunView(chosen, edit))
+        if selected is not None:
+            self.nomnom.push_screen(DryRunView(selected, edit))
 
     def action_groups(self) -> None:
-        """What the letters have in common."""
+        """Open the groups."""
         from nomnom_tui.screens.dead_letter_groups import DeadLetterGroupsView
 
         self.nomnom.push_screen(DeadLetterGroupsView(self._words, self.filter))
 
     def action_audit(self) -> None:
-        """What people did to messages."""
+        """Open the audit log."""
         from nomnom_tui.screens.audit import AuditView
 
         self.nomnom.push_screen(AuditView())
 
     def action_edit(self) -> None:
-        """Edit this letter's payload."""
+        """Edit the payload of the dead letter under the cursor."""
         from nomnom_tui.screens.dead_letter_editor import DeadLetterEditorView
 
         if (dead_letter := self._table.current) is not None:
@@ -330,7 +341,7 @@ class DeadLettersView(View):
         dead_letter = self._table.current
         self._pane.show_dead_letter(dead_letter)
         self.query_one("#preview", Panel).retitle(
-            "Letter" if dead_letter is None else f"Letter {dead_letter.sequence:,}"
+            "Dead letter" if dead_letter is None else f"Dead letter {dead_letter.sequence:,}"
         )
 
     @on(LiveTable.Marked, "#table")
@@ -346,15 +357,15 @@ class DeadLettersView(View):
 
 
 def dead_letter_columns() -> list[Column[DeadLetter]]:
-    """The columns of a table of letters."""
+    """Return the columns of a table of dead letters."""
     return [
         Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
         Column("Age", lambda each: figures.age(each.failed_at), 7, right=True),
-        Column("Entity", lambda each: each.entity, 10),
-        Column("Reason", _reason, 10),
-        Column("Tries", lambda each: str(each.attempts), 5, right=True, rank=1),
-        Column("Replays", lambda each: str(each.replays or ""), 7, right=True, rank=2),
-        Column("Error", lambda each: error_line(each.error), 28, share=1),
+        Column(Term.ENTITY.capitalize(), lambda each: each.entity, 10),
+        Column(Term.REASON.capitalize(), _reason, 10),
+        Column(Term.ATTEMPTS.capitalize(), lambda each: str(each.attempts), 8, right=True, rank=1),
+        Column(Term.REPLAYS.capitalize(), lambda each: str(each.replays or ""), 7, right=True, rank=2),
+        Column(Term.ERROR.capitalize(), lambda each: error_line(each.error), 24, share=1),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A dry run: what a replay of these letters would come to, letter by letter; nothing is changed."""
+"""A dry run: the predicted result of a replay for each dead letter. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.errors import NomnomError
-from nomnom_tui.app.dead_letter_changes import Chosen, replay_change
+from nomnom.presentation import figures
+from nomnom_tui.app.dead_letter_changes import Targets, replay_change
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.error_line import error_line
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.panel import Panel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nomnom_control.session.dead_letters import Edit, Prediction
 
 _REDRAW = 0.3
-"""Seconds between two looks at what was found: of 100,000 letters there are 500 parts."""
+"""Seconds between redraws: the results of 100,000 dead letters arrive in 500 parts."""
 _MARKS = {
     "completes": ("✓", Style.GOOD),
     "superseded": ("·", Style.MUTED),
@@ -35,38 +35,38 @@ _MARKS = {
 
 
 class DryRunView(View):
-    """Predictions as they are made, and how many of each kind."""
+    """Shows predictions as they arrive, and their number by result."""
 
     CRUMB = "Dry run"
     CHANGES = frozenset({"replay"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "replay", "Replay them", id="letter_trials.replay"),
-        Binding("t", "deep", "Let PostgreSQL try", id="letter_trials.deep"),
+        Binding("p", "replay", "Replay", id="letter_trials.replay"),
+        Binding("t", "test_in_database", "Test in PostgreSQL", id="letter_trials.deep"),
     ]
 
-    def __init__(self, chosen: Chosen, edit: Edit | None = None) -> None:
+    def __init__(self, targets: Targets, edit: Edit | None = None) -> None:
         super().__init__()
-        self._chosen, self._edit = chosen, edit
-        self._deep = False
+        self._targets, self._edit = targets, edit
+        self._in_database = False
         self._found: list[Prediction] = []
         self._table: LiveTable[Prediction] = LiveTable(
             [
                 Column("Sequence", lambda each: figures.count(each.sequence), 8, right=True),
                 Column("Entity", lambda each: each.entity, 10),
-                Column("Outcome", _outcome, 19),
-                Column("Why", lambda each: error_line(each.detail), 30, share=1),
+                Column("Result", _result, 19),
+                Column("Reason", lambda each: error_line(each.detail), 30, share=1),
             ],
             key=lambda each: each.sequence,
             id="table",
-            empty="no such letters",
+            empty="no such dead letters",
         )
 
     def content(self) -> ComposeResult:
-        """The predictions."""
-        yield Panel("Dry run", self._table, id="trials", awaits="trying")
+        """The table of predictions."""
+        yield Panel("Dry run", self._table, id="predictions", loading_text="running")
 
     def begin(self) -> None:
-        """Begin to try, in a worker that ends with the view."""
+        """Start the dry run in a worker that ends with the view."""
         self._table.focus()
         self._start()
 
@@ -76,40 +76,42 @@ class DryRunView(View):
         self.run_worker(self._run(), name="dry run", group="dry run", exclusive=True)
 
     async def _run(self) -> None:
-        panel = self.query_one("#trials", Panel)
+        panel = self.query_one("#predictions", Panel)
         try:
             pipeline = await self.session.pipeline()
             shown = 0.0
-            async for part in pipeline.dead_letters.dry_run(self._chosen.selection, self._edit, deep=self._deep):
+            async for part in pipeline.dead_letters.dry_run(
+                self._targets.selection, self._edit, deep=self._in_database
+            ):
                 self._found.extend(part)
                 if monotonic() - shown >= _REDRAW:
                     self._show(ended=False)
                     shown = monotonic()
         except NomnomError as error:
-            panel.say((("▲ ", Style.WARNING), (str(error), Style.PLAIN)))
+            panel.show_notice((("▲ ", Style.WARNING), (str(error), Style.PLAIN)))
             return
         self._show(ended=True)
 
     def _show(self, *, ended: bool) -> None:
-        panel = self.query_one("#trials", Panel)
-        panel.say()
+        panel = self.query_one("#predictions", Panel)
+        panel.show_notice()
         self._table.show(tuple(self._found))
         counted = Counter(each.outcome.value for each in self._found)
         beside = [(f"  {_MARKS[name][0]} {number:,} {name}", _MARKS[name][1]) for name, number in counted.most_common()]
         if not ended:
-            beside.append((f"  ◐ of {self._chosen.count:,}", Style.ACCENT))
+            beside.append((f"  ◐ of {self._targets.count:,}", Style.ACCENT))
         edited = [] if self._edit is None else ["edited" if self._edit.payload is not None else _fields(self._edit)]
-        deep = ["tried by PostgreSQL"] if self._deep else []
-        panel.retitle(f"Dry run of {self._chosen.title}", *edited, *deep, *beside, (" ", Style.PLAIN))
+        tested = ["tested in PostgreSQL"] if self._in_database else []
+        panel.retitle(f"Dry run of {self._targets.title}", *beside, *tested, *edited)
 
-    def action_deep(self) -> None:
-        """Let PostgreSQL try each letter's rows too, in a transaction that is rolled back."""
-        self._deep = not self._deep
+    def action_test_in_database(self) -> None:
+        """Also write each dead letter's rows to PostgreSQL, in a transaction that is rolled back."""
+        self._in_database = not self._in_database
         self._start()
 
     def action_replay(self) -> None:
-        """Send them to the workers again."""
-        self.nomnom.perform(replay_change(self.session, self._chosen, self._edit), self._leave)
+        """Replay them."""
+        self.nomnom.perform(replay_change(self.session, self._targets, self._edit), self._leave)
 
     def _leave(self, done: bool) -> None:
         if done and self.nomnom.screen is self:
@@ -120,6 +122,6 @@ def _fields(edit: Edit) -> str:
     return "with " + ", ".join(f"{name}={value}" for name, value in edit.fields.items())
 
 
-def _outcome(prediction: Prediction) -> Line:
+def _result(prediction: Prediction) -> Line:
     mark, style = _MARKS[prediction.outcome.value]
     return (f"{mark} {prediction.outcome.value}", style)

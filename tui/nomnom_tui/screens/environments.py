@@ -1,4 +1,4 @@
-"""Environments: where pipelines run; start, stop, choose, destroy."""
+"""Environments: where pipelines run; start, stop, select, destroy."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_control.environments import Component, Endpoints, Environment, Health, StartOption
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.heartbeat import Heartbeat
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.dialogs import ChoiceDialog, Field, FormDialog
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
-_EVERY = 3.0
-_PATIENCE = 5.0
+_INTERVAL = 3.0
+_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """An environment as last looked at: its components and endpoints, or why they are not known."""
+class EnvironmentStatus:
+    """The last known state of an environment: its components and endpoints, or why they are unknown."""
 
     environment: Environment
     components: tuple[Component, ...] = ()
@@ -39,17 +39,17 @@ class Seen:
 
     @property
     def health(self) -> Health | None:
-        """How it is as a whole."""
+        """The overall health."""
         return Heartbeat(self.components).health
 
     @property
     def versions(self) -> str:
-        """The components' versions in short."""
+        """The versions of the components, on one line."""
         return "  ".join(f"{each.name} {each.version}" for each in self.components if each.version)
 
 
 class EnvironmentsView(View):
-    """All known environments; below the table, what is known of the one under the cursor."""
+    """All known environments, and below the table the details of the one under the cursor."""
 
     CRUMB = "Environments"
     CHANGES = frozenset({"start", "stop", "destroy", "make", "more"})
@@ -63,58 +63,58 @@ class EnvironmentsView(View):
     DEFAULT_CSS = """
     EnvironmentsView #environments { height: 1fr; min-height: 5; }
     EnvironmentsView #details { height: 3fr; }
-    EnvironmentsView #told { padding: 0 1; height: auto; }
+    EnvironmentsView #summary { padding: 0 1; height: auto; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._table: LiveTable[Seen] = LiveTable(
+        self._table: LiveTable[EnvironmentStatus] = LiveTable(
             [
-                Column("Name", self._named, 16, share=1),
+                Column("Name", self._name_cell, 16, share=1),
                 Column("Kind", lambda each: (each.environment.kind, Style.MUTED), 6),
                 Column("State", _state, 11),
-                Column("Where", lambda each: (each.environment.location, Style.MUTED), 20, share=2, rank=1),
+                Column("Location", lambda each: (each.environment.location, Style.MUTED), 20, share=2, rank=1),
                 Column("Versions", lambda each: (each.versions, Style.MUTED), 34, share=1, rank=2),
             ],
             key=lambda each: (each.environment.kind, each.environment.name),
-            empty="no environment is known",
-            opens="Use it",
+            empty="no environments",
+            enter_label="Select",
         )
-        self._offered = False
 
     def content(self) -> ComposeResult:
-        """The table, and the details."""
-        yield Panel("Environments", self._table, id="environments", awaits="looking for environments")
+        """The table and the details."""
+        yield Panel("Environments", self._table, id="environments", loading_text="loading environments")
         with VerticalScroll(id="details", can_focus=False):
-            yield Panel("Details", Static(id="told"), id="details-panel")
+            yield Panel("Details", Static(id="summary"), id="details-panel")
 
     def begin(self) -> None:
-        """Look at all of them every few seconds."""
+        """Check all environments every few seconds."""
         self._table.focus()
-        self.subscribe("environments", _EVERY, self._load, self._show, self.query_one("#environments", Panel))
+        self.subscribe("environments", _INTERVAL, self._load, self._show, self.query_one("#environments", Panel))
 
-    def _named(self, seen: Seen) -> Line:
-        used = self.session.chosen and seen.environment is self.session.environment
-        return [("▸ " if used else "  ", Style.ACCENT), (seen.environment.name, Style.STRONG if used else Style.PLAIN)]
+    def _name_cell(self, status: EnvironmentStatus) -> Line:
+        selected = self.session.chosen and status.environment is self.session.environment
+        style = Style.STRONG if selected else Style.PLAIN
+        return [("▸ " if selected else "  ", Style.ACCENT), (status.environment.name, style)]
 
-    async def _load(self) -> list[Seen]:
+    async def _load(self) -> list[EnvironmentStatus]:
         known = await self.nomnom.known_environments()
-        return list(await asyncio.gather(*(_look(each) for each in known)))
+        return list(await asyncio.gather(*(_check(each) for each in known)))
 
-    def _show(self, seen: list[Seen]) -> None:
-        self._table.show(seen)
-        self._tell()
+    def _show(self, statuses: list[EnvironmentStatus]) -> None:
+        self._table.show(statuses)
+        self._show_details()
 
     @on(LiveTable.Highlighted)
-    def _tell(self) -> None:
-        seen = self._table.current
+    def _show_details(self) -> None:
+        status = self._table.current
         panel = self.query_one("#details-panel", Panel)
-        if seen is None:
+        if status is None:
             panel.retitle("Details")
-            self.query_one("#told", Static).update("")
+            self.query_one("#summary", Static).update("")
             return
-        panel.retitle(seen.environment.name, seen.environment.location)
-        self.query_one("#told", Static).update(content(*_details(seen)))
+        panel.retitle(status.environment.name, status.environment.location)
+        self.query_one("#summary", Static).update(content(*_details(status)))
 
     # Changes
 
@@ -124,25 +124,25 @@ class EnvironmentsView(View):
 
     @on(LiveTable.Chosen)
     async def _use(self) -> None:
-        """Use the environment under the cursor: every other screen then shows it."""
+        """Select the environment under the cursor: all other screens then show it."""
         environment = self._current
         if environment is None:
             return
         if not self.session.chosen or environment is not self.session.environment:
             await self.nomnom.choose(environment)
-        seen = self._table.current
-        if seen is not None and seen.health is Health.STOPPED:
+        status = self._table.current
+        if status is not None and status.health is Health.STOPPED:
             self.action_start()
         else:
             self.nomnom.action_go("overview")
 
     def action_start(self) -> None:
-        """Start the environment under the cursor: choices, checked while typing, and the plan; then go."""
+        """Open the start form of the environment under the cursor."""
         if (environment := self._current) is not None:
             self.offer(environment)
 
     def offer(self, environment: Environment) -> None:
-        """Offer to start an environment."""
+        """Open the start form of an environment: validated options and the plan."""
 
         def preview(values: Mapping[str, str]) -> Sequence[Line]:
             chosen = environment.with_options(values)
@@ -161,24 +161,24 @@ class EnvironmentsView(View):
                 try:
                     await asyncio.to_thread(keep)
                 except (NomnomError, OSError) as error:
-                    self.nomnom.tell_problem(change.title, error)
+                    self.nomnom.show_problem(change.title, error)
             if await self.nomnom.carry_out(change):
                 await self.nomnom.choose(chosen)
 
         self.nomnom.run_worker(start(), name=change.title, group="changes")
 
     def action_make(self) -> None:
-        """Make a new environment: of which kind, with what choices, and the plan; then go."""
+        """Create an environment: choose its kind, enter its options, check the plan, start it."""
         self.nomnom.run_worker(self._make(), name="new environment", group="dialogs")
 
     async def _make(self) -> None:
         try:
             found = {each.name: each for each in await self.nomnom.templates()}
         except (NomnomError, OSError) as error:
-            self.nomnom.tell_problem("New environment", error)
+            self.nomnom.show_problem("New environment", error)
             return
         if not found:
-            self.notify("no other environment can be made from here", markup=False)
+            self.notify("no environments can be created here", markup=False)
             return
         dialog = ChoiceDialog("New environment", [(each.name, each.title) for each in found.values()])
         name = await self.nomnom.push_screen_wait(dialog)
@@ -196,14 +196,14 @@ class EnvironmentsView(View):
             self._start(template.make(values), lambda: template.keep(values))
 
     def action_more(self) -> None:
-        """What else can be done to the environment under the cursor."""
+        """Show the other actions for the environment under the cursor."""
         if (environment := self._current) is not None:
             self.nomnom.run_worker(self._more(environment), name="more", group="dialogs")
 
     async def _more(self, environment: Environment) -> None:
         found = {each.name: each for each in environment.actions()}
         if not found:
-            self.notify(f"{environment.name} has nothing more", markup=False)
+            self.notify(f"no other actions for {environment.name}", markup=False)
             return
         dialog = ChoiceDialog(environment.name, [(each.name, each.title) for each in found.values()])
         name = await self.nomnom.push_screen_wait(dialog)
@@ -216,12 +216,12 @@ class EnvironmentsView(View):
             def preview(values: Mapping[str, str]) -> Sequence[Line]:
                 return _preview(action.plan(values), action.command(values))
 
-            form = FormDialog(title, _fields(action.options), preview, "Go")
+            form = FormDialog(title, _fields(action.options), preview, "Run")
             chosen = await self.nomnom.push_screen_wait(form)
             if chosen is None:
                 return
             values = chosen
-        # What has a form was shown with its plan already.
+        # A form has already shown the plan.
         plan = () if action.options else tuple(action.plan(values))
         self.nomnom.perform(
             Change(
@@ -229,12 +229,12 @@ class EnvironmentsView(View):
                 action.command(values),
                 begin=lambda: action.begin(values),
                 plan=plan,
-                loses=action.losses,
+                losses=action.losses,
             )
         )
 
     def action_stop(self) -> None:
-        """Stop it; data stay."""
+        """Stop it; data is kept."""
         if (environment := self._current) is None:
             return
         self.nomnom.perform(
@@ -242,12 +242,12 @@ class EnvironmentsView(View):
                 f"Stop {environment.name}",
                 environment.command("stop"),
                 begin=environment.stop,
-                plan=tuple(environment.plan("stop")) or ("everything is stopped in order; data stay",),
+                plan=tuple(environment.plan("stop")) or ("stop all components in order; data is kept",),
             )
         )
 
     def action_destroy(self) -> None:
-        """Stop it and remove its data, after its name was typed."""
+        """Stop it and delete its data, after its name was typed as confirmation."""
         if (environment := self._current) is None:
             return
         self.nomnom.perform(
@@ -255,25 +255,25 @@ class EnvironmentsView(View):
                 f"Destroy {environment.name}",
                 environment.command("destroy"),
                 begin=environment.destroy,
-                loses=tuple(environment.losses()),
+                losses=tuple(environment.losses()),
                 plan=tuple(environment.plan("destroy")),
-                typed=environment.name,
+                confirm_text=environment.name,
             )
         )
 
 
-async def _look(environment: Environment) -> Seen:
-    """One environment's state; that it cannot be had is a state too."""
+async def _check(environment: Environment) -> EnvironmentStatus:
+    """Return the state of one environment, or why it cannot be read."""
     try:
-        async with asyncio.timeout(_PATIENCE):
-            seen = Seen(environment, tuple(await environment.components()))
-            if seen.health in (None, Health.STOPPED):
-                return seen
-            return Seen(environment, seen.components, await environment.endpoints())
+        async with asyncio.timeout(_TIMEOUT):
+            status = EnvironmentStatus(environment, tuple(await environment.components()))
+            if status.health in (None, Health.STOPPED):
+                return status
+            return EnvironmentStatus(environment, status.components, await environment.endpoints())
     except TimeoutError:
-        return Seen(environment, problem=f"no answer within {_PATIENCE:g} s")
+        return EnvironmentStatus(environment, problem=f"no response within {_TIMEOUT:g} s")
     except NomnomError as error:
-        return Seen(environment, problem=str(error))
+        return EnvironmentStatus(environment, problem=str(error))
 
 
 def _fields(options: Sequence[StartOption]) -> list[Field]:
@@ -286,33 +286,35 @@ def _preview(steps: Sequence[str], command: str) -> list[Line]:
     return [*lines, "", [("$ ", Style.MUTED), (command, Style.ACCENT)]]
 
 
-def _state(seen: Seen) -> Line:
-    if seen.problem:
-        return [("▲ ", Style.WARNING), ("no answer", Style.PLAIN)]
-    if seen.health is None:
+def _state(status: EnvironmentStatus) -> Line:
+    if status.problem:
+        return [("▲ ", Style.WARNING), ("unknown", Style.PLAIN)]
+    if status.health is None:
         return (figures.NONE, Style.MUTED)
-    mark, style = MARKS[seen.health]
-    return [(f"{mark} ", style), (seen.health.value, Style.PLAIN)]
+    mark, style = MARKS[status.health]
+    return [(f"{mark} ", style), (status.health.value, Style.PLAIN)]
 
 
-def _details(seen: Seen) -> list[Line]:
-    if seen.problem:
-        return [[("▲ ", Style.WARNING), (seen.problem, Style.PLAIN)]]
+def _details(status: EnvironmentStatus) -> list[Line]:
+    if status.problem:
+        return [[("▲ ", Style.WARNING), (status.problem, Style.PLAIN)]]
     lines: list[Line] = []
-    endpoints = seen.endpoints
+    endpoints = status.endpoints
     if endpoints is not None:
         from nomnom.settings import without_secrets
 
-        places = {
-            "api": endpoints.api,
+        addresses = {
+            "API": endpoints.api,
             "NATS": without_secrets(endpoints.nats),
             "NATS monitor": endpoints.nats_monitor,
             "PostgreSQL": without_secrets(endpoints.database),
             "dashboard": endpoints.dashboard or "",
         }
-        lines += [[(name.ljust(15), Style.MUTED), (place, Style.PLAIN)] for name, place in places.items() if place]
+        lines += [
+            [(name.ljust(15), Style.MUTED), (address, Style.PLAIN)] for name, address in addresses.items() if address
+        ]
         lines.append("")
-    for each in seen.components:
+    for each in status.components:
         mark, style = MARKS[each.health]
         lines.append(
             [
@@ -323,6 +325,9 @@ def _details(seen: Seen) -> list[Line]:
                 (f"{each.version:<9} {each.detail}", Style.MUTED),
             ]
         )
-    if seen.health is Health.STOPPED:
-        lines += ["", [("Nothing runs here. ", Style.PLAIN), ("s", Style.ACCENT), (" starts it.", Style.PLAIN)]]
+    if status.health is Health.STOPPED:
+        lines += [
+            "",
+            [("Nothing is running. Press ", Style.PLAIN), ("s", Style.ACCENT), (" to start it.", Style.PLAIN)],
+        ]
     return lines

@@ -1,4 +1,4 @@
-"""Logs: what all components write, as it is written."""
+"""Logs: the live log lines of all components."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_control.environments import LogLine
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.refresh import LoadError
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Dialog
 from nomnom_tui.widgets.log_pane import KEPT, LEVELS, LogFilter, LogPane, plain
 from nomnom_tui.widgets.panel import Panel
 
 _TAIL = 1000
-_DRAWS = 0.1
-"""Seconds between two insertions: what arrives meanwhile is inserted at once."""
-_BREATH = 200
-"""Lines after which the loop gets its turn, however fast they come."""
+_INSERT_INTERVAL = 0.1
+"""Seconds between insertions; lines that arrive meanwhile are inserted together."""
+_YIELD_EVERY = 200
+"""Number of lines after which the reader yields to the event loop."""
 _RETRY = 3.0
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 class LineDialog(Dialog[None]):
     """One log line with all of its fields."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,q", "leave", "Leave", show=False, id="dialog.close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,q", "leave", "Close", show=False, id="dialog.close")]
     DEFAULT_CSS = """
     LineDialog > #box { width: 110; }
     """
@@ -54,10 +54,10 @@ class LineDialog(Dialog[None]):
         self.line = line
 
     def compose(self) -> ComposeResult:
-        """Everything that is known of the line."""
+        """The line and its fields."""
         line = self.line
         rows = {
-            "at": figures.moment(line.at),
+            "time": figures.moment(line.at),
             "component": f"{line.component} ({line.instance})",
             "level": line.level,
             "text": line.text,
@@ -80,57 +80,57 @@ def _expanded(name: str) -> Path:
 
 
 def _first_named(name: str, value: str) -> Iterable[tuple[str, str]]:
-    """A value of several lines (a traceback): the name stands before the first."""
+    """Split a multi-line value such as a traceback; only its first line gets the name."""
     for at, line in enumerate(value.splitlines() or [""]):
         yield (name if at == 0 else "", line)
 
 
 class LogsView(View):
-    """All components' lines; filter by level, component and pattern; find; follow; wrap; save."""
+    """The lines of all components; filter by level, component and pattern, find, follow, wrap, save."""
 
     CRUMB = "Logs"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "ask('filter')", "Filter", key_display="/", id="logs.filter"),
+        Binding("slash", "enter_pattern('filter')", "Filter", key_display="/", id="logs.filter"),
         Binding("l", "level", "Level", id="logs.level"),
         Binding("c", "component", "Component", id="logs.component"),
         Binding("s", "follow", "Follow", id="logs.follow"),
         Binding("w", "wrap", "Wrap", id="logs.wrap"),
-        Binding("f", "ask('find')", "Find", id="logs.find"),
+        Binding("f", "enter_pattern('find')", "Find", id="logs.find"),
         Binding("n", "next(1)", "Next match", show=False, id="logs.next"),
         Binding("N", "next(-1)", "Previous match", show=False, id="logs.previous"),
         Binding("ctrl+s", "save", "Save", id="logs.save"),
         Binding("x", "clear", "Clear", show=False, id="logs.clear"),
-        Binding("escape", "unfilter", "Forget filter and search, then back", show=False, id="logs.unfilter"),
+        Binding("escape", "unfilter", "Clear search or filter, or go back", show=False, id="logs.unfilter"),
     ]
     DEFAULT_CSS = """
-    LogsView #asking { height: 1; display: none; background: $panel; padding: 0 1; }
-    LogsView #asking.-open { display: block; }
-    LogsView #asking Static { width: auto; color: $accent; }
-    LogsView #asking Input { height: 1; border: none; padding: 0; background: $panel; }
-    LogsView #asking Input.-invalid { color: $error; }
+    LogsView #pattern-line { height: 1; display: none; background: $panel; padding: 0 1; }
+    LogsView #pattern-line.-open { display: block; }
+    LogsView #pattern-line Static { width: auto; color: $accent; }
+    LogsView #pattern-line Input { height: 1; border: none; padding: 0; background: $panel; }
+    LogsView #pattern-line Input.-invalid { color: $error; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._pending: deque[LogLine] = deque(maxlen=KEPT)
         self._last: datetime | None = None
-        self._asking = "filter"
+        self._purpose = "filter"
         self._pattern = ""
 
     def content(self) -> ComposeResult:
-        """The lines, and the line to type a pattern into."""
-        yield Panel("Logs", LogPane(id="pane"), id="logs", awaits="reading the logs")
-        with Horizontal(id="asking"):
-            yield Static("", id="asked")
+        """The lines and the input for a pattern."""
+        yield Panel("Logs", LogPane(id="pane"), id="logs", loading_text="loading logs")
+        with Horizontal(id="pattern-line"):
+            yield Static("", id="pattern-label")
             yield Input(id="pattern")
 
     def begin(self) -> None:
-        """Follow from now on, also while another screen is looked at: what is read here has no gaps."""
+        """Follow the logs, also while another screen is visible, so that there are no gaps."""
         self._follow_logs()
-        self.set_interval(_DRAWS, self._insert)
+        self.set_interval(_INSERT_INTERVAL, self._insert)
 
     def environment_changed(self) -> None:
-        """The other environment's lines."""
+        """Clear the lines of the previous environment and follow the new one."""
         self._pane.clear()
         self._pending.clear()
         self._last = None
@@ -146,38 +146,38 @@ class LogsView(View):
         self.run_worker(self._read(), name="logs", group="logs", exclusive=True)
 
     async def _read(self) -> None:
-        """Read for ever; when reading ends or fails, say why and begin again where it was."""
+        """Read forever; if reading ends or fails, show why and resume after the last line."""
         panel = self.query_one("#logs", Panel)
         while True:
             try:
                 await self._read_once()
-                reason = "the logs ended"
+                reason = "the log stream ended"
             except (NomnomError, OSError) as error:
                 reason = str(error)
             except Exception as error:
                 logger.exception("logs")
-                reason = f"unexpected {type(error).__name__}: {error} (see the log: :log)"
+                reason = f"unexpected {type(error).__name__}: {error} (type :log for the log file)"
             panel.report(LoadError(reason, datetime.now(UTC), monotonic() + _RETRY))
             await asyncio.sleep(_RETRY)
 
     async def _read_once(self) -> None:
-        seen_until = self._last
+        resume_after = self._last
         lines = self.environment.logs(follow=True, tail=_TAIL)
         async with aclosing(cast("AsyncGenerator[LogLine, None]", lines)) as reading:
             self.query_one("#logs", Panel).report(None)
             count = 0
             async for line in reading:
                 if line.at is not None:
-                    if seen_until is not None and line.at <= seen_until:
+                    if resume_after is not None and line.at <= resume_after:
                         continue
                     self._last = line.at if self._last is None else max(self._last, line.at)
                 self._pending.append(line)
                 count += 1
-                if count % _BREATH == 0:
+                if count % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
 
     def _insert(self) -> None:
-        if self._pending and self.seen:
+        if self._pending and self.is_visible:
             lines = list(self._pending)
             self._pending.clear()
             self._pane.append(lines)
@@ -185,21 +185,21 @@ class LogsView(View):
     # Title
 
     @on(LogPane.Moved)
-    def _tell(self) -> None:
+    def _update_title(self) -> None:
         pane = self._pane
-        chosen = pane.filter
+        active = pane.filter
         parts = [f"{figures.count(len(pane.shown))} lines"]
         if len(pane.shown) != pane.total:
             parts[0] += f" of {figures.count(pane.total)}"
-        if chosen.level != "debug":
-            parts.append(f"{chosen.level} and above")
-        if chosen.components:
-            parts.append("only " + ", ".join(sorted(chosen.components)))
-        if chosen.pattern is not None:
-            parts.append(f"filter /{chosen.pattern.pattern}/")
+        if active.level != "debug":
+            parts.append(f"{active.level} and above")
+        if active.components:
+            parts.append("only " + ", ".join(sorted(active.components)))
+        if active.pattern is not None:
+            parts.append(f"filter /{active.pattern.pattern}/")
         if pane.search is not None:
             parts.append(f"find /{pane.search.pattern}/ (n, N)")
-        parts.append("following" if pane.follow else "‖ not following (G follows)")
+        parts.append("following" if pane.follow else "‖ not following (G resumes)")
         if pane.wrap:
             parts.append("wrapped")
         self.query_one("#logs", Panel).retitle("Logs", "  ·  ".join(parts))
@@ -207,70 +207,70 @@ class LogsView(View):
     # Keys
 
     def action_level(self) -> None:
-        """The next level: debug, info, warning, error."""
-        chosen = self._pane.filter
-        level = LEVELS[(LEVELS.index(chosen.level) + 1) % len(LEVELS)]
-        self._pane.set_filter(replace(chosen, level=level))
+        """Switch to the next minimum level: debug, info, warning, error."""
+        active = self._pane.filter
+        level = LEVELS[(LEVELS.index(active.level) + 1) % len(LEVELS)]
+        self._pane.set_filter(replace(active, level=level))
 
     def action_component(self) -> None:
-        """One component after another, then all."""
+        """Switch to the next component, or from the last one to all."""
         pane = self._pane
         known = sorted(pane.components)
-        present = next(iter(pane.filter.components), None)
-        at = known.index(present) + 1 if present in known else 0
+        current = next(iter(pane.filter.components), None)
+        at = known.index(current) + 1 if current in known else 0
         self._only(known[at : at + 1])
 
     def _only(self, components: Iterable[str]) -> None:
         self._pane.set_filter(replace(self._pane.filter, components=frozenset(components)))
 
     def action_follow(self) -> None:
-        """Keep the newest line in sight, or stay."""
+        """Start or stop following the newest line."""
         self._pane.set_follow(not self._pane.follow)
 
     def action_wrap(self) -> None:
-        """Wrap long lines, or cut them."""
+        """Wrap long lines or truncate them."""
         self._pane.set_wrap(not self._pane.wrap)
 
     def action_clear(self) -> None:
-        """Forget the lines so far."""
+        """Remove all lines."""
         self._pane.clear()
 
     def action_next(self, by: int) -> None:
-        """The next or previous match."""
+        """Go to the next or previous match."""
         if not self._pane.find_next(by):
-            self.nomnom.notify("nothing matches: f asks what to find", severity="warning")
+            self.nomnom.notify("no match; press f to search", severity="warning")
 
     async def action_unfilter(self) -> None:
-        """Forget search and filter; where there is none, go back."""
+        """Clear the search, else the filter, else go back."""
         pane = self._pane
         if pane.search is not None:
             pane.find(None)
-            self._tell()
+            self._update_title()
         elif pane.filter != LogFilter():
             pane.set_filter(LogFilter())
         else:
             await self.nomnom.action_back()
 
-    def action_ask(self, what: str) -> None:
-        """Ask for a pattern to filter by or to find."""
-        self._asking = what
+    def action_enter_pattern(self, purpose: str) -> None:
+        """Open the input for a pattern to filter by or to find."""
+        self._purpose = purpose
         pane = self._pane
-        present = pane.filter.pattern if what == "filter" else pane.search
-        self.query_one("#asked", Static).update(f"{what} /")
-        self.query_one("#asking").add_class("-open")
+        pattern = pane.filter.pattern if purpose == "filter" else pane.search
+        self.query_one("#pattern-label", Static).update(f"{purpose} /")
+        self.query_one("#pattern-line").add_class("-open")
         line = self.query_one("#pattern", Input)
-        line.value = present.pattern if present else ""
+        line.value = pattern.pattern if pattern else ""
         line.focus()
 
     @on(Input.Changed, "#pattern")
     def _typed(self, event: Input.Changed) -> None:
         """Filter while typing."""
-        if not self.query_one("#asking").has_class("-open"):
+        if not self.query_one("#pattern-line").has_class("-open"):
             return
         valid, pattern = self._compile(event.value)
         if not valid:
             return
-        if self._asking == "filter":
+        if self._purpose == "filter":
             self._pane.set_filter(replace(self._pane.filter, pattern=pattern))
         else:
             self._pane.find(pattern)
@@ -278,23 +278,23 @@ class LogsView(View):
     @on(Input.Submitted, "#pattern")
     def _submitted(self) -> None:
         self._close_line()
-        if self._asking == "find" and self._pane.search is not None:
+        if self._purpose == "find" and self._pane.search is not None:
             self.action_next(-1)
 
     def on_key(self, event: events.Key) -> None:
-        """``esc`` in the pattern's line closes it."""
+        """Close the pattern input on ``esc``."""
         if event.key == "escape" and self.query_one("#pattern", Input).has_focus:
             event.stop()
             self._close_line()
 
     def _close_line(self) -> None:
-        self.query_one("#asking").remove_class("-open")
+        self.query_one("#pattern-line").remove_class("-open")
         self._pane.focus()
 
     def _compile(self, text: str) -> tuple[bool, re.Pattern[str] | None]:
         line = self.query_one("#pattern", Input)
         try:
-            # Small letters find both, as in less and vim's smartcase.
+            # A lower-case pattern ignores case, like smartcase in less and vim.
             pattern = re.compile(text, re.IGNORECASE if text == text.lower() else 0) if text else None
         except re.error:
             line.add_class("-invalid")
@@ -307,7 +307,7 @@ class LogsView(View):
         self.nomnom.push_screen(LineDialog(event.line))
 
     def action_save(self) -> None:
-        """Save the lines that are shown to a file."""
+        """Save the shown lines to a file."""
         name = f"nomnom-{self.environment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
         self.run_worker(self._save(Path.cwd() / name), name="save logs")
 
@@ -322,14 +322,14 @@ class LogsView(View):
         try:
             await asyncio.to_thread(write)
         except OSError as error:
-            self.nomnom.tell_problem("Save the logs", f"{path}: {error.strerror}; :save FILE chooses another place")
+            self.nomnom.show_problem("Save logs", f"{path}: {error.strerror}; use :save FILE to choose another path")
             return
-        self.nomnom.notify(f"{figures.count(len(lines))} lines in {path}", title="Saved", markup=False)
+        self.nomnom.notify(f"saved {figures.count(len(lines))} lines to {path}", title="Logs", markup=False)
 
     def commands(self) -> Iterable[Command]:
-        """Patterns, components, levels and places to save by name."""
+        """Commands to filter and save."""
         return (
-            Command("filter", "show only lines that match", self._filter_by, "REGEX"),
+            Command("filter", "show only matching lines", self._filter_by, "REGEX"),
             Command("level", "show only this level and above", self._set_level, "LEVEL", lambda _: LEVELS),
             Command(
                 "component",
@@ -338,7 +338,7 @@ class LogsView(View):
                 "NAME…",
                 lambda _: sorted(self._pane.components),
             ),
-            Command("save", "save the lines that are shown", self._save_to, "FILE"),
+            Command("save", "save the shown lines", self._save_to, "FILE"),
         )
 
     def _filter_by(self, text: str) -> None:
@@ -350,7 +350,7 @@ class LogsView(View):
         if level in LEVELS:
             self._pane.set_filter(replace(self._pane.filter, level=level))
         else:
-            self.nomnom.notify(f"a level is one of {', '.join(LEVELS)}", severity="warning")
+            self.nomnom.notify(f"unknown level {level!r}; expected one of {', '.join(LEVELS)}", severity="warning")
 
     async def _save_to(self, name: str) -> None:
         if name:

@@ -1,4 +1,4 @@
-"""One message, followed from accepted to its end."""
+"""One message, followed to its final status."""
 
 from __future__ import annotations
 
@@ -8,45 +8,47 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from nomnom.envelope import Status
+from nomnom.presentation import figures
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
+from nomnom.presentation.terms import Term
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import Line, Style
+from nomnom_tui.text.styles import STATUS_MARKS, Line, Style, status_line
 from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.properties import TextTable, labelled
 
 if TYPE_CHECKING:
     from nomnom_control.session.messages import State
 
-_LABEL = 14
+_LABEL = 19
 _STEPS = (Status.ACCEPTED, Status.PROCESSING, Status.COMPLETED)
 
 
 class MessageView(View):
-    """Its status as it changes: how far it is, when that was, why it failed."""
+    """Shows the status of the message as it changes, its times, and its error."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("d", "letter", "Its dead letter", id="message.letter"),
-        Binding("y", "copy", "Copy id", show=False, id="message.copy"),
+        Binding("d", "letter", "Dead letter", id="message.letter"),
+        Binding("y", "copy", "Copy ID", show=False, id="message.copy"),
     ]
 
     def __init__(self, message_id: str) -> None:
         super().__init__()
         self.message_id = message_id.strip().lower()
         self._state: State | None = None
-        self._seen: list[State] = []
+        self._states: list[State] = []
         self._lines = TextTable(id="lines")
 
     @property
     def crumb(self) -> str:
-        """The beginning of its id."""
+        """The start of its ID."""
         return f"{self.message_id[:13]}…"
 
     def content(self) -> ComposeResult:
-        """How far it is, and what was seen of it."""
-        yield Panel(f"Message {self.message_id}", self._lines, id="message", awaits="asking the api")
+        """The status and its history."""
+        yield Panel(f"Message {self.message_id}", self._lines, id="message", loading_text="loading the status")
 
     def begin(self) -> None:
-        """Ask often: a message is soon at its end."""
+        """Load often: most messages are processed within a second."""
         self._lines.focus()
         self.subscribe("message", 0.3, self._load, self._show, self.query_one("#message", Panel))
 
@@ -55,22 +57,20 @@ class MessageView(View):
 
     def _show(self, state: State) -> None:
         if state != self._state:
-            self._seen.append(state)
+            self._states.append(state)
         self._state = state
         self._feeds["message"].interval = 2.0 if state.final else 0.3
-        self._lines.show_lines([*self._way(state), "", *self._properties(state), *self._history()])
+        self._lines.show_lines([*self._status_path(state), "", *self._properties(state), *self._history()])
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a dead letter has one."""
+        """Enable ``letter`` only if the message is a dead letter."""
         if action == "letter":
             return self._state is not None and self._state.status is Status.DLQ
         return super().check_action(action, parameters)
 
-    def _way(self, state: State) -> list[Line]:
-        """accepted ─ processing ─ completed, or where it left that way."""
-        from nomnom_tui.screens.messages import STATUS_MARKS
-
+    def _status_path(self, state: State) -> list[Line]:
+        """Render accepted ─ processing ─ completed, failed or dlq."""
         end = state.status if state.status in (Status.DLQ, Status.FAILED) else Status.COMPLETED
         steps = (*_STEPS[:2], end)
         reached = steps.index(state.status)
@@ -81,7 +81,8 @@ class MessageView(View):
             )
             if at:
                 parts.append((" ──── ", Style.GOOD if at <= reached else Style.FAINT))
-            parts.append((f"{mark} {each.value}", Style.STRONG if at == reached and style is Style.GOOD else style))
+            style = Style.STRONG if at == reached and style is Style.GOOD else style
+            parts.append((f"{mark} {STATUSES[each].label}", style))
         return ["", parts]
 
     def _properties(self, state: State) -> list[Line]:
@@ -90,41 +91,39 @@ class MessageView(View):
         if state.received_at is not None and state.processed_at is not None:
             took = (state.processed_at - state.received_at).total_seconds()
         properties = {
-            "entity": state.entity or figures.NONE,
-            "received": figures.NONE if state.received_at is None else figures.moment(state.received_at),
-            "processed": figures.NONE if state.processed_at is None else figures.moment(state.processed_at),
-            "took": figures.duration(took),
-            "failed tries": figures.count(state.retry_count),
+            Term.ENTITY: state.entity or figures.NONE,
+            Term.RECEIVED: figures.moment(state.received_at),
+            Term.PROCESSED: figures.moment(state.processed_at),
+            Term.LATENCY: figures.duration(took),
+            Term.FAILED_ATTEMPTS: figures.count(state.retry_count),
         }
         lines = [
             line for label, value in properties.items() for line in labelled(label, value, room, Style.PLAIN, _LABEL)
         ]
         if state.error:
-            lines += labelled("error", state.error, room, Style.BAD, _LABEL)
+            lines += labelled(Term.ERROR, state.error, room, Style.BAD, _LABEL)
         if state.superseded:
-            lines += labelled("superseded", "rows received later were there: it changed nothing", room, width=_LABEL)
+            lines += labelled(SUPERSEDED.label, SUPERSEDED.meaning, room, width=_LABEL)
         return lines
 
     def _history(self) -> list[Line]:
-        from nomnom_tui.screens.messages import status_line
-
-        if len(self._seen) < 2:
+        if len(self._states) < 2:
             return []
-        shown: list[Line] = ["", ("  Seen from here", Style.HEADING)]
-        for each in self._seen:
-            tries = f"  after {each.retry_count} failed tries" if each.retry_count else ""
+        shown: list[Line] = ["", ("  Status history", Style.HEADING)]
+        for each in self._states:
+            attempts = f"  after {figures.counted(each.retry_count, 'failed attempt')}" if each.retry_count else ""
             mark = status_line(each.status)
             assert isinstance(mark, tuple)
-            shown.append([("  ", Style.PLAIN), mark, (tries, Style.MUTED)])  # type: ignore[list-item]
+            shown.append([("  ", Style.PLAIN), mark, (attempts, Style.MUTED)])  # type: ignore[list-item]
         return shown
 
     def action_copy(self) -> None:
-        """Put its id on the clipboard, by way of the terminal."""
+        """Copy its ID to the clipboard via the terminal (OSC 52)."""
         self.nomnom.copy_to_clipboard(self.message_id)
-        self.nomnom.notify("copied, as far as this terminal takes it")
+        self.nomnom.notify("copied, if the terminal supports OSC 52")
 
     def action_letter(self) -> None:
-        """Open the dead letter that it became."""
+        """Open its dead letter."""
         self.run_worker(self._open_dead_letter(), name="letter", group="letter", exclusive=True)
 
     async def _open_dead_letter(self) -> None:
@@ -134,9 +133,9 @@ class MessageView(View):
         try:
             found = await (await self.session.pipeline()).dead_letters.find(self.message_id)
         except NomnomError as error:
-            self.nomnom.tell_problem("Dead letter", error)
+            self.nomnom.show_problem("Dead letter", error)
             return
         if found:
             self.nomnom.push_screen(DeadLetterView(found[-1].sequence))
         else:
-            self.nomnom.notify("its letter is gone: replayed or deleted", severity="warning")
+            self.nomnom.notify("the dead letter no longer exists: it was replayed or deleted", severity="warning")

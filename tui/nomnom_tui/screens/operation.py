@@ -1,4 +1,4 @@
-"""A long operation's steps, live; leaving the screen does not end it."""
+"""The steps of a long operation, live. Leaving the screen does not stop the operation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_control.environments import Step
-from nomnom_tui.app.operations import Operation, Outcome
+from nomnom_tui.app.operations import Operation, OperationState
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import STEP_MARKS, Line, Style, content, printable
+from nomnom_tui.text.styles import STEP_MARKS, Line, Style, content
 from nomnom_tui.widgets.panel import Panel
 
 _OUTPUT = 12
@@ -21,11 +22,11 @@ _REDRAW = 0.2
 
 
 class OperationView(View):
-    """Shows one operation: every step with its state, time and last words, and the output of the one under way."""
+    """Shows one operation: every step with its state, duration and text, and the output of the running step."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "cancel", "Cancel it", id="operation.cancel"),
-        Binding("t", "retry", "Try again", id="operation.retry"),
+        Binding("c", "cancel", "Cancel", id="operation.cancel"),
+        Binding("t", "retry", "Retry", id="operation.retry"),
         Binding("escape,q", "app.back", "Back", id="operation.leave"),
     ]
     CHANGES = frozenset({"cancel", "retry"})
@@ -40,19 +41,19 @@ class OperationView(View):
         return self.operation.title
 
     def content(self) -> ComposeResult:
-        """Steps, then output."""
+        """The steps and their output."""
         yield Panel("Steps", VerticalScroll(Static(id="steps"), can_focus=True), id="steps-panel")
 
     def begin(self) -> None:
-        """Redraw while it runs."""
+        """Redraw regularly."""
         self._draw()
         self.set_interval(_REDRAW, self._tick)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Cancel what runs, try again what does not."""
+        """Enable cancel while it is running, and retry after it failed or was cancelled."""
         if action == "cancel" and not self.operation.running:
             return False
-        if action == "retry" and self.operation.outcome not in (Outcome.FAILED, Outcome.CANCELLED):
+        if action == "retry" and self.operation.state not in (OperationState.FAILED, OperationState.CANCELLED):
             return False
         return super().check_action(action, parameters)
 
@@ -61,12 +62,12 @@ class OperationView(View):
         self.operation.cancel()
 
     def action_retry(self) -> None:
-        """Run it again; what was done is skipped by the environment."""
+        """Run it again; the environment skips the steps that are done."""
         self.nomnom.run_operation(self.operation)
         self.refresh_bindings()
 
     def _tick(self) -> None:
-        if self.seen:
+        if self.is_visible:
             self._draw()
 
     def _draw(self) -> None:
@@ -86,23 +87,23 @@ class OperationView(View):
             )
             if step.state in (Step.STARTED, Step.OUTPUT, Step.FAILED):
                 lines += [(f"     {printable(text)}", Style.MUTED) for text in list(step.output)[-_OUTPUT:]]
-        lines += ["", self._outcome()]
+        lines += ["", self._summary()]
         self.query_one("#steps", Static).update(content(*lines))
         panel = self.query_one("#steps-panel", Panel)
-        panel.retitle(f"{operation.title}  ·  {operation.outcome.value}  {figures.duration(operation.elapsed)}")
+        panel.retitle(f"{operation.title}  ·  {operation.state.value}  {figures.duration(operation.elapsed)}")
         self.refresh_bindings()
 
-    def _outcome(self) -> Line:
+    def _summary(self) -> Line:
         operation = self.operation
-        match operation.outcome:
-            case Outcome.RUNNING:
+        match operation.state:
+            case OperationState.RUNNING:
                 return [
                     (" esc", Style.ACCENT),
-                    (" leaves it running, ", Style.MUTED),
+                    (" keeps it running in the background, ", Style.MUTED),
                     ("c", Style.ACCENT),
-                    (" cancels it", Style.MUTED),
+                    (" cancels", Style.MUTED),
                 ]
-            case Outcome.DONE:
+            case OperationState.DONE:
                 return [
                     (" ✓ done", Style.GOOD),
                     (f" in {figures.duration(operation.elapsed)}   ", Style.MUTED),
@@ -111,7 +112,7 @@ class OperationView(View):
                     ("esc", Style.ACCENT),
                     (" goes back", Style.MUTED),
                 ]
-            case Outcome.FAILED:
-                return [(f" ✕ {operation.problem}", Style.BAD), ("   t", Style.ACCENT), (" tries again", Style.MUTED)]
-            case Outcome.CANCELLED:
-                return [(" ✕ cancelled", Style.WARNING), ("   t", Style.ACCENT), (" tries again", Style.MUTED)]
+            case OperationState.FAILED:
+                return [(f" ✕ {operation.problem}", Style.BAD), ("   t", Style.ACCENT), (" retries", Style.MUTED)]
+            case OperationState.CANCELLED:
+                return [(" ✕ cancelled", Style.WARNING), ("   t", Style.ACCENT), (" retries", Style.MUTED)]

@@ -1,4 +1,4 @@
-"""Overview: the pipeline as it flows, and what needs attention first."""
+"""Overview: the state of the pipeline, and its alerts."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import WORKER, Component, Health
 from nomnom_tui.app.alerts import Alert, alerts
 from nomnom_tui.app.heartbeat import Heartbeat
 from nomnom_tui.app.view import View
-from nomnom_tui.text import figures
+from nomnom_tui.text.sparkline import sparkline
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.panel import Panel
-from nomnom_tui.widgets.pipeline_diagram import Current, Flow, Node, find
+from nomnom_tui.widgets.pipeline_diagram import DiagramState, Node, PipelineDiagram, find_component
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom_control.session.overview import Overview, Rates
     from nomnom_tui.widgets.plot import TimePlot
 
-_EVERY = 1.0
+_INTERVAL = 1.0
 _SPAN = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """The figures of one moment."""
+class OverviewSample:
+    """The figures at one point in time."""
 
     at: datetime
     rates: Rates | None
@@ -44,26 +45,26 @@ class Moment:
 
     @property
     def accepted(self) -> float | None:
-        """Messages that came in, a second."""
+        """Messages accepted per second."""
         return self.rates.accepted if self.rates else None
 
     @property
     def processed(self) -> float | None:
-        """Messages that were answered, a second."""
+        """Messages processed per second."""
         return self.rates.processed if self.rates else None
 
     @property
     def errors(self) -> float | None:
-        """Share of the answered that became dead letters."""
+        """Share of the processed messages that became dead letters."""
         return (self.rates.error_share or 0.0) if self.rates else None
 
 
 class OverviewView(View):
-    """The drawing, the concerns, and the figures of the last minutes."""
+    """The pipeline diagram, the alerts, and the figures of the last minutes."""
 
     CRUMB = "Overview"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("a", "attend", "Go to the first concern", show=False, id="overview.attend")
+        Binding("a", "attend", "Open the selected alert", show=False, id="overview.attend")
     ]
     DEFAULT_CSS = """
     OverviewView #flow { height: auto; }
@@ -84,37 +85,37 @@ class OverviewView(View):
             [
                 Column("", _mark, 2),
                 Column("", lambda each: each.text, 40, share=1),
-                Column("", self._way, 18),
+                Column("", self._link, 18),
             ],
             key=lambda each: each.text,
             empty="✓ nothing needs attention",
             header=False,
-            opens="Look into it",
+            enter_label="Open",
         )
-        self._moments: deque[Moment] = deque(maxlen=int(_SPAN / _EVERY))
+        self._samples: deque[OverviewSample] = deque(maxlen=int(_SPAN / _INTERVAL))
         self._last: Overview | None = None
         self._plots: tuple[TimePlot, TimePlot] | None = None
 
     def content(self) -> ComposeResult:
-        """Flow, attention, lines; with room the plots."""
-        yield Panel("Flow", Flow(id="drawing"), id="flow", awaits="connecting")
+        """The diagram, the alerts, the figures and, if there is room, the plots."""
+        yield Panel("Pipeline", PipelineDiagram(id="drawing"), id="flow", loading_text="connecting")
         yield Panel("Needs attention", self._alerts, id="attention")
-        yield Panel("Now, and the minutes before", Static(id="lines"), id="minutes")
+        yield Panel("Current and recent values", Static(id="lines"), id="minutes")
         with Horizontal(id="plots"):
-            yield Panel("Messages a second", Static(classes="legend"), id="throughput")
+            yield Panel("Messages per second", Static(classes="legend"), id="throughput")
             yield Panel("Backlog", Static(classes="legend"), id="backlog")
 
     def begin(self) -> None:
-        """The figures each second; health comes with the app's pulse."""
+        """Load the figures every second; the health comes with the heartbeat."""
         self._alerts.focus()
-        self.subscribe("overview", _EVERY, self._load, self._show, self.query_one("#flow", Panel))
-        self.nomnom.heartbeat_signal.subscribe(self, self._beat, immediate=True)
+        self.subscribe("overview", _INTERVAL, self._load, self._show, self.query_one("#flow", Panel))
+        self.nomnom.heartbeat_signal.subscribe(self, self._heartbeat_changed, immediate=True)
         self._draw(self.nomnom.heartbeat)
         self.run_worker(self._add_plots(), name="plot")
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment stays."""
-        self._moments.clear()
+        """Clear the data of the previous environment."""
+        self._samples.clear()
         self._last = None
         self._alerts.show([])
         self.query_one("#lines", Static).update("")
@@ -134,15 +135,15 @@ class OverviewView(View):
     def _show(self, overview: Overview) -> None:
         from nomnom_control.session.overview import rates
 
-        before, self._last = self._last, overview
-        flow = None if before is None else rates(before, overview)
-        self._moments.append(
-            Moment(overview.at, flow, overview.lag, overview.oldest, overview.dead_letters),
+        previous, self._last = self._last, overview
+        current_rates = None if previous is None else rates(previous, overview)
+        self._samples.append(
+            OverviewSample(overview.at, current_rates, overview.lag, overview.oldest, overview.dead_letters),
         )
         self._draw(self.nomnom.heartbeat)
 
-    def _beat(self, heartbeat: Heartbeat) -> None:
-        if self.is_attached and self.seen:
+    def _heartbeat_changed(self, heartbeat: Heartbeat) -> None:
+        if self.is_attached and self.is_visible:
             self._draw(heartbeat)
 
     # Drawing
@@ -153,8 +154,8 @@ class OverviewView(View):
         self._title(heartbeat)
         if overview is None:
             return
-        latest = self._moments[-1] if self._moments else None
-        self.query_one(Flow).show(_current(heartbeat, overview, latest.rates if latest else None))
+        latest = self._samples[-1] if self._samples else None
+        self.query_one(PipelineDiagram).show(_diagram_state(heartbeat, overview, latest.rates if latest else None))
         self._draw_lines()
         self._draw_plots()
 
@@ -163,7 +164,7 @@ class OverviewView(View):
         for each in heartbeat.components:
             mark, style = MARKS[each.health]
             beside += [(f" {mark} ", style), (f"{each.name} ", Style.MUTED)]
-        self.query_one("#flow", Panel).retitle("Flow", *beside)
+        self.query_one("#flow", Panel).retitle("Pipeline", *beside)
 
     def _draw_lines(self) -> None:
         width = max(10, self.query_one("#lines").size.width - 27)
@@ -171,13 +172,13 @@ class OverviewView(View):
             ("accepted", "accepted", figures.rate, Style.HUE_1),
             ("processed", "processed", figures.rate, Style.HUE_3),
             ("lag", "lag", figures.count, Style.HUE_4),
-            ("oldest waits", "oldest", figures.duration, Style.HUE_2),
-            ("errors", "errors", _percent, Style.HUE_5),
+            ("oldest age", "oldest", figures.duration, Style.HUE_2),
+            ("error rate", "errors", _percent, Style.HUE_5),
         )
         self.query_one("#lines", Static).update(
             content(
                 *(
-                    self._line(title, [getattr(each, name) for each in self._moments], render, style, width)
+                    self._line(title, [getattr(each, name) for each in self._samples], render, style, width)
                     for title, name, render, style in lines
                 )
             )
@@ -190,7 +191,7 @@ class OverviewView(View):
             (f"{name:<13}", Style.MUTED),
             ((figures.NONE if now is None else render(now)).rjust(10), Style.STRONG),
             ("  ", Style.PLAIN),
-            (figures.sparkline([each or 0.0 for each in values], width), style),
+            (sparkline([each or 0.0 for each in values], width), style),
         ]
 
     def _draw_plots(self) -> None:
@@ -199,13 +200,13 @@ class OverviewView(View):
         from nomnom_tui.widgets.plot import Series
 
         throughput, backlog = self._plots
-        moments = list(self._moments)
+        samples = list(self._samples)
         throughput.show(
             [
-                Series("accepted", _points(moments, "accepted"), Style.HUE_1),
+                Series("accepted", _points(samples, "accepted"), Style.HUE_1),
                 Series(
                     "processed",
-                    _points(moments, "processed"),
+                    _points(samples, "processed"),
                     Style.HUE_3,
                     marker="•",
                 ),
@@ -213,32 +214,32 @@ class OverviewView(View):
         )
         backlog.show(
             [
-                Series("lag", _points(moments, "lag"), Style.HUE_4),
-                Series("dead letters", _points(moments, "dead"), Style.HUE_5, marker="•", right=True),
+                Series("lag", _points(samples, "lag"), Style.HUE_4),
+                Series("dead letters", _points(samples, "dead"), Style.HUE_5, marker="•", right=True),
             ]
         )
         for plot in self._plots:
             if plot.parent is not None:
                 plot.parent.query_one(".legend", Static).update(plot.legend_content())
 
-    # Ways
+    # Alerts
 
-    def _way(self, alert: Alert) -> Line:
-        place = next((each for each in self.nomnom.places if each.name == alert.place), None)
+    def _link(self, alert: Alert) -> Line:
+        route = next((each for each in self.nomnom.routes if each.name == alert.route), None)
         return (
-            "" if place is None else [("→ ", Style.FAINT), (place.key, Style.ACCENT), (f" {place.title}", Style.MUTED)]
+            "" if route is None else [("→ ", Style.FAINT), (route.key, Style.ACCENT), (f" {route.title}", Style.MUTED)]
         )
 
     @on(LiveTable.Chosen)
     def action_attend(self) -> None:
-        """Go where the concern under the cursor leads."""
+        """Go to the screen of the alert under the cursor."""
         alert = self._alerts.current
-        if alert is not None and any(each.name == alert.place for each in self.nomnom.places):
-            self.nomnom.action_go(alert.place)
+        if alert is not None:
+            self.nomnom.action_go(alert.route)
 
 
 def _mark(alert: Alert) -> Line:
-    mark, style = MARKS[alert.grade]
+    mark, style = MARKS[alert.severity]
     return (mark, style)
 
 
@@ -246,30 +247,30 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _points(moments: Sequence[Moment], name: str) -> list[tuple[float, float]]:
-    if not moments:
+def _points(samples: Sequence[OverviewSample], name: str) -> list[tuple[float, float]]:
+    if not samples:
         return []
-    now = moments[-1].at
-    pairs = (((now - each.at).total_seconds(), getattr(each, name)) for each in moments)
+    now = samples[-1].at
+    pairs = (((now - each.at).total_seconds(), getattr(each, name)) for each in samples)
     return [(ago, float(found)) for ago, found in pairs if found is not None]
 
 
-def _current(heartbeat: Heartbeat, overview: Overview, rates: Rates | None) -> Current:
+def _diagram_state(heartbeat: Heartbeat, overview: Overview, rates: Rates | None) -> DiagramState:
     components = {each.name: each for each in heartbeat.components}
     worker, scaling = components.get(WORKER), heartbeat.scaling
     accepted, processed = (rates.accepted, rates.processed) if rates else (None, None)
     stream, consumer = overview.stream, overview.consumer
-    held = consumer.num_ack_pending if consumer else 0
+    in_flight = consumer.num_ack_pending if consumer else 0
     dead = overview.dead_letters
     failing = f"   {figures.rate(rates.failed)}" if rates and rates.failed else ""
-    return Current(
+    return DiagramState(
         (
-            Node("api", components.get("api"), (_short(components.get("api")),)),
+            Node("API", components.get("api"), (_short(components.get("api")),)),
             Node(
                 stream.name if stream else "MESSAGES",
-                find(components, "nats"),
+                find_component(components, "nats"),
                 (
-                    (f"{figures.count(stream.state.messages)} waiting" if stream else figures.NONE, Style.PLAIN),
+                    (f"{figures.count(stream.state.messages)} in stream" if stream else figures.NONE, Style.PLAIN),
                     (f"oldest {figures.duration(overview.oldest)}" if overview.oldest else "", Style.MUTED),
                 ),
             ),
@@ -277,13 +278,13 @@ def _current(heartbeat: Heartbeat, overview: Overview, rates: Rates | None) -> C
                 f"workers {scaling.ready}/{scaling.desired}" if scaling else "workers",
                 worker,
                 (
-                    (f"{figures.count(held)} in hand", Style.PLAIN),
+                    (f"{figures.count(in_flight)} in flight", Style.PLAIN),
                     ("‖ paused" if scaling and scaling.paused else "", Style.WARNING),
                 ),
             ),
             Node(
                 "PostgreSQL",
-                find(components, "postgres", "postgresql"),
+                find_component(components, "postgres", "postgresql"),
                 _written(overview),
             ),
         ),
@@ -312,5 +313,5 @@ def _written(overview: Overview) -> tuple[tuple[str, Style], ...]:
     failed = overview.count(Status.FAILED)
     return (
         (f"{figures.short_count(completed.messages if completed else None)} complete", Style.PLAIN),
-        (f"{figures.short_count(failed.messages)} to retry" if failed and failed.messages else "", Style.WARNING),
+        (f"{figures.short_count(failed.messages)} retrying" if failed and failed.messages else "", Style.WARNING),
     )

@@ -1,4 +1,4 @@
-"""Writing a message and posting it: examples to begin with, and what the schema says while it is typed."""
+"""The form to write and post a message, with examples and validation while typing."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from nomnom_tui.widgets.properties import TextTable
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
-_PAUSE = 0.15
-"""Seconds without a key before the text is checked: keys come first."""
+_DEBOUNCE = 0.15
+"""Seconds without a key press before the text is validated, so that typing stays responsive."""
 
 
 class PostView(View):
-    """A text, how it would be read, and an example of each entity one key away."""
+    """The text, the parsed record, and an example of each entity."""
 
     CRUMB = "Post"
     CHANGES = frozenset({"post"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "post", "Post it", priority=True, id="post.post"),
+        Binding("ctrl+s", "post", "Post", priority=True, id="post.post"),
         Binding("ctrl+n", "example(1)", "Next example", priority=True, id="post.next"),
         Binding("ctrl+p", "example(-1)", "Previous example", show=False, priority=True, id="post.previous"),
         Binding("escape", "app.back", "Back", show=False, priority=True, id="post.leave"),
@@ -52,16 +52,16 @@ class PostView(View):
         self._soon: Timer | None = None
         self._text = TextArea("", id="text", soft_wrap=True, show_line_numbers=True, tab_behavior="focus")
         self._text.cursor_blink = False
-        self._checked = TextTable(id="fields", empty="type a message: TAG|field|…, its children below it, a line each")
+        self._checked = TextTable(id="fields", empty="type TAG|field|… and its child records, one per line")
 
     def content(self) -> ComposeResult:
-        """The text, and how it is read."""
+        """The text and the parsed record."""
         with Horizontal():
-            yield Panel("Message", self._text, id="text-panel", awaits="reading the schema")
+            yield Panel("Message", self._text, id="text-panel", loading_text="loading the schema")
             yield Panel("As a record", self._checked, id="checked")
 
     def begin(self) -> None:
-        """Read the schema, once, and begin with its first example."""
+        """Load the schema once and insert its first example."""
         self._text.focus()
         self.subscribe("schema", 3600.0, self.session.pipeline, self._begin, self.query_one("#text-panel", Panel))
 
@@ -71,7 +71,7 @@ class PostView(View):
             self.action_example(1)
 
     def action_example(self, by: int) -> None:
-        """The next or previous entity's example."""
+        """Insert the next or previous entity's example."""
         from nomnom_control.sending.examples import example_message
 
         if self._pipeline is None:
@@ -87,7 +87,7 @@ class PostView(View):
     def _changed(self) -> None:
         if self._soon is not None:
             self._soon.stop()
-        self._soon = self.set_timer(_PAUSE, self._check, name="check")
+        self._soon = self.set_timer(_DEBOUNCE, self._check, name="check")
 
     def _check(self) -> None:
         if self._pipeline is None:
@@ -97,16 +97,16 @@ class PostView(View):
         self._valid = found.valid
         room = self._checked.room
         self._checked.show_lines(record_lines(payload, self._pipeline.grammar, room) if payload.strip() else [])
-        wrong = len(found.problems)
+        count = len(found.problems)
         state = (
-            ("  ✓ follows the schema ", Style.GOOD)
+            ("  ✓ matches the schema ", Style.GOOD)
             if found.valid
-            else (f"  ✕ {wrong} problem{'s' if wrong > 1 else ''} ", Style.BAD)
+            else (f"  ✕ {count} problem{'s' if count > 1 else ''} ", Style.BAD)
         )
         self.query_one("#checked", Panel).retitle("As a record", state)
 
     def action_post(self) -> None:
-        """Post it and follow it; one that does not follow the schema becomes a dead letter, which is asked first."""
+        """Post the message and follow it; asks first if it does not match the schema."""
         text = self._text.text
         if not text.strip():
             return
@@ -123,8 +123,8 @@ class PostView(View):
             f"Post {first[:40]}{'…' if len(first) > 40 or first != text else ''}",
             self.session.command(f"post {quoted}"),
             act=act,
-            plan=() if self._valid else ("it does not follow the schema: it will become a dead letter",),
-            told="Accepted",
+            plan=() if self._valid else ("the message does not match the schema: it will become a dead letter",),
+            success="Accepted",
         )
         self.nomnom.perform(change, lambda done: self._follow(posted) if done else None)
 

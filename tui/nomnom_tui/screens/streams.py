@@ -1,4 +1,4 @@
-"""Streams: all that JetStream says of each, live; their messages one key away."""
+"""Streams: live reports of each, and its messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
+from nomnom.presentation import figures
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.stream_messages import StreamMessagesView, message_columns
-from nomnom_tui.text import figures
 from nomnom_tui.text.rates import RateMeter
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.panel import Panel
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from nomnom.inspection.jetstream import StoredMessage, StreamReport
 
 _FULL = 0.9
-"""Share of a stream's limit from which it is marked."""
+"""Share of a stream's limit from which it is highlighted."""
 _NEWEST = 50
-_EVERY = 2.0
+_INTERVAL = 2.0
 
 
 class StreamsView(View):
-    """A line for each stream as ``nats stream report`` has it; below it everything about the one under the cursor."""
+    """One row per stream, like ``nats stream report``; below it the details of the one under the cursor."""
 
     CRUMB = "Streams"
     CHANGES = frozenset({"purge"})
@@ -41,7 +41,7 @@ class StreamsView(View):
     DEFAULT_CSS = """
     StreamsView #streams { height: auto; max-height: 40%; }
     StreamsView #streams LiveTable { height: auto; min-height: 3; max-height: 14; }
-    StreamsView #facts { width: 1fr; }
+    StreamsView #details { width: 1fr; }
     StreamsView #newest { width: 2fr; }
     StreamsView.-narrow #newest { display: none; }
     """
@@ -50,20 +50,24 @@ class StreamsView(View):
         super().__init__()
         self._meter = RateMeter()
         self._rates: dict[str, float | None] = {}
-        self._whole: StreamReport | None = None
+        self._detailed: StreamReport | None = None
         self._table: LiveTable[StreamReport] = LiveTable(
-            self._columns(), key=lambda each: each.name, id="table", empty="no stream: nomnom setup", opens="Messages"
+            self._columns(),
+            key=lambda each: each.name,
+            id="table",
+            empty="no streams; run nomnom setup",
+            enter_label="Messages",
         )
         self._properties = PropertyTable(id="about")
         self._newest: LiveTable[StoredMessage] = LiveTable(
-            message_columns(), key=lambda each: each.sequence, id="latest", empty="no message", opens="Open"
+            message_columns(), key=lambda each: each.sequence, id="latest", empty="no messages", enter_label="Open"
         )
 
     def content(self) -> ComposeResult:
-        """Streams, what is known of one, and with room its newest messages."""
-        yield Panel("Streams", self._table, id="streams", awaits="asking JetStream")
+        """Streams, the details of one and, if wide enough, its newest messages."""
+        yield Panel("Streams", self._table, id="streams", loading_text="loading streams")
         with Horizontal(id="below"):
-            yield Panel("About it", self._properties, id="facts")
+            yield Panel("Details", self._properties, id="details")
             yield Panel("Newest messages", self._newest, id="newest")
 
     def _columns(self) -> list[Column[StreamReport]]:
@@ -87,33 +91,33 @@ class StreamsView(View):
         ]
 
     def begin(self) -> None:
-        """Reports every two seconds; the newest messages only where there is room for them."""
+        """Load the reports every two seconds, and the newest messages if there is room for them."""
         self._table.focus()
-        self.subscribe("streams", _EVERY, self._load, self._show, self.query_one("#streams", Panel))
+        self.subscribe("streams", _INTERVAL, self._load, self._show, self.query_one("#streams", Panel))
         self.subscribe("newest", 2.0, self._load_newest, self._show_newest, self.query_one("#newest", Panel))
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment's streams stays."""
+        """Clear the streams of the previous environment."""
         self._meter.clear()
         self._rates = {}
         self._table.show([])
         self._newest.show([])
-        self._properties.tell([])
+        self._properties.show_properties([])
 
     async def _load(self) -> tuple[list[StreamReport], StreamReport | None]:
         jetstream = (await self.session.pipeline()).jetstream
         reports = await jetstream.streams()
         row = self._table.current or next(iter(reports), None)
-        # nats-server tells some of a stream (its host's version, for one) only to who asks for this stream.
+        # Some properties (such as the server version) are only returned for a single stream.
         known = row is not None and any(each.name == row.name for each in reports)
         return reports, await jetstream.stream(row.name) if row is not None and known else None
 
     def _show(self, found: tuple[list[StreamReport], StreamReport | None]) -> None:
-        reports, self._whole = found
+        reports, self._detailed = found
         for each in reports:
             self._rates[each.name] = self._meter.read(each.name, each.state.last_seq, each.ts or figures.present())
         self._table.show(reports)
-        self._tell()
+        self._show_details()
 
     async def _load_newest(self) -> Sequence[StoredMessage]:
         if (row := self._table.current) is None or not self.has_class("-wide"):
@@ -125,21 +129,25 @@ class StreamsView(View):
         self._newest.show(messages)
 
     @on(LiveTable.Highlighted, "#table")
-    def _other(self, event: LiveTable.Highlighted) -> None:
-        self._tell()
-        if event.row is not None and (self._whole is None or self._whole.name != event.row.name):
+    def _highlighted(self, event: LiveTable.Highlighted) -> None:
+        self._show_details()
+        if event.row is not None and (self._detailed is None or self._detailed.name != event.row.name):
             self._feeds["streams"].refresh()
             self._newest.show([])
             self._feeds["newest"].refresh()
 
-    def _tell(self) -> None:
+    def _show_details(self) -> None:
         from nomnom_control.session.jetstream.streams import stream_properties
 
         row = self._table.current
-        whole = self._whole if row is not None and self._whole is not None and self._whole.name == row.name else row
-        self._properties.tell([] if whole is None else stream_properties(whole))
+        detailed = (
+            self._detailed
+            if row is not None and self._detailed is not None and self._detailed.name == row.name
+            else row
+        )
+        self._properties.show_properties([] if detailed is None else stream_properties(detailed))
         name = "" if row is None else row.name
-        self.query_one("#facts", Panel).retitle(name or "About it")
+        self.query_one("#details", Panel).retitle(name or "Details")
         self.query_one("#newest", Panel).retitle("Newest messages", *([f"of {name}"] if name else []))
 
     @on(LiveTable.Chosen, "#table")
@@ -153,37 +161,37 @@ class StreamsView(View):
         self.nomnom.push_screen(StoredMessageView(event.row))
 
     def action_consumers(self) -> None:
-        """To the consumers."""
+        """Go to the consumers."""
         self.nomnom.action_go("consumers")
 
     def action_purge(self) -> None:
-        """Remove every message of the stream, after its name was typed."""
+        """Purge the stream, after its name was typed as confirmation."""
         if (row := self._table.current) is None:
             return
         self.nomnom.perform(purge_change(self, row))
 
 
 def purge_change(view: View, report: StreamReport) -> Change:
-    """Purging a stream: what it loses, by number and by what that means."""
+    """Return the change that purges a stream, with what will be lost."""
     name, state = report.name, report.state
 
     async def purge() -> None:
         await (await view.session.pipeline()).jetstream.purge(name, confirm=name)
 
-    waiting = str(report.config.get("retention")) == "workqueue"
+    pending = str(report.config.get("retention")) == "workqueue"
     meaning = (
-        "messages that were accepted and not written yet: nothing can bring them back"
-        if waiting
-        else "every payload with its reason and headers: nothing can bring them back"
+        "accepted messages that are not written yet; they cannot be recovered"
+        if pending
+        else "the payload and headers of every dead letter; they cannot be recovered"
     )
-    oldest = f", the oldest of {figures.age(state.oldest)} ago" if state.oldest else ""
+    oldest = f", oldest {figures.age(state.oldest)}" if state.oldest else ""
     return Change(
         f"Purge {name}",
         view.session.command(f"stream purge {name}"),
         act=purge,
-        loses=(f"{figures.count(state.messages)} messages of {name} ({figures.size(state.bytes)}{oldest})", meaning),
-        typed=name,
-        told=f"{name} is purged",
+        losses=(f"{figures.count(state.messages)} messages of {name} ({figures.size(state.bytes)}{oldest})", meaning),
+        confirm_text=name,
+        success=f"{name} is purged",
     )
 
 

@@ -13,13 +13,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Static
 
+from nomnom.presentation import figures
 from nomnom_control.environments import WORKER, Component, Health, Instance, Revision, Scaling, ScalingRule
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.heartbeat import Heartbeat, Sample
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.history import HistoryView, revision_columns
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import MARKS, Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 from nomnom_tui.widgets.panel import Panel
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from nomnom_tui.widgets.plot import TimePlot
 
 _SPAN = 600.0
-_MOST = 1000
-"""More workers than this is a slip of the finger."""
+_MAX_WORKERS = 1000
+"""Upper bound, to catch typos."""
 
 
 class WorkersView(View):
-    """Lag, desired, actual and ready in one plot; the rule, its last decision; each worker's figures."""
+    """Lag, desired, actual and ready in one plot; the autoscaling policy and its last decision; each worker."""
 
     CRUMB = "Workers"
     CHANGES = frozenset({"scale", "step", "rule", "pause", "restart", "rollback"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "scale", "Scale", id="workers.scale"),
         Binding("plus,equals_sign", "step(1)", "One more", key_display="+", show=False, id="workers.more"),
-        Binding("minus", "step(-1)", "One less", key_display="-", show=False, id="workers.less"),
+        Binding("minus", "step(-1)", "One fewer", key_display="-", show=False, id="workers.less"),
         Binding("p", "pause", "Pause/resume", id="workers.pause"),
-        Binding("e", "rule", "Edit rule", id="workers.rule"),
+        Binding("e", "rule", "Edit policy", id="workers.rule"),
         Binding("R", "restart", "Restart", id="workers.restart"),
         Binding("H", "history", "History", id="workers.history"),
         Binding("u", "rollback", "Roll back", show=False, id="workers.rollback"),
@@ -66,10 +66,10 @@ class WorkersView(View):
     def __init__(self) -> None:
         super().__init__()
         self._instances: LiveTable[Instance] = LiveTable(
-            self._columns(), key=lambda each: each.name, id="instances", empty="no worker runs"
+            self._columns(), key=lambda each: each.name, id="instances", empty="no workers running"
         )
         self._revisions: LiveTable[Revision] = LiveTable(
-            revision_columns(), key=lambda each: each.number, id="recent", empty="no revision yet"
+            revision_columns(), key=lambda each: each.number, id="recent", empty="no revisions yet"
         )
         self._scaling: Scaling | None = None
         self._plot: TimePlot | None = None
@@ -77,10 +77,10 @@ class WorkersView(View):
         self._meter: WorkerMeter | None = None
 
     def content(self) -> ComposeResult:
-        """Banner, numbers, plot, workers, and with room the revisions."""
+        """Banner, figures, plot, workers and, if wide enough, the revisions."""
         yield Static("", id="banner")
-        yield Panel("Scaling", Static(id="figures"), id="scaling", awaits="asking the autoscaler")
-        yield Panel("Last minutes", Static(id="legend"), id="plot-panel")
+        yield Panel("Scaling", Static(id="figures"), id="scaling", loading_text="loading scaling")
+        yield Panel("Recent history", Static(id="legend"), id="plot-panel")
         with Horizontal(id="below"):
             yield Panel(
                 "Workers",
@@ -96,7 +96,7 @@ class WorkersView(View):
     def _columns(self) -> list[Column[Instance]]:
         return [
             Column("Worker", _name, 16, share=1),
-            Column("Up", lambda each: figures.age(each.started_at), 7, right=True),
+            Column("Uptime", lambda each: figures.age(each.started_at), 7, right=True),
             Column("Rate", lambda each: self._rate(each, "rate"), 9, right=True),
             Column("Batch", lambda each: self._rate(each, "batch"), 6, right=True),
             Column("Errors", lambda each: self._rate(each, "errors"), 7, right=True),
@@ -117,7 +117,7 @@ class WorkersView(View):
                 return (figures.count(found.errors), Style.BAD if found.errors else Style.PLAIN)
 
     def begin(self) -> None:
-        """Scaling each second, the workers' own figures every two, revisions seldom."""
+        """Load the scaling every second, the workers' metrics every two, and the revisions every ten."""
         self._instances.focus()
         self.subscribe("scaling", 1.0, self._load, self._show, self._panel("scaling"))
         self.subscribe("rates", 2.0, self._load_rates, self._show_rates)
@@ -128,12 +128,12 @@ class WorkersView(View):
             self._revisions.show,
             self._panel("revisions"),
         )
-        self.nomnom.heartbeat_signal.subscribe(self, self._beat, immediate=True)
-        self._beat(self.nomnom.heartbeat)
+        self.nomnom.heartbeat_signal.subscribe(self, self._heartbeat_changed, immediate=True)
+        self._heartbeat_changed(self.nomnom.heartbeat)
         self.run_worker(self._add_plot(), name="plot")
 
     def environment_changed(self) -> None:
-        """Nothing of the other environment's workers stays."""
+        """Clear the workers of the previous environment."""
         self._scaling, self._rates, self._meter = None, {}, None
         self._instances.show([])
         self.query_one("#figures", Static).update("")
@@ -149,9 +149,9 @@ class WorkersView(View):
         self._panel("plot-panel").mount(self._plot)
         self.call_after_refresh(self._draw_plot)
 
-    # What is shown
+    # Display
 
-    def _beat(self, heartbeat: Heartbeat) -> None:
+    def _heartbeat_changed(self, heartbeat: Heartbeat) -> None:
         worker = next((each for each in heartbeat.components if each.name == WORKER), None)
         if worker is not None and self.is_attached:
             self._show_component(worker)
@@ -168,7 +168,7 @@ class WorkersView(View):
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
-            banner.update(f"‖ AUTOSCALING IS PAUSED at {scaling.desired}: the backlog changes nothing. p resumes it.")
+            banner.update(f"‖ AUTOSCALING PAUSED at {scaling.desired} workers. Press p to resume.")
         ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
@@ -182,22 +182,22 @@ class WorkersView(View):
                     ("    ready ", Style.MUTED),
                     (figures.count(scaling.ready), ready),
                     ("    ", Style.PLAIN),
-                    ("by hand" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
+                    ("manual" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
                 ],
                 [
-                    ("rule     ", Style.MUTED),
+                    ("policy    ", Style.MUTED),
                     (f"⌈lag / {figures.count(rule.threshold)}⌉", Style.PLAIN),
                     (" between ", Style.MUTED),
                     (f"{rule.minimum} and {rule.maximum}", Style.PLAIN),
                     (", cooldown ", Style.MUTED),
                     (figures.duration(rule.cooldown), Style.PLAIN),
-                    (", asked every ", Style.MUTED),
+                    (", polled every ", Style.MUTED),
                     (figures.duration(rule.polling), Style.PLAIN),
                 ],
                 [
-                    ("decided  ", Style.MUTED),
+                    ("decision  ", Style.MUTED),
                     (f"{figures.clock(scaling.decided_at)} ", Style.MUTED),
-                    (scaling.decision or "nothing yet", Style.PLAIN),
+                    (scaling.decision or "none yet", Style.PLAIN),
                 ],
             )
         )
@@ -236,38 +236,42 @@ class WorkersView(View):
 
     # Changes
 
-    def _now(self) -> Scaling | None:
+    def _loaded(self) -> Scaling | None:
         if self._scaling is None:
-            self.nomnom.notify("the scaling is not known yet", severity="warning")
+            self.nomnom.notify("the scaling state is not loaded yet", severity="warning")
         return self._scaling
 
     def _scale_to(self, number: int) -> None:
         self.nomnom.perform(
             Change(
-                f"Scale the workers to {number}",
+                f"Scale workers to {number}",
                 self.session.command(f"scale {number}"),
                 act=lambda: self.environment.scale(WORKER, number),
-                told=f"Workers scaled to {number}; autoscaling is paused",
+                success=f"Workers scaled to {number}; autoscaling is paused",
             )
         )
 
     def action_step(self, by: int) -> None:
-        """One worker more or less, by hand."""
-        if (scaling := self._now()) is not None:
-            self._scale_to(max(0, min(_MOST, scaling.desired + by)))
+        """Scale up or down by one worker."""
+        if (scaling := self._loaded()) is not None:
+            self._scale_to(max(0, min(_MAX_WORKERS, scaling.desired + by)))
 
     def action_scale(self) -> None:
-        """Ask for a number and scale to it."""
-        if (scaling := self._now()) is None:
+        """Ask for a number of workers and scale to it."""
+        if (scaling := self._loaded()) is None:
             return
         form = FormDialog(
-            "Scale by hand",
-            [Field("workers", "Workers", str(scaling.desired), f"now {scaling.desired}", _whole(0, _MOST))],
+            "Scale manually",
+            [
+                Field(
+                    "workers", "Workers", str(scaling.desired), f"currently {scaling.desired}", _whole(0, _MAX_WORKERS)
+                )
+            ],
             lambda values: (
                 [
-                    ("Autoscaling is paused at ", Style.MUTED),
+                    ("Pauses autoscaling at ", Style.MUTED),
                     (values["workers"], Style.STRONG),
-                    (" until p", Style.MUTED),
+                    (" workers; press p to resume", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
@@ -276,15 +280,15 @@ class WorkersView(View):
         self.nomnom.push_screen(form, lambda values: self._scale_to(int(values["workers"])) if values else None)
 
     def action_pause(self) -> None:
-        """Pause autoscaling at the present number, or resume it."""
-        if (scaling := self._now()) is None:
+        """Pause autoscaling at the current number of workers, or resume it."""
+        if (scaling := self._loaded()) is None:
             return
         if scaling.paused:
             change = Change(
                 "Resume autoscaling",
                 self.session.command("scale --auto"),
                 act=self.environment.resume_autoscaling,
-                told="The rule decides again",
+                success="Autoscaling resumed",
             )
         else:
             change = Change(
@@ -295,8 +299,8 @@ class WorkersView(View):
         self.nomnom.perform(change)
 
     def action_rule(self) -> None:
-        """Edit the rule."""
-        if (scaling := self._now()) is None:
+        """Edit the autoscaling policy."""
+        if (scaling := self._loaded()) is None:
             return
         rule = scaling.rule
 
@@ -309,25 +313,31 @@ class WorkersView(View):
         def preview(values: Mapping[str, str]) -> tuple[Line, ...]:
             changed = _rule(values, rule)
             lag = scaling.lag
-            wanted = None if lag is None else _bounded(lag, changed)
+            desired = None if lag is None else _bounded(lag, changed)
             return (
                 [
-                    ("With the lag of now, ", Style.MUTED),
+                    ("At the current lag of ", Style.MUTED),
                     (figures.count(lag), Style.PLAIN),
-                    (", it wants ", Style.MUTED),
-                    (figures.count(wanted), Style.STRONG),
-                    (" workers.", Style.MUTED),
+                    (": ", Style.MUTED),
+                    (figures.count(desired), Style.STRONG),
+                    (" worker" if desired == 1 else " workers", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (command(values), Style.ACCENT)],
             )
 
         form = FormDialog(
-            "Scaling rule",
+            "Autoscaling policy",
             [
-                Field("minimum", "Minimum", str(rule.minimum), "0 lets it scale to zero", _whole(0, _MOST)),
-                Field("maximum", "Maximum", str(rule.maximum), "at least 1", _whole(1, _MOST)),
-                Field("threshold", "Threshold", str(rule.threshold), "messages a worker", _whole(1, 10**9)),
-                Field("cooldown", "Cooldown", f"{rule.cooldown:g}", "seconds idle before zero", _whole(0, 10**6)),
+                Field("minimum", "Minimum", str(rule.minimum), "0 allows scale to zero", _whole(0, _MAX_WORKERS)),
+                Field("maximum", "Maximum", str(rule.maximum), "at least 1", _whole(1, _MAX_WORKERS)),
+                Field("threshold", "Threshold", str(rule.threshold), "target lag per worker", _whole(1, 10**9)),
+                Field(
+                    "cooldown",
+                    "Cooldown",
+                    f"{rule.cooldown:g}",
+                    "seconds without lag before scaling to zero",
+                    _whole(0, 10**6),
+                ),
             ],
             preview,
             "Change",
@@ -338,24 +348,24 @@ class WorkersView(View):
                 return
             changed = _rule(values, rule)
             if changed.minimum > changed.maximum:
-                self.nomnom.tell_problem("Scaling rule", "the minimum is above the maximum; nothing was changed")
+                self.nomnom.show_problem("Autoscaling policy", "minimum must not exceed maximum; nothing was changed")
                 return
             self.nomnom.perform(
                 Change(
-                    "Change the scaling rule",
+                    "Change the autoscaling policy",
                     command(values),
                     act=lambda: self.environment.set_scaling_rule(changed),
-                    told="The rule is changed",
+                    success="Autoscaling policy changed",
                 )
             )
 
         self.nomnom.push_screen(form, submit)
 
     def action_restart(self) -> None:
-        """Restart all workers, one after another."""
+        """Restart all workers, one at a time."""
         self.nomnom.perform(
             Change(
-                "Restart the workers",
+                "Restart workers",
                 self.session.command(f"restart {WORKER}"),
                 begin=lambda: self.environment.restart(WORKER),
                 plan=("each worker finishes its batch, stops, and is replaced before the next one stops",),
@@ -363,17 +373,17 @@ class WorkersView(View):
         )
 
     def action_history(self) -> None:
-        """The workers' revisions."""
+        """Show the workers' revisions."""
         self.nomnom.push_screen(HistoryView(WORKER))
 
     def action_rollback(self) -> None:
-        """Back to the revision before."""
+        """Roll back to the previous revision."""
         self.nomnom.perform(
             Change(
-                "Roll the workers back to the revision before",
+                "Roll workers back to the previous revision",
                 self.session.command(f"rollback {WORKER}"),
                 begin=lambda: self.environment.rollback(WORKER),
-                plan=("the settings of the revision before are rolled out, one worker after another",),
+                plan=("roll out the settings of the previous revision, one worker at a time",),
             )
         )
 
@@ -382,15 +392,17 @@ class WorkersView(View):
         self.action_history()
 
     def commands(self) -> Iterable[Command]:
-        """``scale N`` by number."""
-        return (Command("scale", "scale by hand, or auto", self._scale_typed, "N|auto", lambda _: ["auto"]),)
+        """The ``scale N`` command."""
+        return (
+            Command("scale", "set the number of workers, or auto", self._scale_typed, "N|auto", lambda _: ["auto"]),
+        )
 
     def _scale_typed(self, text: str) -> None:
         if text == "auto":
             if self._scaling is not None and self._scaling.paused:
                 self.action_pause()
             return
-        if (problem := _whole(0, _MOST)(text)) is not None:
+        if (problem := _whole(0, _MAX_WORKERS)(text)) is not None:
             self.nomnom.notify(problem, severity="warning")
         else:
             self._scale_to(int(text))
@@ -425,6 +437,6 @@ def _whole(least: int, most: int) -> Callable[[str], str | None]:
     def check(text: str) -> str | None:
         if text.isascii() and text.isdigit() and least <= int(text) <= most:
             return None
-        return f"a whole number from {least} to {most:,}"
+        return f"expected a whole number from {least} to {most:,}"
 
     return check

@@ -1,1 +1,1 @@
-"""How text looks: styles, themes, numbers and rates."""
+"""Text: styles, themes, numbers and rates."""

@@ -1,4 +1,4 @@
-"""Rates from counters that only grow, as the servers give them."""
+"""Rates from the monotonic counters of the servers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Hashable
 from datetime import datetime
 
 WINDOW = 10.0
-"""Seconds over which a rate is taken: long enough to be calm, short enough to be of now."""
+"""Seconds over which a rate is averaged: long enough to be steady, short enough to be current."""
 
 
 class RateMeter:
-    """Counters by key, each read now and then."""
+    """Derives rates from counters, by key."""
 
     def __init__(self) -> None:
         self._readings: dict[Hashable, deque[tuple[datetime, int]]] = {}
 
     def read(self, key: Hashable, counter: int, at: datetime) -> float | None:
-        """How much the counter grew each second lately; None at the first reading, and after it began anew."""
+        """Return the recent increase per second; None at the first reading and after the counter was reset."""
         readings = self._readings.setdefault(key, deque(maxlen=60))
         if readings and (counter < readings[-1][1] or at < readings[-1][0]):
             readings.clear()
@@ -29,5 +29,5 @@ class RateMeter:
         return (counter - first) / elapsed if elapsed > 0 else None
 
     def clear(self) -> None:
-        """Forget what was read."""
+        """Drop all readings."""
         self._readings.clear()

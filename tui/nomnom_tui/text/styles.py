@@ -1,16 +1,20 @@
-"""The few styles that all text uses, named by what they mean, and the marks that say the same without colour."""
+"""The few styles that all text uses, named by their meaning, and the signs of states in these styles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 from rich.style import Style as RichStyle
 from textual.app import App
 from textual.color import Color
 from textual.content import Content
 
-from nomnom_control.environments import Health, Step
+from nomnom.envelope import Status
+from nomnom.presentation.marks import HEALTHS, STATUSES, STEPS, Mark
+
+_State = TypeVar("_State", bound=StrEnum)
 
 
 class Style(StrEnum):
@@ -46,22 +50,20 @@ Piece = str | tuple[str, Style]
 Line = Piece | Iterable[Piece]
 """One line of text in pieces."""
 
-MARKS: dict[Health, tuple[str, Style]] = {
-    Health.HEALTHY: ("●", Style.GOOD),
-    Health.STARTING: ("◐", Style.ACCENT),
-    Health.DEGRADED: ("▲", Style.WARNING),
-    Health.STOPPED: ("○", Style.MUTED),
-    Health.FAILED: ("✕", Style.BAD),
-}
-"""A component's health as a mark of its own shape and colour."""
 
-STEP_MARKS: dict[Step, tuple[str, Style]] = {
-    Step.STARTED: ("◐", Style.ACCENT),
-    Step.OUTPUT: ("◐", Style.ACCENT),
-    Step.DONE: ("✓", Style.GOOD),
-    Step.SKIPPED: ("·", Style.MUTED),
-    Step.FAILED: ("✕", Style.BAD),
-}
+def _marks(marks: Mapping[_State, Mark]) -> dict[_State, tuple[str, Style]]:
+    return {state: (mark.sign, Style[mark.tone.name]) for state, mark in marks.items()}
+
+
+MARKS = _marks(HEALTHS)
+"""A component's health as its sign and style."""
+STEP_MARKS = _marks(STEPS)
+STATUS_MARKS = _marks(STATUSES)
+
+
+def status_line(status: Status) -> Line:
+    """A message's status with its sign."""
+    return (str(STATUSES[status]), STATUS_MARKS[status][1])
 
 
 def pieces(line: Line) -> list[tuple[str, Style]]:
@@ -71,11 +73,6 @@ def pieces(line: Line) -> list[tuple[str, Style]]:
     if isinstance(line, tuple) and len(line) == 2 and isinstance(line[1], Style):
         return [(str(line[0]), line[1])]
     return [(each, Style.PLAIN) if isinstance(each, str) else (str(each[0]), Style(each[1])) for each in line]
-
-
-def printable(text: str) -> str:
-    """Text that a record or a log may have brought, safe for a terminal: control characters become dots."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "·" for each in text)
 
 
 def content(*lines: Line) -> Content:

@@ -1,4 +1,4 @@
-"""The two themes: a dark and a light one, quiet greys and one accent."""
+"""The two themes, dark and light: greys and one accent colour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DARK = Theme(
         "muted": "#7d8896",
         "faint": "#3a4452",
         "cursor": "#243340",
-        "cursor-away": "#1b222b",
+        "cursor-inactive": "#1b222b",
         "hue-1": "#6cb6d9",
         "hue-2": "#b294d6",
         "hue-3": "#8fbf7f",
@@ -58,7 +58,7 @@ LIGHT = Theme(
         "muted": "#66707b",
         "faint": "#c3c8ce",
         "cursor": "#d5e6ea",
-        "cursor-away": "#ebebe7",
+        "cursor-inactive": "#ebebe7",
         "hue-1": "#1c6ea4",
         "hue-2": "#7a4bb0",
         "hue-3": "#3f7d20",
@@ -82,5 +82,5 @@ THEMES = (DARK, LIGHT)
 
 
 def variables_for(theme: Theme) -> dict[str, str]:
-    """Our own variables for a theme that does not have them (one of Textual's, chosen in the settings file)."""
+    """Return our own variables for a theme that does not define them, such as one of Textual's."""
     return dict(DARK.variables if theme.dark else LIGHT.variables)

@@ -1,4 +1,4 @@
-"""What surrounds every view: the bar with breadcrumbs and state, the line of screens, the line of keys."""
+"""The bars around every view: breadcrumbs and state, the screens, and the keys."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import MARKS, Style, content
 
 if TYPE_CHECKING:
     from nomnom_tui.app.application import NomnomApp
-    from nomnom_tui.screens import Place
+    from nomnom_tui.screens import Route
 
 Pieces = list[tuple[str, Style]]
 
 
 @runtime_checkable
-class Opening(Protocol):
-    """A widget whose enter key does something that has a name."""
+class Enterable(Protocol):
+    """A widget whose enter key is labelled in the key bar."""
 
-    opens: str
+    enter_label: str
 
 
 def _width(line: Iterable[tuple[str, Style]]) -> int:
@@ -32,7 +32,7 @@ def _width(line: Iterable[tuple[str, Style]]) -> int:
 
 
 class Bar(Widget):
-    """One line, drawn anew as a whole: cheaper than a widget for each word."""
+    """One line that is always redrawn as a whole, which is cheaper than a widget per word."""
 
     DEFAULT_CSS = """
     Bar { height: 1; width: 1fr; }
@@ -44,27 +44,27 @@ class Bar(Widget):
         return cast("NomnomApp", self.app)
 
     def line(self) -> Pieces:
-        """The line's text."""
+        """Return the text of the line."""
         raise NotImplementedError
 
     def render(self) -> Content:
-        """The line."""
+        """Render the line."""
         return content(self.line())
 
 
 class TopBar(Bar):
-    """Breadcrumbs left; health, lag, workers and the operation under way right."""
+    """Breadcrumbs on the left; running operation, health, lag and workers on the right."""
 
     DEFAULT_CSS = """
     TopBar { background: $panel; padding: 0 1; }
     """
 
     def on_mount(self) -> None:
-        """Draw anew with each pulse."""
+        """Redraw with each heartbeat."""
         self.nomnom.heartbeat_signal.subscribe(self, lambda _: self.refresh())
 
     def line(self) -> Pieces:
-        """Breadcrumbs, and as much of the state as there is room for, the most important first."""
+        """Return breadcrumbs and as much of the state as fits, most important first."""
         left: Pieces = [("nomnom", Style.HEADING)]
         for at, crumb in enumerate(crumbs := self.nomnom.breadcrumbs):
             left += [(" › ", Style.FAINT), (crumb, Style.STRONG if at == len(crumbs) - 1 else Style.MUTED)]
@@ -82,10 +82,10 @@ class TopBar(Bar):
             parts.append([("read-only", Style.WARNING)])
         for operation in app.operations:
             if operation.running:
-                now = f": {operation.now}" if operation.now else ""
-                parts.append([("◐ ", Style.ACCENT), (f"{operation.title}{now}", Style.PLAIN)])
+                step = f": {operation.current_step}" if operation.current_step else ""
+                parts.append([("◐ ", Style.ACCENT), (f"{operation.title}{step}", Style.PLAIN)])
         if heartbeat.problem is not None:
-            parts.append([("▲ ", Style.WARNING), ("no answer", Style.PLAIN)])
+            parts.append([("▲ ", Style.WARNING), ("no response", Style.PLAIN)])
         elif heartbeat.health is not None:
             mark, style = MARKS[heartbeat.health]
             parts.append([(f"{mark} ", style), (heartbeat.health.value, Style.PLAIN)])
@@ -99,42 +99,42 @@ class TopBar(Bar):
 
 
 class Navigation(Bar):
-    """The screens and their number keys; the present one stands out."""
+    """The screens and their number keys, the current one highlighted."""
 
     DEFAULT_CSS = """
     Navigation { background: $background; padding: 0 1; }
     """
 
     def line(self) -> Pieces:
-        """Full titles where they fit, else short ones."""
-        full = self._titles(lambda place: place.title, "   ")
-        for line in (full, self._titles(lambda place: place.title, "  ")):
+        """Return full titles if they fit, otherwise short ones."""
+        full = self._titles(lambda route: route.title, "   ")
+        for line in (full, self._titles(lambda route: route.title, "  ")):
             if _width(line) <= self.size.width:
                 return line
-        return self._titles(lambda place: place.short, "  ")
+        return self._titles(lambda route: route.short, "  ")
 
-    def _titles(self, name: Callable[[Place], str], gap: str) -> Pieces:
+    def _titles(self, name: Callable[[Route], str], gap: str) -> Pieces:
         line: Pieces = []
-        for place in self.nomnom.places:
-            present = place.name == self.nomnom.current_mode
+        for route in self.nomnom.routes:
+            current = route.name == self.nomnom.current_mode
             line += [(gap, Style.PLAIN)] if line else []
             line += [
-                (place.key, Style.ACCENT),
+                (route.key, Style.ACCENT),
                 (" ", Style.PLAIN),
-                (name(place), Style.STRONG if present else Style.MUTED),
+                (name(route), Style.STRONG if current else Style.MUTED),
             ]
         return line
 
 
 class KeyBar(Bar):
-    """The keys that matter now; as many as fit, and always help and the command line."""
+    """The available keys, as many as fit, and always help and the command line."""
 
     DEFAULT_CSS = """
     KeyBar { background: $panel; padding: 0 1; dock: bottom; }
     """
 
     def on_mount(self) -> None:
-        """Draw anew when other keys apply."""
+        """Redraw when the available keys change."""
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
 
     def _changed(self, screen: Screen[object]) -> None:
@@ -142,7 +142,7 @@ class KeyBar(Bar):
             self.refresh()
 
     def line(self) -> Pieces:
-        """Keys of what has the focus first, then of the view."""
+        """Return the keys of the focused widget first, then those of the view."""
         always = [("?", "help"), (":", "command")]
         room = self.size.width - sum(cell_len(key) + cell_len(text) + 4 for key, text in always)
         line: Pieces = []
@@ -150,8 +150,8 @@ class KeyBar(Bar):
         for active in self.screen.active_bindings.values():
             binding = active.binding
             description = binding.description
-            if binding.action == "choose" and isinstance(active.node, Opening):
-                description = active.node.opens
+            if binding.action == "choose" and isinstance(active.node, Enterable):
+                description = active.node.enter_label
             elif not binding.show:
                 continue
             if not description or binding.action in seen or binding.system:

@@ -1,14 +1,13 @@
-"""A small chart of columns: one for each hour, as high as its value.
+"""A small column chart with one column per value.
 
-plotext (which the plots over time use) draws bars of whole characters; eight lines high, that shows nothing of small
-values.
+plotext, which draws the time plots, draws bars of whole characters: in a chart a few lines high, small values vanish.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import Line, Style
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -16,13 +15,13 @@ _AXIS = 6
 
 
 def column_chart(values: Sequence[int], labels: Sequence[str], height: int, room: int, style: Style) -> list[Line]:
-    """The chart's lines, its highest value left of them, the labels below where they fit. What is not 0 is seen."""
+    """Return the chart's lines with the maximum at the left and the labels below. Values above 0 are always visible."""
     if not values:
         return []
     width = max(1, min(8, (room - _AXIS - 1) // len(values)))
     gap = 1 if width > 1 else 0
     top = max(values)
-    # Eighths of a line; one at least where there is anything.
+    # In eighths of a line; at least one for any value above 0.
     levels = [0 if not each else max(1, round(each / top * height * 8)) for each in values]
     lines: list[Line] = []
     for row in range(height, 0, -1):

@@ -1,4 +1,4 @@
-"""The question which letters to show, with how many these would be while it is typed."""
+"""The filter dialog of the dead letters, which counts the matches while typing."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from textual import on
 from textual.widgets import Input, Static
 
 from nomnom.errors import NomnomError
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import filter_problem, parse_filter
 from nomnom_tui.app.session import Session
-from nomnom_tui.text import figures
 from nomnom_tui.text.styles import Line, Style, content
 from nomnom_tui.widgets.dialogs import Field, FormDialog
 
-_HINT = "entity: reason: payload: id: since:2h until: or words"
-_PAUSE = 0.2
-"""Seconds without a key before letters are counted."""
-_WITHIN = 0.4
-"""Seconds of reading letters that are not known yet, before the count is told again."""
+_HINT = "entity: reason: payload: id: since:2h until: or text"
+_DEBOUNCE = 0.2
+"""Seconds without a key press before matches are counted."""
+_SCAN_SECONDS = 0.4
+"""Seconds to scan unindexed dead letters before the count is updated."""
 
 
 class FilterDialog(FormDialog):
-    """A filter's words; below them what they let through."""
+    """Edits a filter; below it the number of dead letters that match."""
 
     def __init__(self, session: Session, words: str) -> None:
         field = Field("words", "Filter", words, _HINT, filter_problem)
-        super().__init__("Which dead letters", [field], lambda _: self._counted, "Filter")
+        super().__init__("Filter dead letters", [field], lambda _: self._count_line, "Filter")
         self._session = session
-        self._counted: Sequence[Line] = ("",)
+        self._count_line: Sequence[Line] = ("",)
 
     def on_mount(self) -> None:
-        """Count what the present words let through."""
+        """Count the matches of the current filter."""
         self._count_soon()
 
     @on(Input.Changed)
@@ -40,24 +40,24 @@ class FilterDialog(FormDialog):
         self.run_worker(self._count(self.values["words"]), name="count", group="count", exclusive=True)
 
     async def _count(self, words: str) -> None:
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_DEBOUNCE)
         if filter_problem(words) is not None:
-            self._tell("")
+            self._show_count("")
             return
         complete = False
         while not complete:
             try:
                 dead_letters = (await self._session.pipeline()).dead_letters
-                page = await dead_letters.page(parse_filter(words), limit=1, within=_WITHIN)
+                page = await dead_letters.page(parse_filter(words), limit=1, within=_SCAN_SECONDS)
             except NomnomError as error:
-                self._tell([("▲ ", Style.WARNING), (str(error), Style.MUTED)])
+                self._show_count([("▲ ", Style.WARNING), (str(error), Style.MUTED)])
                 return
             complete = page.complete
             matching, total = figures.count(page.matching), figures.count(page.total)
-            scan = "" if complete else f"   ◐ {figures.count(page.scanned)} looked at"
-            self._tell([(matching, Style.STRONG), (f" of {total} match", Style.MUTED), (scan, Style.ACCENT)])
+            scan = "" if complete else f"   ◐ scanned {figures.count(page.scanned)}"
+            self._show_count([(matching, Style.STRONG), (f" of {total} match", Style.MUTED), (scan, Style.ACCENT)])
             await asyncio.sleep(0)
 
-    def _tell(self, line: Line) -> None:
-        self._counted = (line,)
-        self.query_one("#preview", Static).update(content(*self._counted))
+    def _show_count(self, line: Line) -> None:
+        self._count_line = (line,)
+        self.query_one("#preview", Static).update(content(*self._count_line))

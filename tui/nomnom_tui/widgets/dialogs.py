@@ -1,4 +1,4 @@
-"""Dialogs over a view: asking before a change, and forms with checked fields."""
+"""Dialogs over a view: confirmations, choices, and forms with validated fields."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from nomnom_tui.text.styles import Line, Style, content
 
 T = TypeVar("T")
 
+_HEIGHT = 0.94
+_FRAME = 5
+"""Lines of a dialog besides its body: the border, and the buttons with their margins."""
+_LABEL = 16
+"""Minimum width of the labels of a form."""
+
 
 class Dialog(ModalScreen[T]):
-    """A box over the view. ``esc`` leaves it and changes nothing."""
+    """A box over the view. ``esc`` closes it without changing anything."""
 
     DEFAULT_CSS = """
     Dialog { align: center middle; background: $background 60%; }
@@ -34,7 +40,7 @@ class Dialog(ModalScreen[T]):
     Dialog #body { height: auto; max-height: 100%; }
     Dialog #buttons { height: 1; margin: 1 0; align-horizontal: right; }
     Dialog Button { height: 1; border: none; min-width: 10; margin-left: 2; padding: 0 2;
-        background: $cursor-away; color: $foreground;
+        background: $cursor-inactive; color: $foreground;
     }
     Dialog Button:focus { background: $accent; color: $background; text-style: bold; }
     Dialog Button.-danger:focus { background: $error; color: $background; }
@@ -46,18 +52,23 @@ class Dialog(ModalScreen[T]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave", id="dialog.leave"),
+        Binding("escape", "leave", "Cancel", id="dialog.leave"),
         Binding("left,h", "app.focus_previous", "Previous", show=False, id="dialog.previous"),
         Binding("right,l", "app.focus_next", "Next", show=False, id="dialog.next"),
     ]
 
+    def on_resize(self) -> None:
+        """Limit the body's height so that the buttons stay visible."""
+        if self.query("#buttons"):
+            self.query_one("#body").styles.max_height = max(1, int(self.size.height * _HEIGHT) - _FRAME)
+
     def action_leave(self) -> None:
-        """Leave without an answer."""
+        """Close without a result."""
         self.dismiss(None)
 
 
-class AskDialog(Dialog[bool]):
-    """Shows what a change does and what it loses, and asks."""
+class ConfirmDialog(Dialog[bool]):
+    """Shows what a change does and what will be lost, and asks for confirmation."""
 
     AUTO_FOCUS = "#typed, #no"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -70,12 +81,12 @@ class AskDialog(Dialog[bool]):
         self.change = change
 
     def compose(self) -> ComposeResult:
-        """What will happen, what will be lost, the command, yes and no."""
+        """What will be lost, the plan, the command, and the buttons."""
         change = self.change
         lines: list[Line] = []
-        if change.loses:
+        if change.losses:
             lines.append(("This will be lost:", Style.BAD))
-            lines += [(("  ✕ ", Style.BAD), (each, Style.PLAIN)) for each in change.loses]
+            lines += [(("  ✕ ", Style.BAD), (each, Style.PLAIN)) for each in change.losses]
         if change.plan:
             lines += [""] if lines else []
             lines.append(("What will happen:", Style.MUTED))
@@ -85,34 +96,34 @@ class AskDialog(Dialog[bool]):
             box.border_title = change.title
             with VerticalScroll(id="body", can_focus=False):
                 yield Static(content(*lines), id="text")
-                if change.typed:
-                    yield Label(f"\nType {change.typed} to go on")
+                if change.confirm_text:
+                    yield Label(f"\nType {change.confirm_text} to confirm")
                     yield Input(id="typed")
             with Horizontal(id="buttons"):
                 yield Button("No (n)", id="no", compact=True)
                 yield Button(
                     "Yes (y)",
                     id="yes",
-                    disabled=bool(change.typed),
-                    classes="-danger" if change.loses else "",
+                    disabled=bool(change.confirm_text),
+                    classes="-danger" if change.losses else "",
                     compact=True,
                 )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """``y`` is not enough where a word has to be typed."""
-        return self.change.typed is None if action == "yes" else True
+        """Disable ``y`` if a text has to be typed."""
+        return self.change.confirm_text is None if action == "yes" else True
 
     def action_yes(self) -> None:
-        """Go on."""
+        """Confirm."""
         self.dismiss(True)
 
     @on(Input.Changed, "#typed")
     def _typed(self, event: Input.Changed) -> None:
-        self.query_one("#yes", Button).disabled = event.value != self.change.typed
+        self.query_one("#yes", Button).disabled = event.value != self.change.confirm_text
 
     @on(Input.Submitted, "#typed")
     def _submitted(self, event: Input.Submitted) -> None:
-        if event.value == self.change.typed:
+        if event.value == self.change.confirm_text:
             self.dismiss(True)
 
     @on(Button.Pressed)
@@ -121,7 +132,7 @@ class AskDialog(Dialog[bool]):
 
 
 class ChoiceDialog(Dialog[str | None]):
-    """A few things to choose one from, each with a line about it; the answer is the name of one."""
+    """A list to choose one item from, each with a description; the result is the item's name."""
 
     DEFAULT_CSS = """
     ChoiceDialog OptionList {
@@ -139,23 +150,23 @@ class ChoiceDialog(Dialog[str | None]):
         self._title, self._choices = title, choices
 
     def compose(self) -> ComposeResult:
-        """The list."""
+        """The list of choices."""
         width = max(len(name) for name, _ in self._choices) + 2
         with Vertical(id="box") as box:
             box.border_title = self._title
             yield OptionList(
                 *(
-                    Option(content(((name.ljust(width), Style.STRONG), (told, Style.MUTED))), id=name)
-                    for name, told in self._choices
+                    Option(content(((name.ljust(width), Style.STRONG), (description, Style.MUTED))), id=name)
+                    for name, description in self._choices
                 )
             )
 
     def action_down(self) -> None:
-        """To the next one."""
+        """Move to the next choice."""
         self.query_one(OptionList).action_cursor_down()
 
     def action_up(self) -> None:
-        """To the one before."""
+        """Move to the previous choice."""
         self.query_one(OptionList).action_cursor_up()
 
     @on(OptionList.OptionSelected)
@@ -165,7 +176,7 @@ class ChoiceDialog(Dialog[str | None]):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a form. ``check`` returns what is wrong with a value, or None."""
+    """One field of a form. ``check`` returns what is wrong with a value, or None if it is valid."""
 
     name: str
     label: str
@@ -175,14 +186,14 @@ class Field:
 
 
 class FormDialog(Dialog[dict[str, str] | None]):
-    """Fields that are checked while typing, and what will happen with their present values."""
+    """Fields that are validated while typing, and a preview of what their values will do."""
 
     def __init__(
         self,
         title: str,
         fields: Sequence[Field],
         preview: Callable[[Mapping[str, str]], Sequence[Line]],
-        submit: str = "Go on",
+        submit: str = "Continue",
     ) -> None:
         super().__init__()
         self._title = title
@@ -192,52 +203,56 @@ class FormDialog(Dialog[dict[str, str] | None]):
 
     DEFAULT_CSS = """
     FormDialog .field { height: 1; margin-top: 1; }
-    FormDialog .field Label { width: 16; }
     FormDialog .field Input { width: 1fr; }
-    FormDialog .said { height: 1; padding-left: 17; color: $muted; }
-    FormDialog .said.-wrong { color: $error; }
+    FormDialog .hint { height: 1; color: $muted; }
+    FormDialog .hint.-invalid { color: $error; }
     FormDialog #preview { height: auto; margin-top: 1; }
     """
 
     def compose(self) -> ComposeResult:
-        """The fields, each with its hint or fault below, the preview, the buttons."""
+        """The fields, each with its hint or error below, the preview, and the buttons."""
+        width = max((_LABEL, *(len(each.label) + 1 for each in self._fields)))
         with Vertical(id="box") as box:
             box.border_title = self._title
             with VerticalScroll(id="body", can_focus=False):
                 for each in self._fields:
                     with Horizontal(classes="field"):
-                        yield Label(each.label)
+                        label = Label(each.label)
+                        label.styles.width = width
+                        yield label
                         yield Input(each.value, id=f"field-{each.name}")
-                    yield Static(each.hint, classes="said", id=f"said-{each.name}", markup=False)
+                    hint = Static(each.hint, classes="hint", id=f"hint-{each.name}", markup=False)
+                    hint.styles.padding = (0, 0, 0, width + 1)
+                    yield hint
                 yield Static(id="preview")
             with Horizontal(id="buttons"):
                 yield Button(self._submit, id="submit", compact=True)
-                yield Button("Leave", id="leave", compact=True)
+                yield Button("Cancel", id="leave", compact=True)
 
     def on_mount(self) -> None:
-        """Check what is there to begin with."""
+        """Validate the initial values."""
         self._check()
 
     @property
     def values(self) -> dict[str, str]:
-        """The present values."""
+        """The current values by field name."""
         return {each.name: self.query_one(f"#field-{each.name}", Input).value.strip() for each in self._fields}
 
     def _check(self) -> bool:
         values = self.values
-        right = True
+        valid = True
         for each in self._fields:
             problem = each.check(values[each.name])
-            said = self.query_one(f"#said-{each.name}", Static)
-            # Nothing typed yet is no fault to point at: the hint says what is expected.
-            told = problem if values[each.name] or not each.hint else None
-            said.update(f"✕ {told}" if told else each.hint)
-            said.set_class(told is not None, "-wrong")
-            right = right and problem is None
-        self.query_one("#submit", Button).disabled = not right
-        if right:
+            hint = self.query_one(f"#hint-{each.name}", Static)
+            # An empty field is not reported as an error while its hint says what is expected.
+            shown = problem if values[each.name] or not each.hint else None
+            hint.update(f"✕ {shown}" if shown else each.hint)
+            hint.set_class(shown is not None, "-invalid")
+            valid = valid and problem is None
+        self.query_one("#submit", Button).disabled = not valid
+        if valid:
             self.query_one("#preview", Static).update(content(*self._preview(values)))
-        return right
+        return valid
 
     @on(Input.Changed)
     def _changed(self) -> None:

@@ -1,4 +1,4 @@
-"""Help: every key of the present view, from its bindings."""
+"""Help: every key of the current view, from its bindings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nomnom_tui.widgets.dialogs import Dialog
 if TYPE_CHECKING:
     from nomnom_tui.app.application import NomnomApp
 
-_GROUPS = {"table": "Table", "view": "Here", "app": "Everywhere", "go": "Screens", "dialog": "Dialog"}
+_GROUPS = {"view": "This screen", "table": "Table", "app": "All screens", "go": "Screens", "dialog": "Dialog"}
 
 
 class HelpDialog(Dialog[None]):
-    """All keys that work where the person is, grouped, with the ids by which they can be rebound."""
+    """All keys that work on the current screen, grouped, with the ids to rebind them."""
 
     DEFAULT_CSS = """
     HelpDialog > #box { width: 90; height: 90%; }
@@ -28,7 +28,7 @@ class HelpDialog(Dialog[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark,q", "leave", "Leave", show=False, id="help.leave"),
+        Binding("question_mark,q", "leave", "Close", show=False, id="help.leave"),
         Binding("down,j", "scroll(1)", "Down", show=False, id="help.down"),
         Binding("up,k", "scroll(-1)", "Up", show=False, id="help.up"),
         Binding("pagedown,space", "scroll(12)", "Page down", show=False, id="help.page_down"),
@@ -41,35 +41,34 @@ class HelpDialog(Dialog[None]):
         self._lines = lines
 
     def compose(self) -> ComposeResult:
-        """The keys."""
+        """The list of keys."""
         with Vertical(id="box") as box:
             box.border_title = self._title
-            box.border_subtitle = "esc leaves"
+            box.border_subtitle = "esc closes"
             with VerticalScroll(id="body", can_focus=False):
                 yield Static(content(*self._lines))
 
     def action_scroll(self, by: int) -> None:
-        """Scroll by so many lines."""
+        """Scroll by this many lines."""
         self.query_one("#body", VerticalScroll).scroll_relative(y=by, animate=False)
 
 
 def describe_keys(app: NomnomApp) -> list[Line]:
-    """Every key that works now, grouped by where it belongs; each with the id by which the settings file rebinds it."""
+    """Return every key that works now, grouped, each with the id that rebinds it in the settings file."""
     groups: dict[str, dict[tuple[str, str], list[str]]] = {}
     for active in app.screen.active_bindings.values():
         binding = active.binding
         if binding.system or not binding.description:
             continue
-        group = (binding.id or "app.").partition(".")[0]
+        prefix = (binding.id or "app.").partition(".")[0]
+        group = prefix if prefix in _GROUPS else "view"
         # One action may have several keys.
         entry = groups.setdefault(group, {}).setdefault((binding.description, binding.id or ""), [])
         if (key := app.get_key_display(binding)) not in entry:
             entry.append(key)
-    own = [name for name in groups if name not in _GROUPS]
     lines: list[Line] = []
-    for group in (*own, *(name for name in _GROUPS if name in groups)):
-        title = _GROUPS.get(group, group.replace("_", " ").capitalize())
-        lines += [*([""] if lines else []), (title, Style.HEADING)]
+    for group in (name for name in _GROUPS if name in groups):
+        lines += [*([""] if lines else []), (_GROUPS[group], Style.HEADING)]
         for (description, name), keys in groups[group].items():
             lines.append(
                 [
@@ -81,9 +80,9 @@ def describe_keys(app: NomnomApp) -> list[Line]:
     lines += [
         "",
         [
-            ("Keys can be changed in ", Style.MUTED),
+            ("To rebind keys, edit ", Style.MUTED),
             (str(app.preferences.path), Style.PLAIN),
-            (", by the names at", Style.MUTED),
+            (" and use the ids on", Style.MUTED),
         ],
         [("the right: ", Style.MUTED), ('[keys]  "view.refresh" = "f5"', Style.PLAIN)],
     ]

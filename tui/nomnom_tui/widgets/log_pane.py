@@ -1,7 +1,7 @@
-"""The pane that shows log lines: bounded, filtered, wrapped or not, and fast however many lines a second arrive.
+"""The pane of log lines: bounded, filtered, optionally wrapped, and fast at thousands of lines per second.
 
-Textual's RichLog renders each line when it is written and keeps the result, so that another filter or width would mean
-to render everything anew; this one keeps the lines and draws those on the screen.
+Textual's RichLog renders each line when it is written, so another filter or width means rendering all of them again.
+This pane keeps the lines and renders only those on the screen.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from nomnom.presentation import figures
+from nomnom.presentation.terminal import printable
 from nomnom_control.environments import LogLine
-from nomnom_tui.text import figures
-from nomnom_tui.text.styles import HUES, Palette, Style, printable
+from nomnom_tui.text.styles import HUES, Palette, Style
 
 KEPT = 20_000
-"""Lines kept; the oldest go first."""
+"""Lines kept; the oldest are dropped first."""
 _SLACK = 2_000
 _CLOCK = 12
-"""Columns of the time of day with its fraction."""
+"""Width in columns of the time of day with milliseconds."""
 
 LEVELS = ("debug", "info", "warning", "error")
 _RANKS = {
@@ -55,7 +56,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line, its number in the order of arrival, and how many columns of the screen it takes unwrapped."""
+    """A line, its number in order of arrival, and its unwrapped width in columns."""
 
     serial: int
     line: LogLine
@@ -64,14 +65,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """Which lines are shown: at least this level, of these components (all where empty), matching the pattern."""
+    """Which lines are shown: from this level up, of these components (all if empty), matching the pattern."""
 
     level: str = "debug"
     components: frozenset[str] = frozenset()
     pattern: re.Pattern[str] | None = None
 
-    def takes(self, line: LogLine) -> bool:
-        """Whether the line is shown."""
+    def matches(self, line: LogLine) -> bool:
+        """Whether the filter matches the line."""
         if rank(line.level) < _RANKS[self.level]:
             return False
         if self.components and line.component not in self.components:
@@ -80,18 +81,18 @@ class LogFilter:
 
 
 def rank(level: str) -> int:
-    """How grave a level is: 0 debug, 1 info, 2 warning, 3 error."""
+    """Return the severity of a level: 0 debug, 1 info, 2 warning, 3 error."""
     return _RANKS.get(level.lower(), 1)
 
 
 def plain(line: LogLine) -> str:
-    """The line as text: what a filter matches and what is saved."""
+    """Return the line as text, as filters match it and as it is saved."""
     fields = "".join(f" {name}={value}" for name, value in line.fields.items())
     return f"{line.instance} {line.level} {line.text}{fields}"
 
 
 class LogPane(ScrollView, can_focus=True):
-    """Log lines, newest last. While it follows, the newest stays in sight; moving up stops that, the end resumes it."""
+    """Log lines, newest last. Following keeps the newest visible; moving up stops it, moving to the end resumes it."""
 
     DEFAULT_CSS = """
     LogPane { height: 1fr; background: $background; scrollbar-size-vertical: 1; overflow-x: hidden; }
@@ -102,11 +103,11 @@ class LogPane(ScrollView, can_focus=True):
         Binding("down,j", "cursor(1)", "Down", show=False, id="table.down"),
         Binding("pageup,ctrl+b", "page(-1.0)", "Page up", show=False, id="table.page_up"),
         Binding("pagedown,ctrl+f", "page(1.0)", "Page down", show=False, id="table.page_down"),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False, id="table.half_up"),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False, id="table.half_down"),
+        Binding("ctrl+u", "page(-0.5)", "Half page up", show=False, id="table.half_up"),
+        Binding("ctrl+d", "page(0.5)", "Half page down", show=False, id="table.half_down"),
         Binding("home,g", "edge(0)", "Oldest line", show=False, id="table.first"),
-        Binding("end,G", "edge(-1)", "Newest line, and follow", show=False, id="table.last"),
-        Binding("enter", "choose", "The whole line", show=False, id="table.open"),
+        Binding("end,G", "edge(-1)", "Newest line and follow", show=False, id="table.last"),
+        Binding("enter", "choose", "Full line", show=False, id="table.open"),
     ]
 
     class Chosen(Message):
@@ -117,11 +118,11 @@ class LogPane(ScrollView, can_focus=True):
             super().__init__()
 
     class Moved(Message):
-        """What is shown, or whether it follows, has changed."""
+        """The shown lines changed, or following was started or stopped."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.opens = "Whole line"
+        self.enter_label = "Full line"
         self.follow = True
         self.wrap = False
         self.filter = LogFilter()
@@ -131,7 +132,7 @@ class LogPane(ScrollView, can_focus=True):
         self._next = 0
         self._cursor = 0
         self._tops: list[int] = []
-        """With wrapping: the screen line after each shown entry's last."""
+        """If wrapped: for each shown entry, the index of the screen line after its last one."""
         self._hues: dict[str, Style] = {}
         self._palette: Palette | None = None
 
@@ -139,69 +140,69 @@ class LogPane(ScrollView, can_focus=True):
 
     @property
     def total(self) -> int:
-        """How many lines are kept."""
+        """The number of lines kept."""
         return len(self._entries)
 
     @property
     def shown(self) -> Sequence[Entry]:
-        """The kept lines that the filter takes."""
+        """The kept lines that match the filter."""
         return self._shown
 
     @property
     def components(self) -> list[str]:
-        """The components that wrote any of the lines so far."""
+        """The components of the lines received so far."""
         return list(self._hues)
 
     def append(self, lines: Sequence[LogLine]) -> None:
-        """Add lines, all at once."""
+        """Append lines."""
         fresh = [Entry(serial, line, _width(line)) for serial, line in enumerate(lines, start=self._next)]
         self._next += len(fresh)
         for line in lines:
             if line.component not in self._hues:
                 self._hues[line.component] = HUES[len(self._hues) % len(HUES)]
         self._entries += fresh
-        taken = [entry for entry in fresh if self.filter.takes(entry.line)]
-        self._shown += taken
+        matching = [entry for entry in fresh if self.filter.matches(entry.line)]
+        self._shown += matching
         if self.wrap:
             start = self._tops[-1] if self._tops else 0
-            self._tops += list(accumulate(self._heights(taken), initial=start))[1:]
+            self._tops += list(accumulate(self._heights(matching), initial=start))[1:]
         if len(self._entries) > KEPT + _SLACK:
             self._trim()
         self._arranged()
 
     def clear(self) -> None:
-        """Forget all lines."""
+        """Remove all lines."""
         self._entries, self._shown, self._tops, self._cursor = [], [], [], 0
         self._arranged()
 
     def set_filter(self, chosen: LogFilter) -> None:
-        """Show only what this filter takes; the cursor stays as near as it can."""
+        """Show only lines that match; the cursor stays as close to its line as possible."""
         current = self._shown[self._cursor].serial if self._shown else 0
         self.filter = chosen
-        self._shown = [entry for entry in self._entries if chosen.takes(entry.line)]
+        self._shown = [entry for entry in self._entries if chosen.matches(entry.line)]
         self._cursor = max(0, min(bisect_left(self._shown, current, key=_serial), len(self._shown) - 1))
         self._rewrap()
         self._arranged()
 
     def set_wrap(self, wrap: bool) -> None:
-        """Wrap long lines, or cut them at the edge."""
+        """Wrap long lines or truncate them."""
         self.wrap = wrap
         self._rewrap()
         self._arranged()
         self._reveal()
 
     def set_follow(self, follow: bool) -> None:
-        """Keep the newest line in sight, or stay."""
+        """Keep the newest line visible, or stop following."""
         self.follow = follow
         self._arranged()
 
     def find(self, pattern: re.Pattern[str] | None) -> None:
-        """Highlight what matches."""
+        """Highlight matches of the pattern."""
         self.search = pattern
         self.refresh()
 
     def find_next(self, by: int) -> bool:
-        """Go to the next (1) or previous (-1) line that the search matches; false where there is none."""
+        """Go to the next (1) or previous (-1) match of the search; false if there is none."""
         if self.search is None or not self._shown:
             return False
         count = len(self._shown)
@@ -223,7 +224,7 @@ class LogPane(ScrollView, can_focus=True):
         self._tops = [top - lines for top in self._tops[gone:]]
         self._cursor = max(0, self._cursor - gone)
         if not self.follow:
-            # What the person reads stays where it is.
+            # Keep the visible lines in place.
             self.scroll_to(y=max(0, round(self.scroll_y) - lines), animate=False, force=True)
 
     def _rewrap(self) -> None:
@@ -233,9 +234,9 @@ class LogPane(ScrollView, can_focus=True):
         height = self._tops[-1] if self._tops else (0 if self.wrap else len(self._shown))
         size = Size(0, height)
         if self.show_vertical_scrollbar and height > self.container_size.height:
-            # Only the scrollbar's proportion changes. Textual would lay out the whole screen anew, which takes longer
-            # than drawing it, each time that lines come in.
-            # Textual types a reactive by what an instance gives.
+            # Only the scrollbar's proportion changes. Assigning the size would make Textual lay out the whole screen
+            # each time lines arrive, which takes longer than drawing it.
+            # Textual types a reactive by the type of its value.
             self.set_reactive(LogPane.virtual_size, size)  # pyright: ignore[reportArgumentType]
             self._scroll_update(size)
         else:
@@ -249,30 +250,30 @@ class LogPane(ScrollView, can_focus=True):
     # Keys
 
     def action_cursor(self, by: int) -> None:
-        """Move by so many lines."""
+        """Move by this many lines."""
         self._go(self._cursor + by)
 
     def action_page(self, pages: float) -> None:
-        """Move by so many pages."""
+        """Move by this many pages."""
         self._go(self._cursor + round(pages * max(1, self.scrollable_content_region.height - 1)))
 
     def action_edge(self, edge: int) -> None:
-        """To the oldest (0) or newest (-1) line."""
+        """Move to the oldest (0) or newest (-1) line."""
         self._go(0 if edge == 0 else len(self._shown) - 1)
 
     def action_choose(self) -> None:
-        """The whole line, with its fields."""
+        """Open the full line with its fields."""
         if self._shown:
             self.post_message(self.Chosen(self._shown[self._cursor].line))
 
     def on_click(self, event: events.Click) -> None:
-        """A click puts the cursor there."""
+        """Move the cursor to the clicked line."""
         at = self._entry_at(round(self.scroll_y) + event.y)
         if at is not None:
             self._go(at)
 
     def on_mouse_scroll_up(self) -> None:
-        """Who scrolls up wants to read."""
+        """Stop following when the user scrolls up."""
         self.follow = False
         self.post_message(self.Moved())
 
@@ -309,15 +310,15 @@ class LogPane(ScrollView, can_focus=True):
     # Drawing
 
     def on_mount(self) -> None:
-        """Take the theme's colours, and take them again when it changes."""
-        self.app.theme_changed_signal.subscribe(self, self._take_colours)
+        """Reload the colours when the theme changes."""
+        self.app.theme_changed_signal.subscribe(self, self._reload_colours)
 
-    def _take_colours(self, _: object) -> None:
+    def _reload_colours(self, _: object) -> None:
         self._palette = None
         self.refresh()
 
     def on_resize(self) -> None:
-        """Wrapping depends on the width."""
+        """Rewrap to the new width."""
         self._rewrap()
         self._arranged()
 
@@ -336,7 +337,7 @@ class LogPane(ScrollView, can_focus=True):
         return [max(1, -(-entry.width // width)) for entry in entries]
 
     def render_line(self, y: int) -> Strip:
-        """One line on the screen."""
+        """Render one line of the screen."""
         if self._palette is None:
             self._palette = Palette(self.app)
         width = self.scrollable_content_region.width
@@ -346,7 +347,7 @@ class LogPane(ScrollView, can_focus=True):
         if at is None:
             return Strip.blank(width, base)
         if at == self._cursor and not self.follow:
-            name = "cursor" if self.has_focus else "cursor-away"
+            name = "cursor" if self.has_focus else "cursor-inactive"
             base += RichStyle(bgcolor=self.app.theme_variables[name])
         strip = Strip(self._segments(self._shown[at].line, base))
         if self.wrap:
@@ -379,7 +380,7 @@ def _instance(line: LogLine) -> str:
 
 
 def _width(line: LogLine) -> int:
-    """The cells of all pieces of a line. Wrapping needs those of every line kept: making the pieces would take long."""
+    """Return the width of a line. Wrapping needs it for every line kept, and building the pieces would be slow."""
     total = _CLOCK + 4 + cell_len(_instance(line))
     for text in (line.text, *(f"  {name}={value}" for name, value in line.fields.items())):
         total += len(text) if text.isascii() else cell_len(printable(text))

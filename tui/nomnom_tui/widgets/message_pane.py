@@ -1,4 +1,4 @@
-"""A message as lines: where it is, its headers, and its payload in one of three looks."""
+"""A message as lines: its metadata, its headers, and its payload in one of three formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.cells import chop_cells
 
 from nomnom.envelope import FAILED_AT, RECEIVED_AT, from_microseconds
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.properties import LABEL, labelled
 from nomnom_tui.widgets.table import Column, LiveTable
@@ -18,15 +18,15 @@ from nomnom_tui.widgets.table import Column, LiveTable
 if TYPE_CHECKING:
     from nomnom.grammar import Grammar
     from nomnom.inspection.jetstream import StoredMessage
-    from nomnom_control.session.dead_letters.editing import Cell, Row
+    from nomnom.layout import Cell, Row
 
 _BYTES = 16
-MOST_RECORD = 64 * 1024
-"""Bytes up to which a payload is taken apart as it is shown; a larger one is shown as text first."""
+MAX_RECORD_BYTES = 64 * 1024
+"""Largest payload in bytes that is parsed as a record; larger ones are shown as text."""
 
 
-class Look(StrEnum):
-    """How a payload is shown."""
+class PayloadFormat(StrEnum):
+    """The format in which a payload is shown."""
 
     RECORD = "record"
     TEXT = "text"
@@ -34,36 +34,36 @@ class Look(StrEnum):
 
 
 class MessagePane(LiveTable["tuple[int, Line | int]"]):
-    """One message; scrolls. A line that is a number is a line of the hex dump, made when it is drawn."""
+    """One message. A line given as a number is an offset of the hex dump, rendered when it is drawn."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(
             [Column("", self._cell, 10, share=1)], key=lambda row: row[0], id=id, empty="no message", header=False
         )
-        self.look = Look.RECORD
+        self.format = PayloadFormat.RECORD
         self.grammar: Grammar | None = None
-        """What takes a payload apart; without it there is no record to show."""
+        """Parses the payload; needed to show it as a record."""
         self._message: StoredMessage | None = None
-        self._told: tuple[object, ...] = ()
+        self._rendered: tuple[object, ...] = ()
 
     def show_message(self, message: StoredMessage | None) -> None:
-        """Show this message, in the present look."""
-        told = (message, self.look, self.grammar, self.size.width)
-        if told == self._told:
+        """Show this message in the current format."""
+        rendered = (message, self.format, self.grammar, self.size.width)
+        if rendered == self._rendered:
             return
-        self._told = told
+        self._rendered = rendered
         self._message = message
         room = max(20, self.scrollable_content_region.width - 2)
         lines: list[Line | int] = [] if message is None else self._describe(message, room)
         self.show(list(enumerate(lines)))
 
-    def next_look(self) -> None:
-        """The next of the three looks."""
-        looks = list(Look)
-        self.look = looks[(looks.index(self.look) + 1) % len(looks)]
+    def next_format(self) -> None:
+        """Switch to the next payload format."""
+        formats = list(PayloadFormat)
+        self.format = formats[(formats.index(self.format) + 1) % len(formats)]
 
     def on_resize(self) -> None:
-        """Break the lines anew."""
+        """Rewrap the lines."""
         super().on_resize()
         self.show_message(self._message)
 
@@ -76,10 +76,10 @@ class MessagePane(LiveTable["tuple[int, Line | int]"]):
     def _describe(self, message: StoredMessage, room: int) -> list[Line | int]:
         lines: list[Line | int] = [
             *labelled("subject", message.subject, room),
-            *labelled("stored", f"{figures.moment(message.stored_at)}, {figures.age(message.stored_at)} ago", room),
+            *labelled("stored", figures.when(message.stored_at), room),
             *labelled("size", f"{message.size:,} bytes", room),
             "",
-            [("Payload", Style.HEADING), (f" as {self.look.value}", Style.MUTED)],
+            [("Payload", Style.HEADING), (f" as {self.format.value}", Style.MUTED)],
             *self._payload(message.payload, room),
             "",
             ("Headers", Style.HEADING),
@@ -93,39 +93,41 @@ class MessagePane(LiveTable["tuple[int, Line | int]"]):
     def _payload(self, payload: bytes, room: int) -> Sequence[Line | int]:
         if not payload:
             return [("  empty", Style.MUTED)]
-        match self.look:
-            case Look.HEX:
+        match self.format:
+            case PayloadFormat.HEX:
                 return range(0, len(payload), _BYTES)
-            case Look.TEXT:
+            case PayloadFormat.TEXT:
                 return text_lines(payload, room)
-            case Look.RECORD:
+            case PayloadFormat.RECORD:
                 return self._record(payload, room)
 
     def _record(self, payload: bytes, room: int) -> list[Line]:
         if self.grammar is None:
-            return [("  waiting for the schema; v shows it as text", Style.MUTED)]
-        if len(payload) > MOST_RECORD:
+            return [("  loading the schema; press v to show text", Style.MUTED)]
+        if len(payload) > MAX_RECORD_BYTES:
             size = figures.size(len(payload))
-            return [(f"  {size} are too much to take apart; as text:", Style.MUTED), *text_lines(payload, room)]
+            return [(f"  too large to parse ({size}); shown as text:", Style.MUTED), *text_lines(payload, room)]
         return record_lines(payload, self.grammar, room)
 
 
 def record_lines(payload: bytes, grammar: Grammar, room: int) -> list[Line]:
-    """Each line's fields by name; what is wrong stands at its field, with what was expected."""
+    """Return the fields of each line by name; an invalid field is followed by what was expected."""
     from nomnom_control.session.dead_letters.editing import validate
 
     found = validate(payload, grammar)
     lines: list[Line] = []
     for at, row in enumerate(found.rows):
         lines += [*([""] if at else []), *_row_lines(row, room)]
-    placed = {id(cell.problem) for row in found.rows for cell in row.cells if cell.problem}
-    placed |= {id(each) for row in found.rows for each in row.problems}
-    lines += [[("  ✕ ", Style.BAD), (str(each), Style.PLAIN)] for each in found.problems if id(each) not in placed]
+    shown_problems = {id(cell.problem) for row in found.rows for cell in row.cells if cell.problem}
+    shown_problems |= {id(each) for row in found.rows for each in row.problems}
+    lines += [
+        [("  ✕ ", Style.BAD), (str(each), Style.PLAIN)] for each in found.problems if id(each) not in shown_problems
+    ]
     return lines
 
 
 def _row_lines(row: Row, room: int) -> list[Line]:
-    name = row.entity.name if row.entity else "no entity has this tag"
+    name = row.entity.name if row.entity else "no entity with this tag"
     lines: list[Line] = [
         [
             (f"  line {row.number}  ", Style.MUTED),
@@ -170,7 +172,7 @@ def _problem(cell: Cell) -> list[Line]:
 
 
 def text_lines(payload: bytes, room: int) -> list[Line]:
-    """The payload's lines, numbered, broken where they are too long."""
+    """Return the payload's lines, numbered and wrapped."""
     lines: list[Line] = []
     raw = payload.decode("utf-8", errors="replace").split("\n")
     width = max(2, len(str(len(raw))))
@@ -183,7 +185,7 @@ def text_lines(payload: bytes, room: int) -> list[Line]:
 
 
 def hex_line(payload: bytes, offset: int) -> Line:
-    """Sixteen bytes, as hexdump -C shows them."""
+    """Return sixteen bytes in the format of ``hexdump -C``."""
     part = payload[offset : offset + _BYTES]
     left, right = part[:8].hex(" "), part[8:].hex(" ")
     plain = "".join(chr(each) if 32 <= each < 127 else "·" for each in part)
@@ -196,5 +198,5 @@ def _as_moment(name: str, value: str) -> str:
     try:
         at: datetime = from_microseconds(int(value))
     except (ValueError, OverflowError):
-        return ""  # it is shown as it stands
+        return ""  # the raw value is shown
     return f"  ({figures.moment(at)})"

@@ -1,4 +1,4 @@
-"""Tables that show one page of something too long to hold."""
+"""Tables that show one page of a long list."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from nomnom_tui.widgets.table import LiveTable
 R = TypeVar("R")
 
 PAGE = 100
-"""Rows of a page."""
+"""Rows per page."""
+
+
+def page_keys(*, previous: bool, next: bool) -> str:
+    """Return the paging keys for a panel title, without those of missing pages."""
+    return "  ".join(text for text, exists in (("[ prev", previous), ("] next", next)) if exists)
 
 
 class PagedTable(LiveTable[R]):
-    """A table of one page: moving past its first or last row, or ``[`` and ``]``, asks the owner for the next page.
+    """A table of one page: moving past its first or last row, or ``[`` and ``]``, requests another page.
 
-    Posts :class:`Turned`; the owner loads that page and hands it to :meth:`turn`, which puts the cursor at the edge
-    where the person came from.
+    Posts :class:`Turned`; the owner loads the page and passes it to :meth:`turn`, which puts the cursor on the row next
+    to the page it came from.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -31,7 +36,7 @@ class PagedTable(LiveTable[R]):
     ]
 
     class Turned(Message):
-        """The next (1) or the previous (-1) page is wanted."""
+        """The next (1) or the previous (-1) page was requested."""
 
         def __init__(self, table: PagedTable[Any], by: int) -> None:
             self.table = table
@@ -42,36 +47,36 @@ class PagedTable(LiveTable[R]):
         def control(self) -> PagedTable[Any]:
             return self.table
 
-    ahead = False
+    has_next = False
     """Whether there is a next page."""
-    behind = False
+    has_previous = False
     """Whether there is a previous page."""
 
-    def edges(self, *, behind: bool, ahead: bool) -> None:
-        """Say which neighbouring pages there are: the keys of those that are not are not offered."""
-        if (behind, ahead) != (self.behind, self.ahead):
-            self.behind, self.ahead = behind, ahead
+    def set_neighbours(self, *, previous: bool, next: bool) -> None:
+        """Set whether there is a previous and a next page; the keys of missing pages are disabled."""
+        if (previous, next) != (self.has_previous, self.has_next):
+            self.has_previous, self.has_next = previous, next
             self.screen.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Turning exists where there is a page to turn to."""
+        """Enable turning only if there is such a page."""
         if action == "turn":
-            return self.ahead if parameters == (1,) else self.behind
+            return self.has_next if parameters == (1,) else self.has_previous
         return super().check_action(action, parameters)
 
     def turn(self, rows: Sequence[R], by: int) -> None:
-        """Show another page, from its beginning or (``by`` below 0) from its end."""
+        """Show another page with the cursor on its first row, or on its last if ``by`` is negative."""
         self.show(rows)
         self.action_edge(-1 if by < 0 else 0)
 
     def action_turn(self, by: int) -> None:
-        """Ask for the next or the previous page."""
+        """Request the next or the previous page."""
         self.post_message(self.Turned(self, by))
 
     def _move(self, to: int) -> None:
         last = len(self.rows) - 1
         if self.rows and ((to > last and self.cursor == last) or (to < 0 and self.cursor == 0)):
-            if self.ahead if to > last else self.behind:
+            if self.has_next if to > last else self.has_previous:
                 self.action_turn(1 if to > last else -1)
             return
         super()._move(to)

@@ -1,4 +1,4 @@
-"""The pipeline drawn as it flows: api, stream, workers, database, and the dead letters beside."""
+"""A diagram of the pipeline: API, stream, workers, database, and the dead letters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_ARROW = 44
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A part of the drawing: its name, its component's health, and what is told below it."""
+    """A part of the diagram: its title, its component, and the details below it."""
 
     title: str
     component: Component | None
@@ -26,60 +26,60 @@ class Node:
 
     @property
     def mark(self) -> tuple[str, Style]:
-        """Its health, as a mark."""
+        """The mark of its health."""
         return ("·", Style.MUTED) if self.component is None else MARKS[self.component.health]
 
 
 @dataclass(frozen=True, slots=True)
-class Current:
-    """What the drawing shows: four nodes, what flows between them, and the dead letters."""
+class DiagramState:
+    """The contents of the diagram: four nodes, the rates between them, and the dead letters."""
 
     nodes: tuple[Node, Node, Node, Node]
-    flows: tuple[str, str, str]
-    moving: tuple[bool, bool, bool]
+    rates: tuple[str, str, str]
+    active: tuple[bool, bool, bool]
     dead: tuple[tuple[str, Style], ...]
 
 
-class Flow(Widget):
-    """The drawing, over the whole width."""
+class PipelineDiagram(Widget):
+    """Draws the pipeline over the full width."""
 
     DEFAULT_CSS = """
-    Flow { height: 6; padding: 0 1; }
+    PipelineDiagram { height: 6; padding: 0 1; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._current: Current | None = None
+        self._state: DiagramState | None = None
 
-    def show(self, current: Current) -> None:
-        """Draw this from now on."""
-        self._current = current
+    def show(self, state: DiagramState) -> None:
+        """Draw this state."""
+        self._state = state
         self.refresh()
 
     def render(self) -> Content:
-        """Rates over arrows over names over details."""
-        current = self._current
-        if current is None:
+        """Render rates above names and arrows above details."""
+        state = self._state
+        if state is None:
             return content("")
         arrow = max(5, min(_LONGEST_ARROW, (self.size.width - 4 * _NODE) // 3))
         above: list[tuple[str, Style]] = []
         names: list[tuple[str, Style]] = []
-        for at, node in enumerate(current.nodes):
+        for at, node in enumerate(state.nodes):
             mark, style = node.mark
             names += [(f"{mark} ", style), (_fit(node.title, _NODE - 3) + " ", Style.STRONG)]
             above.append((" " * _NODE, Style.PLAIN))
             if at < 3:
-                flowing = current.moving[at]
-                names.append(("─" * (arrow - 2) + "▶ ", Style.ACCENT if flowing else Style.FAINT))
-                above.append((current.flows[at].center(arrow), Style.PLAIN if flowing else Style.MUTED))
-        rows = [self._row(current, row, arrow) for row in range(max(len(each.details) for each in current.nodes))]
-        # The dead letters leave the line of arrows at the workers.
-        dead = [(" " * (2 * (_NODE + arrow)), Style.PLAIN), ("└▶ ", Style.FAINT), *current.dead]
+                active = state.active[at]
+                names.append(("─" * (arrow - 2) + "▶ ", Style.ACCENT if active else Style.FAINT))
+                above.append((state.rates[at].center(arrow), Style.PLAIN if active else Style.MUTED))
+        rows = [self._row(state, row, arrow) for row in range(max(len(each.details) for each in state.nodes))]
+        # The dead letters branch off at the workers.
+        dead = [(" " * (2 * (_NODE + arrow)), Style.PLAIN), ("└▶ ", Style.FAINT), *state.dead]
         return content(above, names, *rows, dead)
 
-    def _row(self, current: Current, row: int, arrow: int) -> list[tuple[str, Style]]:
+    def _row(self, state: DiagramState, row: int, arrow: int) -> list[tuple[str, Style]]:
         line: list[tuple[str, Style]] = []
-        for at, node in enumerate(current.nodes):
+        for at, node in enumerate(state.nodes):
             text, style = node.details[row] if row < len(node.details) else ("", Style.PLAIN)
             room = _NODE + arrow - 3 if at < 3 else max(1, self.size.width - 3 * (_NODE + arrow) - 2)
             line += [("  ", Style.PLAIN), (_fit(text, room), style), (" " if at < 3 else "", Style.PLAIN)]
@@ -90,6 +90,6 @@ def _fit(text: str, room: int) -> str:
     return (text if cell_len(text) <= room else text[: room - 1] + "…").ljust(room)
 
 
-def find(components: Mapping[str, Component], *names: str) -> Component | None:
-    """The component of the first of these names that there is."""
+def find_component(components: Mapping[str, Component], *names: str) -> Component | None:
+    """Return the component with the first of these names that exists, or None."""
     return next((components[name] for name in names if name in components), None)

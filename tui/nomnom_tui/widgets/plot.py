@@ -1,4 +1,4 @@
-"""A plot of figures over the last minutes. Imports plotext: import this module where it is used, not at the top."""
+"""A plot of the last minutes. Imports plotext, which is slow: import this module inside functions."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from textual.content import Content
 from textual.geometry import Size
 from textual_plotext import PlotextPlot
 
-from nomnom_tui.text import figures
+from nomnom.presentation import figures
 from nomnom_tui.text.styles import Line, Style, content
 
 BRAILLE = "braille"
-_HOLDS = 5.0
-"""Seconds that a value holds without being heard again."""
+_HOLD_SECONDS = 5.0
+"""Seconds for which a value is drawn without a newer sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a plot: its name, its points as (seconds ago, value), its look, and the axis it belongs to."""
+    """One line of a plot: its name, its points as (seconds ago, value), its style, and its axis."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: Style
     marker: str = BRAILLE
-    """``braille`` for a fine line, or the character to draw with: lines differ in shape and not only in colour."""
+    """``braille`` for a fine line, or the character to draw with: lines differ in shape, not only in colour."""
     right: bool = False
 
     @property
-    def sign(self) -> str:
-        """The line's look, for the legend."""
+    def symbol(self) -> str:
+        """The symbol of the line in the legend."""
         return "⣀⡠⠔" if self.marker == BRAILLE else self.marker * 3
 
 
 SPANS = (60.0, 120.0, 300.0, 600.0)
-"""Seconds that a plot may cover; it takes the shortest that holds all points."""
+"""Time spans of a plot in seconds; the shortest that covers all points is used."""
 
 
 class TimePlot(PlotextPlot):
-    """Lines over the last minutes, now at the right edge, both axes from zero."""
+    """Lines over the last minutes, with now at the right edge and both axes starting at zero."""
 
     DEFAULT_CSS = """
     TimePlot { height: 1fr; min-height: 5; }
@@ -58,7 +58,7 @@ class TimePlot(PlotextPlot):
         self._plotted_for: Size | None = None
 
     def show(self, series: Sequence[Series]) -> None:
-        """Show these lines from now on."""
+        """Show these lines."""
         self._series = series
         longest = max((ago for each in series for ago, _ in each.points), default=0.0)
         self.span = next((span for span in SPANS if span >= longest), SPANS[-1])
@@ -66,7 +66,7 @@ class TimePlot(PlotextPlot):
         self.refresh()
 
     def render(self) -> RenderResult:
-        """The plot; its ticks depend on the room."""
+        """Render the plot; its ticks depend on the size."""
         if self._plotted_for != self.size:
             self._plot_series()
         drawn = super().render()
@@ -75,7 +75,7 @@ class TimePlot(PlotextPlot):
         return drawn
 
     def _mute_axes(self, drawn: Text) -> None:
-        """textual-plotext draws the axes in the text's colour: they are not what matters in a plot."""
+        """Mute the axes, which textual-plotext draws in the text colour."""
         foreground = Color.parse(self.app.theme_variables["foreground"]).rgb
         muted = RichStyle(color=Color.parse(self.app.theme_variables["muted"]).rich_color)
         for at, span in enumerate(drawn.spans):
@@ -86,18 +86,18 @@ class TimePlot(PlotextPlot):
                 drawn.spans[at] = Span(span.start, span.end, style + muted)
 
     def legend(self) -> Line:
-        """Names and looks of the lines, for a line above the plot."""
+        """Return the names and symbols of the lines."""
         line: list[tuple[str, Style]] = []
         for each in self._series:
             line += [
-                (f"{each.sign} ", each.style),
+                (f"{each.symbol} ", each.style),
                 (each.name, Style.PLAIN),
                 (" (right)   " if each.right else "   ", Style.MUTED),
             ]
         return line
 
     def legend_content(self) -> Content:
-        """The legend as what a Static shows."""
+        """Return the legend as content for a Static."""
         return content(self.legend())
 
     def _plot_series(self) -> None:
@@ -112,16 +112,16 @@ class TimePlot(PlotextPlot):
                 continue
             highest = max((value for each in lines for _, value in each.points), default=0.0)
             top, ticks = _scale(highest, max(1, self.size.height // 4))
-            # plotext's annotations know neither axis' name.
+            # plotext's annotations do not allow the axis names.
             plot.ylim(0, top, yside=side)  # pyright: ignore[reportArgumentType]
             plot.yticks(ticks, [figures.short_count(tick) for tick in ticks], yside=side)  # pyright: ignore[reportArgumentType]
             for each in lines:
                 points = [(-ago, value) for ago, value in each.points if ago <= self.span]
                 if each.marker != BRAILLE:
-                    points = _held(points, self.span / max(1, self.size.width))
+                    points = _hold_values(points, self.span / max(1, self.size.width))
                 if points:
                     xs, ys = zip(*points, strict=True)
-                    # A fine line joins its points; a character's holds its value, or its steps would be bars.
+                    # Braille lines join their points; character lines hold each value, or steps would become bars.
                     draw = plot.plot if each.marker == BRAILLE else plot.scatter
                     draw(list(xs), list(ys), marker=each.marker, color=self._colour(each.style), yside=side)
         plot.xlim(-self.span, 0)
@@ -133,23 +133,23 @@ class TimePlot(PlotextPlot):
         return Color.parse(self.app.theme_variables[style.rpartition("$")[2]]).rgb
 
 
-def _held(points: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
-    """Points close enough for each column: a value holds until the next one, unless that is long in coming."""
-    held: list[tuple[float, float]] = []
+def _hold_values(points: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
+    """Fill the gaps between points: a value holds until the next one, at most _HOLD_SECONDS."""
+    filled: list[tuple[float, float]] = []
     for (at, value), (after, _) in pairwise([*points, (0.0, 0.0)]):
-        until = min(after, at + _HOLDS)
-        held += [(at + number * step, value) for number in range(max(1, ceil((until - at) / step)))]
-    return held
+        until = min(after, at + _HOLD_SECONDS)
+        filled += [(at + number * step, value) for number in range(max(1, ceil((until - at) / step)))]
+    return filled
 
 
 def _ago(seconds: float) -> str:
     return "now" if seconds < 1 else f"-{figures.duration(seconds)}"
 
 
-def _scale(highest: float, wanted: int) -> tuple[float, list[float]]:
-    """The axis' top and its ticks: whole steps of 1, 2 or 5 times a power of ten."""
+def _scale(highest: float, tick_count: int) -> tuple[float, list[float]]:
+    """Return the maximum of the axis and its ticks: steps of 1, 2 or 5 times a power of ten."""
     highest = max(highest, 1.0)
-    rough = highest / max(1, wanted)
+    rough = highest / max(1, tick_count)
     power = 10.0 ** ceil(log10(rough) - 1)
     step = next((factor * power for factor in (1, 2, 5, 10) if factor * power >= rough), 10 * power)
     step = max(1.0, step)

@@ -1,4 +1,4 @@
-"""The command line: ``:`` opens it over the line of keys, with what the text could become above it."""
+"""The command line: ``:`` opens it over the key bar, with completions above it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _SHOWN = 8
 
 
 class Prompt(ModalScreen[str]):
-    """Asks for a command. ``tab`` and the arrows choose among the completions; answers with the line typed."""
+    """Prompts for a command. ``tab`` and the arrow keys select a completion; the result is the typed line."""
 
     DEFAULT_CSS = """
     Prompt { background: $background 0%; align: left bottom; }
     Prompt > Vertical { dock: bottom; height: auto; background: $raised; border-top: solid $accent; }
-    Prompt #offers { height: auto; padding: 0 1; }
+    Prompt #completions { height: auto; padding: 0 1; }
     Prompt Horizontal { height: 1; background: $panel; padding: 0 1; }
-    Prompt #sign { width: 2; color: $accent; text-style: bold; }
+    Prompt #prompt { width: 2; color: $accent; text-style: bold; }
     Prompt Input { height: 1; border: none; padding: 0; background: $panel; }
     Prompt Input:focus { border: none; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave", id="prompt.leave"),
+        Binding("escape", "leave", "Cancel", id="prompt.leave"),
         Binding("tab,down,ctrl+n", "choose(1)", "Next", id="prompt.next", priority=True),
         Binding("shift+tab,up,ctrl+p", "choose(-1)", "Previous", id="prompt.previous", priority=True),
     ]
@@ -40,66 +40,66 @@ class Prompt(ModalScreen[str]):
     def __init__(self, commands: Sequence[Command]) -> None:
         super().__init__()
         self._commands = commands
-        self._offers: list[Completion] = []
-        self._chosen: int | None = None
+        self._completions: list[Completion] = []
+        self._selected: int | None = None
 
     def compose(self) -> ComposeResult:
-        """The completions, and the line."""
+        """The completions and the input line."""
         with Vertical():
-            yield Static(id="offers")
+            yield Static(id="completions")
             with Horizontal():
-                yield Static(":", id="sign")
+                yield Static(":", id="prompt")
                 yield Input(id="line")
 
     def on_mount(self) -> None:
-        """Offer everything to begin with."""
-        self._offer("")
+        """Show all commands initially."""
+        self._complete("")
 
     def action_leave(self) -> None:
-        """Leave without a command."""
+        """Close without a command."""
         self.dismiss(None)
 
     def action_choose(self, by: int) -> None:
-        """Take the next or previous completion into the line."""
-        if not self._offers:
+        """Put the next or previous completion into the line."""
+        if not self._completions:
             return
         first = 0 if by > 0 else -1
-        self._chosen = (first if self._chosen is None else self._chosen + by) % len(self._offers)
+        self._selected = (first if self._selected is None else self._selected + by) % len(self._completions)
         line = self.query_one(Input)
         with line.prevent(Input.Changed):
-            line.value = self._offers[self._chosen].text
+            line.value = self._completions[self._selected].text
         line.cursor_position = len(line.value)
         self._draw()
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:
-        self._offer(event.value)
+        self._complete(event.value)
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value.strip())
 
-    def _offer(self, typed: str) -> None:
-        self._offers = completions(typed, self._commands)
-        self._chosen = None
+    def _complete(self, typed: str) -> None:
+        self._completions = completions(typed, self._commands)
+        self._selected = None
         self._draw()
 
     def _draw(self) -> None:
-        first = max(0, min((self._chosen or 0) - _SHOWN + 1, len(self._offers) - _SHOWN))
-        shown = self._offers[first : first + _SHOWN]
+        first = max(0, min((self._selected or 0) - _SHOWN + 1, len(self._completions) - _SHOWN))
+        shown = self._completions[first : first + _SHOWN]
         width = max((len(each.shown) for each in shown), default=0) + 3
         lines: list[Line] = []
         for at, each in enumerate(shown, start=first):
-            chosen = at == self._chosen
+            selected = at == self._selected
             lines.append(
                 [
-                    ("› " if chosen else "  ", Style.ACCENT),
-                    (each.shown.ljust(width), Style.HEADING if chosen else Style.PLAIN),
+                    ("› " if selected else "  ", Style.ACCENT),
+                    (each.shown.ljust(width), Style.HEADING if selected else Style.PLAIN),
                     (each.summary, Style.MUTED),
                 ]
             )
         if not shown:
-            lines.append(("  no such command", Style.MUTED))
-        elif len(self._offers) > len(shown):
-            lines.append((f"  {len(self._offers) - len(shown)} more: type, or tab through them", Style.MUTED))
-        self.query_one("#offers", Static).update(content(*lines))
+            lines.append(("  no matching command", Style.MUTED))
+        elif len(self._completions) > len(shown):
+            lines.append((f"  {len(self._completions) - len(shown)} more: keep typing, or press tab", Style.MUTED))
+        self.query_one("#completions", Static).update(content(*lines))

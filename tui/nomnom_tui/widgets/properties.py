@@ -1,4 +1,4 @@
-"""Facts (group, label, value) as lines, each group under its heading; long ones go on in the next line."""
+"""Properties (group, label, value) as lines: each group under its heading, long values wrapped."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nomnom_tui.text.styles import Line, Style
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.rendering import Property
+    from nomnom.presentation.figures import Property
 
 LABEL = 24
 _ORDER = ("State", "Cluster", "Sources", "Configuration")
-"""Groups that come first: what changes is looked at more often than what was set once."""
+"""Groups shown first: what changes matters more often than what is configured once."""
 
 
 class TextTable(LiveTable[tuple[int, Line]]):
-    """Lines that are scrolled with the table's keys; any number, drawn when visible."""
+    """Lines that scroll with the keys of a table; only visible lines are drawn."""
 
     def __init__(self, *, id: str | None = None, empty: str = "") -> None:
         super().__init__(
@@ -29,34 +29,34 @@ class TextTable(LiveTable[tuple[int, Line]]):
 
     @property
     def room(self) -> int:
-        """Columns of the screen that a line has."""
+        """The width of a line in columns."""
         return max(20, self.scrollable_content_region.width - 2)
 
     def show_lines(self, lines: Sequence[Line]) -> None:
-        """Show these lines from now on."""
+        """Show these lines."""
         self.show(list(enumerate(lines)))
 
 
 class PropertyTable(TextTable):
-    """What is known of one thing."""
+    """The properties of one object."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._properties: Sequence[Property] = ()
 
-    def tell(self, properties: Sequence[Property]) -> None:
-        """Show these facts from now on."""
+    def show_properties(self, properties: Sequence[Property]) -> None:
+        """Show these properties."""
         self._properties = properties
         self.show_lines(property_lines(properties, self.room))
 
     def on_resize(self) -> None:
-        """Break the lines anew."""
+        """Rewrap the lines."""
         super().on_resize()
-        self.tell(self._properties)
+        self.show_properties(self._properties)
 
 
 def property_lines(properties: Sequence[Property], room: int) -> list[Line]:
-    """Facts as lines of this width."""
+    """Return properties as lines of this width."""
     groups: dict[str, list[Property]] = {}
     for prop in properties:
         groups.setdefault(prop.group, []).append(prop)
@@ -69,16 +69,16 @@ def property_lines(properties: Sequence[Property], room: int) -> list[Line]:
 
 
 def labelled(label: str, value: str, room: int, style: Style = Style.PLAIN, width: int = LABEL) -> list[Line]:
-    """A label and its value, broken where it is too long."""
-    parts = broken(value, max(10, room - width - 2))
+    """Return a label and its value, wrapped to this width."""
+    parts = wrapped(value, max(10, room - width - 2))
     return [
         [((f"  {label}" if at == 0 else "").ljust(width) + "  ", Style.MUTED), (part, style)]
         for at, part in enumerate(parts)
     ]
 
 
-def broken(text: str, room: int) -> list[str]:
-    """The text in lines of this width, at its spaces where it has any."""
+def wrapped(text: str, room: int) -> list[str]:
+    """Wrap the text to this width, at spaces if possible."""
     if not text.isascii():
-        return chop_cells(text, room)  # textwrap takes every character for one column
+        return chop_cells(text, room)  # textwrap counts every character as one column
     return textwrap.wrap(text, room, break_on_hyphens=False) or [""]

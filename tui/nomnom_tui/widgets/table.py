@@ -1,8 +1,8 @@
-"""A table of many live rows.
+"""A table of many rows that are updated live.
 
-Textual's DataTable keeps and measures every cell it is given: 10,000 rows cost seconds, and keys wait meanwhile. This
-one holds the caller's row objects and draws the lines on the screen only; its columns share the width there is, and the
-less important ones give way when it is narrow.
+Textual's DataTable stores and measures every cell: 10,000 rows take seconds and block key presses. This table keeps the
+caller's row objects and renders only the lines on the screen; its columns share the available width, and the less
+important ones are hidden if it is narrow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from nomnom_tui.text.styles import Line, Palette, Style, pieces, printable
+from nomnom.presentation.terminal import printable
+from nomnom_tui.text.styles import Line, Palette, Style, pieces
 
 R = TypeVar("R")
 
@@ -31,10 +32,10 @@ _ELLIPSIS = "…"
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[R]):
-    """One column: how a row's cell is made, and how wide it may be.
+    """One column: how it renders a row's cell, and its width.
 
-    ``width`` is fixed where ``share`` is 0; else the least, and ``share`` says how much of the free width it gets.
-    Where the table is too narrow, columns with the highest ``rank`` disappear first; rank 0 stays.
+    ``width`` is fixed if ``share`` is 0; otherwise it is the minimum, and ``share`` is the column's weight when free
+    width is distributed. If the table is too narrow, columns with the highest ``rank`` are hidden first, rank 0 never.
     """
 
     title: str
@@ -46,9 +47,9 @@ class Column(Generic[R]):
 
 
 class LiveTable(ScrollView, Generic[R], can_focus=True):
-    """Rows by key: on each update the cursor stays on its row, the scroll where it was, and marks on what they mark.
+    """Rows identified by key: an update keeps the cursor and the marks on their rows, and the scroll position.
 
-    :meth:`show` takes the rows; they are compared by key and drawn when visible. Posts :class:`Highlighted` when the
+    :meth:`show` sets the rows; they are compared by key and drawn when visible. Posts :class:`Highlighted` when the
     cursor moves to another row, :class:`Chosen` on enter or a second click.
     """
 
@@ -61,8 +62,8 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         Binding("down,j", "cursor(1)", "Down", show=False, id="table.down"),
         Binding("pageup,ctrl+b", "page(-1.0)", "Page up", show=False, id="table.page_up"),
         Binding("pagedown,ctrl+f", "page(1.0)", "Page down", show=False, id="table.page_down"),
-        Binding("ctrl+u", "page(-0.5)", "Half a page up", show=False, id="table.half_up"),
-        Binding("ctrl+d", "page(0.5)", "Half a page down", show=False, id="table.half_down"),
+        Binding("ctrl+u", "page(-0.5)", "Half page up", show=False, id="table.half_up"),
+        Binding("ctrl+d", "page(0.5)", "Half page down", show=False, id="table.half_down"),
         Binding("home,g", "edge(0)", "First row", show=False, id="table.first"),
         Binding("end,G", "edge(-1)", "Last row", show=False, id="table.last"),
         Binding("enter", "choose", "Open", show=False, id="table.open"),
@@ -70,7 +71,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
     ]
 
     class Highlighted(Message):
-        """The cursor is on another row (None: there is none)."""
+        """The cursor is on another row, or None if there are no rows."""
 
         def __init__(self, table: LiveTable[Any], row: Any) -> None:
             self.table = table
@@ -82,7 +83,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
             return self.table
 
     class Chosen(Message):
-        """A row was chosen with enter or a click on the cursor's row."""
+        """A row was opened with enter or a click on the cursor's row."""
 
         def __init__(self, table: LiveTable[Any], row: Any) -> None:
             self.table = table
@@ -110,16 +111,16 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         key: Callable[[R], Hashable],
         *,
         id: str | None = None,
-        empty: str = "nothing here",
-        opens: str = "",
+        empty: str = "no rows",
+        enter_label: str = "",
         markable: bool = False,
         header: bool = True,
     ) -> None:
         super().__init__(id=id)
         self.columns = list(columns)
         self.empty = empty
-        self.opens = opens
-        """What enter does, for the line of keys; nothing is shown where empty."""
+        self.enter_label = enter_label
+        """What enter does, for the key bar; empty hides the key."""
         self.marked: set[Hashable] = set()
         self._key = key
         self._markable = markable
@@ -135,7 +136,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
 
     @property
     def rows(self) -> Sequence[R]:
-        """The rows, as last shown."""
+        """The rows shown last."""
         return self._rows
 
     @property
@@ -149,7 +150,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         return self._rows[self._cursor] if self._rows else None
 
     def show(self, rows: Sequence[R]) -> None:
-        """Show these rows from now on. The cursor stays on its row's key, else on its place."""
+        """Show these rows. The cursor stays on the row with its key, or at its index if that row is gone."""
         before, cursor = self.current, self._cursor
         offset = cursor - round(self.scroll_y)
         self._rows = rows
@@ -168,13 +169,13 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         self.refresh()
 
     def replace_columns(self, columns: Sequence[Column[R]]) -> None:
-        """Show other columns from now on."""
+        """Show other columns."""
         self.columns = list(columns)
         self._layout_for = None
         self.refresh()
 
     def move_to(self, key: Hashable) -> bool:
-        """Put the cursor on the row with this key; false where there is none."""
+        """Put the cursor on the row with this key; false if there is none."""
         found = self._find(key, self._cursor)
         if found is not None:
             self._move(found)
@@ -189,7 +190,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
 
     def _find(self, key: Hashable, near: int) -> int | None:
         rows = self._rows
-        # Rows seldom move far between two updates.
+        # Rows rarely move far between two updates.
         for at in range(max(0, near - 64), min(len(rows), near + 64)):
             if self._key(rows[at]) == key:
                 return at
@@ -198,11 +199,11 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
     # Keys and mouse
 
     def action_cursor(self, by: int) -> None:
-        """Move the cursor by so many rows."""
+        """Move the cursor by this many rows."""
         self._move(self._cursor + by)
 
     def action_page(self, pages: float) -> None:
-        """Move the cursor by so many pages."""
+        """Move the cursor by this many pages."""
         self._move(self._cursor + round(pages * max(1, self._lines - 1)))
 
     def action_edge(self, edge: int) -> None:
@@ -210,12 +211,12 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         self._move(0 if edge == 0 else len(self._rows) - 1)
 
     def action_choose(self) -> None:
-        """Choose the cursor's row."""
+        """Open the cursor's row."""
         if (row := self.current) is not None:
             self.post_message(self.Chosen(self, row))
 
     def action_mark(self) -> None:
-        """Mark or unmark the cursor's row, and go to the next."""
+        """Mark or unmark the cursor's row, and move to the next."""
         if (row := self.current) is not None:
             self.marked ^= {self._key(row)}
             self.post_message(self.Marked(self))
@@ -223,11 +224,11 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
             self.refresh()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Marking exists where the table's owner asked for it."""
+        """Enable marking only if the table is markable."""
         return self._markable if action == "mark" else True
 
     def on_click(self, event: events.Click) -> None:
-        """A click moves the cursor; a click on the cursor's row chooses it."""
+        """Move the cursor to the clicked row; a click on the cursor's row opens it."""
         at = round(self.scroll_y) + event.y - (1 if self._header else 0)
         if event.y < (1 if self._header else 0) or not 0 <= at < len(self._rows):
             return
@@ -254,37 +255,37 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
 
     @property
     def _lines(self) -> int:
-        """How many rows fit on the screen."""
+        """The number of rows that fit on the screen."""
         return max(1, self.scrollable_content_region.height - (1 if self._header else 0))
 
     def _measure(self) -> None:
         self.virtual_size = Size(0, len(self._rows) + (1 if self._header else 0))
 
     def on_mount(self) -> None:
-        """Take the theme's colours, and take them again when it changes."""
-        self.app.theme_changed_signal.subscribe(self, self._take_colours)
+        """Reload the colours when the theme changes."""
+        self.app.theme_changed_signal.subscribe(self, self._reload_colours)
 
-    def _take_colours(self, _: object) -> None:
+    def _reload_colours(self, _: object) -> None:
         self._palette = None
         self.refresh()
 
     def on_resize(self) -> None:
-        """Keep the cursor in sight."""
+        """Keep the cursor visible."""
         self._layout_for = None
         top, lines = round(self.scroll_y), self._lines
         if self._rows and not top <= self._cursor < top + lines:
             self.scroll_to(y=max(0, self._cursor - lines + 1), animate=False, force=True)
 
     def on_focus(self) -> None:
-        """The cursor looks different where the keys go."""
+        """Redraw: the cursor of the focused table looks different."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """The cursor looks different where the keys do not go."""
+        """Redraw: the cursor of the focused table looks different."""
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line on the screen."""
+        """Render one line of the screen."""
         if self._palette is None:
             self._palette = Palette(self.app)
         width = self.scrollable_content_region.width
@@ -302,7 +303,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         row = self._rows[at]
         marked = self._key(row) in self.marked if self.marked else False
         if at == self._cursor:
-            name = "cursor" if self.has_focus else "cursor-away"
+            name = "cursor" if self.has_focus else "cursor-inactive"
             base += RichStyle(bgcolor=self.app.theme_variables[name])
         return self._draw(width, [each.cell(row) for each, _ in self._layout], base, marked)
 
@@ -317,7 +318,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
         return Strip(segments, used).adjust_cell_length(width, base)
 
     def _arrange(self, width: int) -> None:
-        """Give each column its width; drop those of the highest rank while they do not fit."""
+        """Compute the column widths; hide columns of the highest rank while they do not fit."""
         if self._layout_for == width:
             return
         self._layout_for = width
@@ -333,7 +334,7 @@ class LiveTable(ScrollView, Generic[R], can_focus=True):
 
 
 def _fit(cell: list[tuple[str, Style]], room: int, right: bool, base: RichStyle, palette: Palette) -> list[Segment]:
-    """The cell's pieces in exactly so many columns of the screen."""
+    """Return the cell's pieces truncated or padded to exactly this width."""
     segments: list[Segment] = []
     left = room
     for raw, style in cell:

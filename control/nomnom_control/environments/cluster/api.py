@@ -1,25 +1,33 @@
 """The API server of one cluster: objects, log streams and tunnels to pods.
 
-kr8s brings the kubeconfig, every way to log in, and the sessions: it is asynchronous from the ground, websockets
-included, where the official client blocks. Its object classes are not used: plain JSON is enough for what is read here.
+Of the official client only its transport is used: plain JSON is enough here, and its typed objects take time and
+memory. The websockets are opened here, because the client ignores the TLS server name and the proxy for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib
 import ssl
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import msgspec
 
 from nomnom.connections.errors import Unavailable
+from nomnom_control.environments.cluster.kubeconfig import Access, KubeconfigError, read_access
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import reason
 
 if TYPE_CHECKING:
-    import httpx
-    from httpx_ws import AsyncWebSocketSession
+    from aiohttp import ClientResponse, ClientTimeout, ClientWebSocketResponse
+    from kubernetes.aio.client.api_client import ApiClient
 
 Object: TypeAlias = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -31,13 +39,16 @@ _PATCHES = {
     "json": "application/json-patch+json",
 }
 TIMEOUT = 15.0
-"""Seconds that one request may take."""
-_MESSAGE = 4 * 1024 * 1024
+"""Seconds that connecting may take, and that the API server may stay silent."""
+_MESSAGE = 16 * 1024 * 1024
+_PING = 40.0
+_GOODBYE = 1.0
 _OWNER = "nomnom"
+_T = TypeVar("_T")
 
 
 class ClusterUnavailable(Unavailable, ControlError):  # noqa: N818
-    """The API server does not answer, or the kubeconfig does not say where it is."""
+    """The API server does not answer, or the kubeconfig does not lead to it."""
 
     part = "cluster"
 
@@ -50,12 +61,19 @@ class ClusterRefused(ControlError):  # noqa: N818
         self.status = status
 
 
+@dataclass(frozen=True)
+class _Session:
+    access: Access
+    client: ApiClient
+
+
 class Cluster:
     """One context of a kubeconfig. It connects at its first use, and again after it was closed."""
 
     def __init__(self, context: str | None = None, kubeconfig: Path | None = None) -> None:
         self.context, self.kubeconfig = context, kubeconfig
-        self._api: Any = None
+        self._session: _Session | None = None
+        self._replaced: list[ApiClient] = []
         self._stale = False
         self._opening = asyncio.Lock()
 
@@ -69,7 +87,7 @@ class Cluster:
         return await self._send("GET", path, parameters)
 
     async def find(self, path: str) -> Object | None:
-        """One object, None where there is none."""
+        """One object, None if there is none."""
         try:
             return await self.get(path)
         except ClusterRefused as error:
@@ -84,22 +102,22 @@ class Cluster:
         return list(found.get("items") or [])
 
     async def patch(
-        self, path: str, body: Mapping[str, Any] | Sequence[Any], kind: PatchKind = "merge", *, trial: bool = False
+        self, path: str, body: Mapping[str, Any] | Sequence[Any], kind: PatchKind = "merge", *, dry_run: bool = False
     ) -> Object:
-        """Change an object; ``apply`` makes it where it is missing and takes over what others own.
+        """Change an object; ``apply`` creates it if it does not exist, and takes over fields that others own.
 
-        A ``trial`` changes nothing, and refuses every field that the kind does not have.
+        A ``dry_run`` changes nothing, and rejects every field that the kind does not have.
         """
         parameters = {"fieldManager": _OWNER} | ({"force": "true"} if kind == "apply" else {})
-        parameters |= {"dryRun": "All", "fieldValidation": "Strict"} if trial else {}
+        parameters |= {"dryRun": "All", "fieldValidation": "Strict"} if dry_run else {}
         return await self._send("PATCH", path, parameters, body, _PATCHES[kind])
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Object:
-        """Make an object under a path."""
+        """Create an object under a path."""
         return await self._send("POST", path, {"fieldManager": _OWNER}, body)
 
     async def delete(self, path: str, *, grace: int | None = None) -> bool:
-        """Remove an object and what it owns; whether it was there. ``grace``: seconds that a pod gets, 0 kills it."""
+        """Delete an object and what it owns; whether it existed. ``grace``: seconds that a pod gets, 0 kills it."""
         parameters = {"propagationPolicy": "Background"}
         if grace is not None:
             parameters["gracePeriodSeconds"] = str(grace)
@@ -113,49 +131,60 @@ class Cluster:
 
     async def text(self, path: str, **parameters: str) -> str:
         """What the API server answers as text: a log, for example."""
-        import httpx
-
-        api = await self._connected()
-        with self._errors():
-            async with api.call_api("GET", **_place(path), params=parameters, timeout=TIMEOUT) as response:
-                assert isinstance(response, httpx.Response)
-                return response.text
+        async with self._response("GET", path, parameters) as response:
+            return (await response.read()).decode(errors="replace")
 
     async def lines(self, path: str, **parameters: str) -> AsyncGenerator[str, None]:
         """Lines of an endless answer, until it ends or the iterator is closed."""
-        import httpx
-
-        api = await self._connected()
-        forever = httpx.Timeout(TIMEOUT, read=None)
-        with self._errors():
-            async with api.call_api("GET", **_place(path), params=parameters, timeout=forever, stream=True) as response:
-                async for line in response.aiter_lines():
-                    yield line
+        async with self._response("GET", path, parameters, endless=True) as response:
+            begun: list[bytes] = []
+            async for chunk in response.content.iter_any():
+                *ended, rest = chunk.split(b"\n")
+                for each in ended:
+                    yield b"".join([*begun, each]).decode(errors="replace").removesuffix("\r")
+                    begun = []
+                begun.append(rest)
+            if any(begun):
+                yield b"".join(begun).decode(errors="replace")
 
     @asynccontextmanager
-    async def tunnel(self, namespace: str, pod: str, port: int) -> AsyncGenerator[AsyncWebSocketSession, None]:
+    async def tunnel(self, namespace: str, pod: str, port: int) -> AsyncGenerator[ClientWebSocketResponse, None]:
         """A websocket of the pod's port-forward subresource: frames of a channel byte (0 data, 1 error) and bytes."""
-        api = await self._connected()
-        with self._errors():
-            async with api.open_websocket(
-                **_place(f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"),
-                params={"ports": str(port)},
-                subprotocols=["v4.channel.k8s.io"],
-                max_message_size_bytes=_MESSAGE,
-            ) as websocket:
-                yield websocket
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
+
+        async def connect(session: _Session) -> ClientWebSocketResponse:
+            import aiohttp
+
+            client = session.client
+            _, url, headers, _, _ = await client.param_serialize(
+                "GET", path, query_params=[("ports", str(port))], auth_settings=["BearerToken"]
+            )
+            pool = client.rest_client.pool_manager
+            assert pool is not None
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    return await pool.ws_connect(
+                        url,
+                        headers=headers,
+                        protocols=["v4.channel.k8s.io"],
+                        proxy=client.configuration.proxy,
+                        server_hostname=client.configuration.tls_server_name,
+                        max_msg_size=_MESSAGE,
+                        heartbeat=_PING,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE),  # pyright: ignore[reportCallIssue]
+                    )
+            except aiohttp.WSServerHandshakeError as error:
+                text = f"{self.title}: no tunnel to {namespace}/{pod} (HTTP {error.status})"
+                raise ClusterRefused(text, error.status) from error
+
+        _, websocket = await self._attempt(connect)
+        async with websocket:
+            yield websocket
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the connections."""
         async with self._opening:
             await self._drop()
-
-    async def _drop(self) -> None:
-        api, self._api, self._stale = self._api, None, False
-        session: httpx.AsyncClient | None = None if api is None else vars(api).get("_session")
-        if session is not None:
-            # kr8s has no way to close.
-            await session.aclose()
 
     async def _send(
         self,
@@ -165,87 +194,177 @@ class Cluster:
         body: Mapping[str, Any] | Sequence[Any] | None = None,
         form: str = "application/json",
     ) -> Object:
-        api = await self._connected()
-        more: dict[str, Any] = {}
-        if body is not None:
-            more = {"content": json.dumps(body), "headers": {"content-type": form}}
-        with self._errors():
-            async with api.call_api(method, **_place(path), params=parameters, timeout=TIMEOUT, **more) as response:
-                return response.json()
+        async with self._response(method, path, parameters, body, form) as response:
+            content = await response.read()
+        try:
+            return msgspec.json.decode(content, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise ClusterUnavailable(f"{response.url.host} does not answer as an API server: {error}") from error
 
-    async def _connected(self) -> Any:
+    @asynccontextmanager
+    async def _response(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str],
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        form: str = "application/json",
+        *,
+        endless: bool = False,
+    ) -> AsyncGenerator[ClientResponse, None]:
+        async def send(session: _Session) -> ClientResponse:
+            client = session.client
+            _, url, headers, _, _ = await client.param_serialize(
+                method,
+                path,
+                query_params=list(parameters.items()),
+                header_params={"Content-Type": form},
+                auth_settings=["BearerToken"],
+            )
+            given = dict(body) if isinstance(body, Mapping) else body if body is None else list(body)
+            answer = await client.call_api(method, url, headers, given, _request_timeout=_limits(endless=endless))
+            response: ClientResponse = answer.response
+            if response.status >= 400:
+                async with response:
+                    said = _said(response.status, await response.read())
+                raise ClusterRefused(f"{self.title}: {said}", response.status)
+            return response
+
+        session, response = await self._attempt(send)
+        with self._errors(session):
+            async with response:
+                yield response
+
+    async def _attempt(self, act: Callable[[_Session], Awaitable[_T]]) -> tuple[_Session, _T]:
+        """Do this with the session, and once more with new credentials if the API server rejects the present ones."""
+        session = await self._connected()
+        try:
+            with self._errors(session):
+                return session, await act(session)
+        except ClusterRefused as error:
+            if error.status != 401 or not await self._renewed(session):
+                raise
+        session = await self._connected()
+        with self._errors(session):
+            return session, await act(session)
+
+    async def _connected(self) -> _Session:
         async with self._opening:
             if self._stale:
-                # The kubeconfig is read again: a cluster that was made anew is elsewhere, with other certificates.
+                # The kubeconfig is read again: a cluster that was recreated has another address and certificates.
                 await self._drop()
-            if self._api is None:
-                # Its libraries take most of a second: the loop goes on meanwhile.
-                kr8s = await asyncio.to_thread(_load)
-                given = str(self.kubeconfig) if self.kubeconfig else None
-                with self._errors():
-                    async with asyncio.timeout(TIMEOUT):
-                        self._api = await kr8s.api(kubeconfig=given, context=self.context)
-            return self._api
+            if self._session is None:
+                self._session = await self._opened(await self._access())
+            return self._session
+
+    async def _renewed(self, rejected: _Session) -> bool:
+        """Whether there are other credentials than those that were rejected."""
+        async with self._opening:
+            if self._session is not rejected:
+                return True
+            access = await self._access()
+            if access == rejected.access:
+                return False
+            if replace(access, authorization=rejected.access.authorization) == rejected.access:
+                # Tokens expire within minutes: log streams and tunnels stay open.
+                _authorize(rejected.client, access)
+                self._session = replace(rejected, access=access)
+            else:
+                self._session = await self._opened(access)
+                self._replaced.append(rejected.client)
+            return True
+
+    async def _access(self) -> Access:
+        try:
+            return await read_access(self.kubeconfig, self.context)
+        except KubeconfigError as error:
+            raise ClusterUnavailable(str(error)) from error
+
+    async def _opened(self, access: Access) -> _Session:
+        # The client takes about a second: the loop goes on meanwhile.
+        await asyncio.to_thread(importlib.import_module, "kubernetes.aio.client.api_client")
+        try:
+            return _Session(access, _client(access))
+        except (ssl.SSLError, ValueError) as error:
+            raise ClusterUnavailable(f"the credentials of {self.title} are not valid: {error}") from error
+
+    async def _drop(self) -> None:
+        session, self._session, self._stale = self._session, None, False
+        clients, self._replaced = [*self._replaced, *([session.client] if session else [])], []
+        for each in clients:
+            await each.close()
 
     @contextmanager
-    def _errors(self) -> Generator[None, None, None]:
-        import httpx
-        import httpx_ws
-        import kr8s
+    def _errors(self, session: _Session) -> Generator[None, None, None]:
+        import aiohttp
 
         try:
             yield
-        except kr8s.ServerError as error:
-            response = error.response
-            status = response.status_code if response is not None else 500
-            raise ClusterRefused(f"{self.title}: {_said(error)}", status) from error
-        except httpx_ws.WebSocketUpgradeError as error:
-            status = error.response.status_code
-            raise ClusterRefused(f"{self.title}: no tunnel (HTTP {status})", status) from error
-        except (httpx.TransportError, kr8s.APITimeoutError, TimeoutError, ssl.SSLError, OSError) as error:
-            self._stale = isinstance(error, (httpx.ConnectError, ssl.SSLError))
-            reason = str(error) or type(error).__name__
-            raise ClusterUnavailable(f"the cluster {self.title} is away: {reason}; check that it runs") from error
-        except ValueError as error:
-            raise ClusterUnavailable(f"the kubeconfig does not lead to {self.title}: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            lost = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ssl.SSLError))
+            if lost and self._session is not None and self._session.client is session.client:
+                self._stale = True
+            raise ClusterUnavailable(
+                f"the cluster {self.title} is unavailable at {session.access.server}: {reason(error)}; "
+                "check that it runs and that the kubeconfig is current"
+            ) from error
 
 
-def _load() -> Any:
-    import kr8s.asyncio
+def _client(access: Access) -> ApiClient:
+    import aiohttp
+    from kubernetes.aio.client.api_client import ApiClient
+    from kubernetes.aio.client.configuration import Configuration
 
-    return kr8s.asyncio
+    configuration = Configuration(
+        host=access.server,
+        ca_cert_data=access.authorities.decode() if access.authorities else None,
+        verify_ssl=access.verify,
+        tls_server_name=access.server_name,
+        proxy=access.proxy or _environment_proxy(access.server),
+    )
+    # Certificate authorities that lack what RFC 5280 requires are common in clusters, and kubectl accepts them.
+    configuration.disable_strict_ssl_verification = True
+    client = ApiClient(configuration)
+    client.user_agent = "nomnom"
+    _authorize(client, access)
+    context = client.rest_client.ssl_context
+    if access.certificate and access.key:
+        _load_certificate(context, access.certificate, access.key)
+    # There is no limit of connections: each tunnel and each followed log holds one for as long as it is open.
+    # The client's own session reads netrc too, and fails if that has credentials for the host beside the token.
+    client.rest_client.pool_manager = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context), timeout=_limits(endless=True)
+    )
+    return client
 
 
-def _place(path: str) -> dict[str, str]:
-    """A path as kr8s builds it again."""
-    first, _, rest = path.removeprefix("/").partition("/")
-    return {"version": "", "base": f"/{first}", "url": rest}
+def _authorize(client: ApiClient, access: Access) -> None:
+    client.configuration.api_key = {"BearerToken": access.authorization} if access.authorization else {}
 
 
-def _said(error: Any) -> str:
-    status = error.status
-    if isinstance(status, dict) and "message" in status:
-        return str(status["message"])  # pyright: ignore[reportUnknownArgumentType]
-    response = error.response
-    return str(error) if response is None else f"HTTP {response.status_code}: {response.text[:300]}"
+def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Load a client certificate, which OpenSSL takes from files alone: from two that have no name and end with this."""
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        for file, content in ((first, certificate), (second, key)):
+            file.write(content)
+            file.seek(0)
+        # Without a password OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(f"/dev/fd/{first.fileno()}", f"/dev/fd/{second.fileno()}", password="")
 
 
-def contexts(kubeconfig: Path | None = None) -> list[str]:
-    """The names of the contexts of a kubeconfig (by default the user's); none where there is no such file."""
-    import os
+def _environment_proxy(server: str) -> str | None:
+    place = urlsplit(server)
+    return None if proxy_bypass(place.netloc) else getproxies().get(place.scheme)
 
-    import yaml
 
-    given = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
-    names: list[str] = []
-    for each in given.split(os.pathsep):
-        try:
-            text = Path(each).read_text(encoding="utf-8")
-        except OSError:
-            continue
-        try:
-            found: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ControlError(f"{each} is no kubeconfig: {error}") from error
-        names += [str(one["name"]) for one in (found or {}).get("contexts") or []]
-    return list(dict.fromkeys(names))
+def _limits(*, endless: bool) -> ClientTimeout:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, connect=TIMEOUT, sock_read=None if endless else TIMEOUT)
+
+
+def _said(status: int, content: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(content, type=dict[str, Any])["message"])
+    except (msgspec.MsgspecError, KeyError):
+        return f"HTTP {status}: {content.decode(errors='replace')[:300]}"

@@ -33,6 +33,7 @@ from nomnom_control.environments.cluster.logs import follow_pods
 from nomnom_control.environments.cluster.reasons import pod_instance, pod_ready
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 
 RELEASE = "release"
 """Stands for the whole release where a component is named: its history and rollback are helm's."""
@@ -148,7 +149,6 @@ class KubeEnvironment(Environment):
 
     async def _scrape(self, pod: str, port: int) -> str:
         """One pod's metrics through a forward of its own: a network policy does not stand in the way."""
-        import httpx
 
         async def this() -> list[str]:
             return [pod]
@@ -156,10 +156,10 @@ class KubeEnvironment(Environment):
         forward = Forward(self.cluster, self.release.namespace, port, this, pod)
         local = await forward.open()
         try:
-            async with httpx.AsyncClient(timeout=_SCRAPE, trust_env=False) as client:
+            async with HttpClient(_SCRAPE) as client:
                 return (await client.get(f"http://127.0.0.1:{local}/metrics")).text
-        except httpx.HTTPError:
-            return ""  # who does not answer is left out
+        except HttpError:
+            return ""  # a pod that does not answer is left out
         finally:
             await forward.close()
 

@@ -1,7 +1,6 @@
 """Local ports that lead to pods, through the API server.
 
-kr8s has a port-forward too, but it keeps to the pod that it began with and lets an error end in the log: here the
-local port stays the same for as long as it is open, and every connection finds a pod that is ready then.
+The local port stays the same for as long as it is open, and each connection goes to a pod that is ready at that time.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ FindPods = Callable[[], Awaitable[list[str]]]
 _CHUNK = 64 * 1024
 _PATIENCE = 10.0
 _POLL = 0.3
+_NORMAL = 1000
+"""The code of a websocket that was closed in order."""
 
 
 class TunnelError(ControlError):
@@ -29,7 +30,7 @@ class TunnelError(ControlError):
 
 @dataclass(eq=False)
 class Forward:
-    """One local port. ``trouble`` says why the last connection failed; None where it did not."""
+    """One local port. ``problem`` says why the last connection failed; None if it did not."""
 
     cluster: Cluster
     namespace: str
@@ -76,9 +77,6 @@ class Forward:
                 await writer.wait_closed()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from anyio import BrokenResourceError, ClosedResourceError
-        from httpx_ws import HTTPXWSException
-
         pod = await self._ready_pod()
         try:
             async with self.cluster.tunnel(self.namespace, pod, self.port) as websocket:
@@ -89,28 +87,25 @@ class Forward:
                         await websocket.send_bytes(b"\0" + data)
 
                 async def receive() -> None:
-                    begun: set[int] = set()
-                    while True:
-                        frame = await websocket.receive_bytes()
-                        channel, data = frame[0], frame[1:]
+                    begun: set[bytes] = set()
+                    async for message in websocket:
+                        if not isinstance(message.data, bytes):
+                            raise TunnelError(f"{self.title}: the tunnel to {pod} broke: {message.data}")
+                        channel, data = message.data[:1], message.data[1:]
                         if channel not in begun:
                             begun.add(channel)  # each channel begins with the port's number
-                        elif channel == 0:
+                        elif channel == b"\0":
                             writer.write(data)
                             await writer.drain()
                         else:
                             reason = data.decode(errors="replace")
                             raise TunnelError(f"{self.title}: the tunnel to {pod} ended: {reason}")
+                    if websocket.close_code != _NORMAL:
+                        raise TunnelError(f"{self.title}: the tunnel to {pod} broke (code {websocket.close_code})")
 
                 await _until_one_ends(asyncio.ensure_future(send()), asyncio.ensure_future(receive()))
-        except (ConnectionError, HTTPXWSException, BrokenResourceError, ClosedResourceError) as error:
+        except ConnectionError as error:
             raise TunnelError(f"{self.title}: the tunnel to {pod} broke: {error or type(error).__name__}") from error
-        except BaseExceptionGroup as group:
-            # The websocket's own tasks fail as a group.
-            _, others = group.split((ControlError, OSError, HTTPXWSException, BrokenResourceError, ClosedResourceError))
-            if others is not None:
-                raise others from None
-            raise TunnelError(f"{self.title}: the tunnel to {pod} broke: {group.exceptions[0]}") from group
 
     async def _ready_pod(self) -> str:
         """A pod to go to; one that is being replaced gets a moment."""

@@ -47,10 +47,10 @@ def _plain(_: Any, node: yaml.ScalarNode) -> str:
 _Loader.add_constructor("tag:yaml.org,2002:value", _plain)
 
 
-async def apply(cluster: Cluster, objects: Sequence[Object], *, trial: bool = False) -> None:
+async def apply(cluster: Cluster, objects: Sequence[Object], *, dry_run: bool = False) -> None:
     """Make or change the objects, namespaces and definitions first; raises ControlError with the object's name.
 
-    A ``trial`` changes nothing: it tells what the API server would refuse.
+    A ``dry_run`` changes nothing: it reports what the API server would reject.
 
     What is refused only because a definition or a webhook is not served yet is tried again for a while.
     """
@@ -59,20 +59,20 @@ async def apply(cluster: Cluster, objects: Sequence[Object], *, trial: bool = Fa
 
     async def one(each: Object) -> None:
         async with room:
-            await _apply_one(cluster, kinds, each, trial=trial)
+            await _apply_one(cluster, kinds, each, dry_run=dry_run)
 
     for wave in ("Namespace",), ("CustomResourceDefinition",):
         await asyncio.gather(*(one(each) for each in objects if each["kind"] in wave))
     await asyncio.gather(*(one(each) for each in objects if each["kind"] not in _FIRST))
 
 
-async def _apply_one(cluster: Cluster, kinds: _Kinds, each: Object, *, trial: bool) -> None:
+async def _apply_one(cluster: Cluster, kinds: _Kinds, each: Object, *, dry_run: bool) -> None:
     name = f"{each['kind']} {each['metadata']['name']}"
     until = time.monotonic() + _PATIENCE
     while True:
         try:
             plural, namespaced = await kinds.find(each["apiVersion"], each["kind"])
-            await cluster.patch(_path(each, plural, namespaced=namespaced), each, "apply", trial=trial)
+            await cluster.patch(_path(each, plural, namespaced=namespaced), each, "apply", dry_run=dry_run)
         except (ClusterRefused, Unavailable, _NotServed) as error:
             passing = not isinstance(error, ClusterRefused) or error.status in (404, 409, 429, 500, 503)
             if not passing or time.monotonic() > until:

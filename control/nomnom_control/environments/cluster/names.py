@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from nomnom_control.environments.cluster.api import contexts
 from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment
 from nomnom_control.environments.cluster.environment import KubeEnvironment
+from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.errors import ControlError
 
 DEFAULT_CLUSTER = "nomnom"

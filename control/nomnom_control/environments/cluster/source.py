@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nomnom_control.environments import EnvironmentTemplate
-from nomnom_control.environments.cluster.api import contexts
 from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment, read_settings
 from nomnom_control.environments.cluster.environment import KubeEnvironment
+from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import open_saved, spelled
 from nomnom_control.environments.cluster.templates import templates
 

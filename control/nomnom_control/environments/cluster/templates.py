@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from nomnom_control.environments import Environment, EnvironmentTemplate, StartOption
 from nomnom_control.environments.cluster.actions import value_options
-from nomnom_control.environments.cluster.api import contexts
 from nomnom_control.environments.cluster.configuration import SavedEnvironment, read_settings, save_environment, words
+from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import DEFAULT_CLUSTER, open_saved
 from nomnom_control.errors import ControlError
 

@@ -16,6 +16,7 @@ from nomnom_control.environments.cluster.api import Cluster, Object
 from nomnom_control.environments.cluster.manifests import apply, read_manifest
 from nomnom_control.environments.cluster.reasons import explain
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 
 _DOWNLOAD = 60.0
 _READY = 180.0
@@ -121,17 +122,17 @@ async def _manifest(addon: Addon) -> str:
             return await asyncio.to_thread(Path(addon.manifest).read_text, encoding="utf-8")
         except OSError as error:
             raise ControlError(f"add-on {addon.name}: {addon.manifest} cannot be read: {error}") from error
-    import httpx
-
     try:
-        async with httpx.AsyncClient(timeout=_DOWNLOAD, follow_redirects=True) as client:
+        async with HttpClient(_DOWNLOAD, proxies=True, redirects=True) as client:
             answer = await client.get(addon.manifest)
-            answer.raise_for_status()
-    except httpx.HTTPError as error:
+        problem = f"HTTP {answer.status}" if answer.status >= 400 else ""
+    except HttpError as error:
+        answer, problem = None, str(error)
+    if answer is None or problem:
         raise ControlError(
-            f"add-on {addon.name}: {addon.manifest} cannot be had: {error or type(error).__name__}; "
+            f"add-on {addon.name}: {addon.manifest} cannot be downloaded: {problem}; "
             "NOMNOM_ADDONS can name a folder with the manifests instead"
-        ) from error
+        )
     return answer.text
 
 

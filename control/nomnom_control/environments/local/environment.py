@@ -13,7 +13,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 
 import nomnom
@@ -42,6 +41,7 @@ from nomnom_control.environments.local.instance import PORTS, SERVICES, Instance
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.servers import PostgresServer
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 
 COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
 _START = 120.0
@@ -81,7 +81,7 @@ class LocalEnvironment(Environment):
             status = await self._ask("status")
         except NotRunning:
             return [Component(name, 0, 0, Health.STOPPED, detail="not running") for name in COMPONENTS]
-        async with httpx.AsyncClient(timeout=2) as client:
+        async with HttpClient(2) as client:
             details = await asyncio.gather(*(_readiness(client, each["port"]) for each in status["services"]))
         found = [
             _server_component("nats", status["servers"]["nats"]),
@@ -120,11 +120,11 @@ class LocalEnvironment(Environment):
     async def metrics(self, component: str) -> dict[str, str]:
         services = [each for each in (await self._ask("status"))["services"] if each["component"] == component]
         texts: dict[str, str] = {}
-        async with httpx.AsyncClient(timeout=2) as client:
+        async with HttpClient(2) as client:
             for each in services:
                 try:
                     answer = await client.get(f"http://127.0.0.1:{each['port']}/metrics")
-                except httpx.HTTPError:
+                except HttpError:
                     continue
                 texts[each["name"]] = answer.text
         return texts
@@ -299,13 +299,13 @@ class LocalEnvironment(Environment):
         yield Progress("remove the data", Step.DONE)
 
 
-async def _readiness(client: httpx.AsyncClient, port: int) -> str | None:
+async def _readiness(client: HttpClient, port: int) -> str | None:
     """Why a service is not ready; None where it is."""
     try:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
-    except httpx.HTTPError as error:
-        return f"no answer: {type(error).__name__}"
-    return None if answer.status_code == 200 else answer.text[:300]
+    except HttpError as error:
+        return f"no answer: {error}"
+    return None if answer.status == 200 else answer.text[:300]
 
 
 def _server_component(name: str, server: Mapping[str, Any]) -> Component:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import httpx
-
 from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER
 from nomnom_control.environments.local.instance import Instance, any_port
 from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_control.errors import ControlError
+from nomnom_control.http_client import HttpClient, HttpError
 
 _log = logger(__name__)
 _RESTART = RetryPolicy(first=0.5, longest=15.0)
@@ -118,7 +117,7 @@ class Services:
 
 
 async def _wait_until_ready(service: Service) -> None:
-    async with httpx.AsyncClient(timeout=2) as client:
+    async with HttpClient(2) as client:
         try:
             async with asyncio.timeout(_READY):
                 while not await _is_ready(client, service.port):
@@ -129,8 +128,8 @@ async def _wait_until_ready(service: Service) -> None:
             raise ControlError(f"{service.name} is not ready after {_READY:g} s: see {service.process.log}") from None
 
 
-async def _is_ready(client: httpx.AsyncClient, port: int) -> bool:
+async def _is_ready(client: HttpClient, port: int) -> bool:
     try:
-        return (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200
-    except httpx.HTTPError:
+        return (await client.get(f"http://127.0.0.1:{port}/ready")).status == 200
+    except HttpError:
         return False

@@ -24,15 +24,12 @@ from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Record
 from nomnom_control.session.dead_letters.deletion import Deletion
 from nomnom_control.session.dead_letters.editing import (
-    Cell,
     Change,
     Diff,
     Edit,
     EditError,
-    Row,
     Validation,
     diff,
-    lay_out,
     validate,
 )
 from nomnom_control.session.dead_letters.prediction import Forecast, Outcome, Prediction, forecast, predict
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 __all__ = [
-    "Cell",
     "Change",
     "DeadLetterResult",
     "DeadLetters",
@@ -61,14 +57,12 @@ __all__ = [
     "Replay",
     "ReplayProgress",
     "Result",
-    "Row",
     "Selection",
     "UndoResult",
     "Undone",
     "Validation",
     "diff",
     "forecast",
-    "lay_out",
     "validate",
 ]
 

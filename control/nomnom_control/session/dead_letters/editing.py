@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nomnom.grammar import Grammar, Problem, Record, RecordError
-from nomnom.schema import Entity, Schema
+from nomnom.layout import Row, lay_out
+from nomnom.lines import escape
+from nomnom.schema import Schema
 from nomnom_control.errors import ControlError
 
 
 class EditError(ControlError):
     """An edit that cannot be applied to a payload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One field of a line as it stands there. ``start`` and ``end`` are offsets of characters in the line.
-
-    ``position`` counts from 1 (the tag is 0), as problems do. ``field`` is None where the schema has none for it.
-    """
-
-    position: int
-    field: str | None
-    text: str
-    start: int
-    end: int
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a payload; ``cells`` begin with the tag. ``problems`` are those of the line that no cell has."""
-
-    number: int
-    text: str
-    entity: Entity | None
-    cells: tuple[Cell, ...]
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,71 +130,6 @@ def validate(payload: bytes | str, grammar: Grammar) -> Validation:
     return Validation(text, entity, tuple(records), problems, lay_out(text, grammar.schema, problems))
 
 
-def lay_out(text: str, schema: Schema, problems: Sequence[Problem] = ()) -> tuple[Row, ...]:
-    """The lines of a payload as fields, whether it follows the grammar or not."""
-    rows: list[Row] = []
-    for number, raw in enumerate(text.split("\n"), start=1):
-        line = raw.removesuffix("\r")
-        if line:
-            rows.append(_row(number, line, schema, [each for each in problems if each.line == number]))
-    return tuple(rows)
-
-
-def _row(number: int, line: str, schema: Schema, problems: list[Problem]) -> Row:
-    spans = _spans(line)
-    entity = schema.by_tag(line[slice(*spans[0])])
-    if len(spans) > 1 and spans[-1][0] == spans[-1][1] and not _exact(entity, len(spans) - 1):
-        spans.pop()  # the bar that may end a line
-    names = _names(entity, len(spans) - 1)
-    cells: list[Cell] = []
-    rest = list(problems)
-    for position, (start, end) in enumerate(spans):
-        name = "tag" if position == 0 else names[position - 1] if position <= len(names) else None
-        problem = next((each for each in rest if _alerts(each, name, position)), None)
-        if problem is not None:
-            rest.remove(problem)
-        cells.append(Cell(position, name, _plain(line[start:end]), start, end, problem))
-    return Row(number, line, entity, tuple(cells), tuple(rest))
-
-
-def _alerts(problem: Problem, name: str | None, position: int) -> bool:
-    # A child's field that contradicts its parent is numbered among the columns: the name is what tells.
-    return problem.field == name if problem.field is not None and name is not None else problem.position == position
-
-
-def _spans(line: str) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    start = at = 0
-    while at < len(line):
-        if line[at] == "\\":
-            at += 1
-        elif line[at] == "|":
-            spans.append((start, at))
-            start = at + 1
-        at += 1
-    return [*spans, (start, len(line))]
-
-
-def _exact(entity: Entity | None, count: int) -> bool:
-    return entity is not None and any(len(layout) == count for layout in entity.layouts)
-
-
-def _names(entity: Entity | None, count: int) -> tuple[str, ...]:
-    """The layout that these many fields are most likely meant for."""
-    if entity is None:
-        return ()
-    return min(entity.layouts, key=lambda layout: (abs(len(layout) - count), -len(layout)))
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\([|\\])", r"\1", text)
-
-
-def escaped(text: str) -> str:
-    """A field's text as it stands on the wire."""
-    return text.replace("\\", "\\\\").replace("|", "\\|")
-
-
 def _set_field(text: str, schema: Schema, name: str, value: str) -> str:
     tag, dot, column = name.rpartition(".")
     found = False
@@ -229,7 +140,7 @@ def _set_field(text: str, schema: Schema, name: str, value: str) -> str:
         for cell in row.cells[1:]:
             if cell.field == column:
                 line = lines[row.number - 1]
-                lines[row.number - 1] = line[: cell.start] + escaped(value) + line[cell.end :]
+                lines[row.number - 1] = line[: cell.start] + escape(value) + line[cell.end :]
                 found = True
                 break
     if not found:

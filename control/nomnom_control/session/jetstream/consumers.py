@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nomnom.inspection.jetstream import ConsumerReport, Pin, Position
-from nomnom_control.rendering import Property, age, count, duration, limit, moment, yes
+from nomnom.presentation.figures import Property, ago, count, duration, limit, moment, yes
 from nomnom_control.session.jetstream.streams import cluster_properties, configuration, host, listed, nanoseconds
 
 
@@ -15,7 +15,7 @@ def consumer_properties(report: ConsumerReport) -> list[Property]:
     lines = [
         Property("Consumer", "Name", report.name),
         Property("Consumer", "Stream", report.stream_name),
-        Property("Consumer", "Created", moment(report.created)),
+        Property("Consumer", "Created", moment(report.created, zone=True)),
         Property("Configuration", "Mode", "pull" if report.pull else "push"),
     ]
     lines += [Property("Configuration", label, value) for label, value in configuration(report.config, _LABELS)]
@@ -70,18 +70,18 @@ def leader(report: ConsumerReport) -> str:
 def _pause(report: ConsumerReport) -> str:
     if not report.paused:
         return "no"
-    return f"until {moment(report.paused_until)} (another {duration(report.pause_remaining / 1e9)})"
+    return f"until {moment(report.paused_until, zone=True)} (another {duration(report.pause_remaining / 1e9)})"
 
 
 def _position(position: Position) -> str:
-    active = f", {age(position.last_active)} ago" if position.last_active else ""
+    active = f", {ago(position.last_active)}" if position.last_active else ""
     return f"consumer sequence {count(position.consumer_seq)}, stream sequence {count(position.stream_seq)}{active}"
 
 
 def _pin(pin: Pin) -> str:
     if not pin.pinned_client_id:
         return f"{pin.group}: none"
-    return f"{pin.group}: {pin.pinned_client_id}" + (f", {age(pin.pinned_ts)} ago" if pin.pinned_ts else "")
+    return f"{pin.group}: {pin.pinned_client_id}" + (f", {ago(pin.pinned_ts)}" if pin.pinned_ts else "")
 
 
 def _each_nanoseconds(value: Any) -> str:

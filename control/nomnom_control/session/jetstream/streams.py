@@ -8,13 +8,13 @@ from typing import Any, cast
 import msgspec
 
 from nomnom.inspection.jetstream import Cluster, Peer, Source, StreamReport
-from nomnom_control.rendering import Property, age, count, duration, limit, moment, size, size_limit, yes
+from nomnom.presentation.figures import Property, age, count, duration, limit, moment, size, size_limit, when, yes
 
 
 def stream_properties(report: StreamReport) -> list[Property]:
     """Everything about a stream, a line each."""
     state = report.state
-    lines = [Property("Stream", "Name", report.name), Property("Stream", "Created", moment(report.created))]
+    lines = [Property("Stream", "Name", report.name), Property("Stream", "Created", moment(report.created, zone=True))]
     lines += [
         Property("Configuration", label, value)
         for label, value in configuration({**_LEFT_OUT, **report.config}, _LABELS)
@@ -28,9 +28,9 @@ def stream_properties(report: StreamReport) -> list[Property]:
             ("Messages", count(state.messages)),
             ("Bytes", size(state.bytes) + (f" ({report.fill:.1%} of the limit)" if report.fill is not None else "")),
             ("First sequence", count(state.first_seq)),
-            ("First message", f"{moment(state.oldest)} ({age(state.oldest)} ago)" if state.oldest else "-"),
+            ("First message", when(state.oldest)),
             ("Last sequence", count(state.last_seq)),
-            ("Last message", f"{moment(state.newest)} ({age(state.newest)} ago)" if state.newest else "-"),
+            ("Last message", when(state.newest)),
             ("Deleted messages", count(state.num_deleted)),
             ("Lost messages", count(state.lost_messages)),
             ("Subjects", count(state.num_subjects)),

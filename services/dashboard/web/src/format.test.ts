@@ -1,36 +1,35 @@
 import { describe, expect, it } from "vitest";
-import { ago, bytes, count, duration, rate, short } from "./format";
+import cases from "./format.cases.json";
+import { ago, bytes, clock, count, duration, moment, number, rate, short, timestamp } from "./format";
 
-describe("durations", () => {
-  it.each([
-    [null, "–"],
-    [0, "0 ms"],
-    [0.0004, "0.4 ms"],
-    [0.0144, "14 ms"],
-    [0.9996, "1.0 s"],
-    [9.94, "9.9 s"],
-    [59.9, "60 s"],
-    [59.96, "1 min 0 s"],
-    [125, "2 min 5 s"],
-    [7260, "2 h 1 min"],
-    [90_000, "1 d 1 h"],
-  ])("%s is %s", (seconds, text) => expect(duration(seconds)).toBe(text));
+const NOW = Date.parse("2024-01-02T00:00:00Z");
+
+// tests/unit/test_presentation.py checks Python's functions with the same cases.
+const functions: Record<keyof typeof cases, (value: never) => string> = {
+  count: number,
+  estimate: (value: number) => count({ value, exact: false }),
+  short,
+  rate,
+  size: bytes,
+  duration,
+  age: (seconds: number) => ago(new Date(NOW - seconds * 1000).toISOString(), NOW),
+  clock: (local: string) => clock(new Date(local)),
+  moment: (local: string) => moment(new Date(local)),
+};
+
+describe.each(Object.entries(functions))("%s", (name, format) => {
+  const table = cases[name as keyof typeof cases] as unknown[][];
+  it.each(table)("of %s is %s", (value, text) => expect(format(value as never)).toBe(text));
 });
 
-it("marks estimates", () => {
+it("prefixes estimates only", () => {
   expect(count({ value: 1234, exact: true })).toBe("1,234");
-  expect(count({ value: 10_012_345, exact: false })).toBe("≈ 10M");
   expect(count(null)).toBe("–");
 });
 
-it("keeps small rates apart from none", () => {
-  expect([0, 0.04, 3.21, 240.4, 15_400].map(rate)).toEqual(["0", "< 0.1", "3.2", "240", "15.4K"]);
-});
-
-it("shortens sizes and ages", () => {
-  expect([5, 1500, 2_500_000, 1_073_741_824].map(bytes)).toEqual(["5 B", "1.5 kB", "2.5 MB", "1.1 GB"]);
-  const now = Date.parse("2024-01-02T00:00:00Z");
-  expect(ago("2024-01-01T23:59:59.5Z", now)).toBe("now");
-  expect(ago("2024-01-01T23:30:00Z", now)).toBe("30 min ago");
-  expect(short(9999)).toBe("9,999");
+it("shows the date of a timestamp unless it is today", () => {
+  const now = new Date("2024-05-02T12:00:00");
+  expect(timestamp("2024-05-02T09:04:03", now)).toBe("09:04:03");
+  expect(timestamp("2024-05-01T09:04:03", now)).toBe("2024-05-01 09:04:03");
+  expect(timestamp(null)).toBe("–");
 });

@@ -9,7 +9,7 @@ const queries = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 1_000,
-      // A question that was refused is not asked again; one that met a server that was away is, by the polling of its page.
+      // Only network failures are retried here; a request that the server rejected is repeated by the page's polling, if at all.
       retry: (failures, error) => failures < 1 && !(error instanceof ApiError && error.status > 0),
     },
   },

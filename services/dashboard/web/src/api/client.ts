@@ -13,13 +13,14 @@ export type EntitySummary = Schemas["EntitySummary"];
 export type Column = Schemas["Column"];
 export type Row = Schemas["Row"];
 export type DeadLetter = Schemas["DeadLetter"];
+export type DeadLetterDetail = Schemas["DeadLetterDetail"];
 export type DeadLetterGroup = Schemas["DeadLetterGroup"];
 export type Health = Schemas["Health"];
 export type Status = MessageDetail["status"];
 
 const TOKEN = "nomnom.token";
 
-/** A request that was answered with a problem, or not at all (status 0). */
+/** A request that failed with a problem response, or got no response (status 0). */
 export class ApiError extends Error {
   readonly status: number;
   constructor(status: number, detail: string) {
@@ -34,7 +35,7 @@ export const token = {
   clear: (): void => sessionStorage.removeItem(TOKEN),
 };
 
-/** The header that a request carries where a token was given. */
+/** The Authorization header of a request, if a token is set. */
 export function authorization(): Record<string, string> {
   const value = token.get();
   return value === null ? {} : { Authorization: `Bearer ${value}` };
@@ -46,19 +47,19 @@ client.use({
     for (const [name, value] of Object.entries(authorization())) request.headers.set(name, value);
   },
   onError() {
-    return new ApiError(0, "The dashboard's server does not answer.");
+    return new ApiError(0, "Cannot reach the dashboard server. Check that it is running.");
   },
 });
 
-/** The body of an answer, or the ApiError of its problem. */
-export async function body<T>(asked: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
-  const { data, error, response } = await asked;
+/** The body of a response; throws ApiError if the request failed. */
+export async function body<T>(request: Promise<{ data?: T; error?: unknown; response: Response }>): Promise<T> {
+  const { data, error, response } = await request;
   if (data !== undefined) return data;
   const detail = problemDetail(error);
-  throw new ApiError(response.status, detail ?? `The server answered ${response.status}.`);
+  throw new ApiError(response.status, detail ?? `The server returned status ${response.status}.`);
 }
 
-/** What a problem says, where it is one. */
+/** The detail of a problem response (RFC 9457), or null if it is not one. */
 export function problemDetail(problem: unknown): string | null {
   if (typeof problem === "object" && problem !== null && "detail" in problem && typeof problem.detail === "string") {
     return problem.detail;

@@ -7,7 +7,7 @@ function snapshot(sequence: number, at: number): string {
   return `event: snapshot\nid: ${sequence}\ndata: ${JSON.stringify({ sequence, point: { at } })}\n\n`;
 }
 
-/** A server whose streams the test writes to. */
+/** A fake server; the test writes to its event streams. */
 function server() {
   const streams: ReadableStreamDefaultController<Uint8Array>[] = [];
   const statuses: number[] = [];
@@ -35,7 +35,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-it("takes snapshots, whatever pieces they come in", async () => {
+it("parses snapshots that arrive in fragments", async () => {
   const { send } = server();
   stream.start();
   await vi.advanceTimersByTimeAsync(0);
@@ -49,7 +49,7 @@ it("takes snapshots, whatever pieces they come in", async () => {
   expect(stream.read().points.map((point) => point.at)).toEqual([100, 101]);
 });
 
-it("samples once a second, however often snapshots come", async () => {
+it("keeps one sample per second, however often snapshots arrive", async () => {
   const { send } = server();
   stream.start();
   await vi.advanceTimersByTimeAsync(0);
@@ -66,7 +66,7 @@ it("keeps five minutes of samples", async () => {
   await vi.waitFor(() => expect(stream.read().points.map((point) => point.at)).toEqual([100, 299, 350]));
 });
 
-it("says that it is lost, and since when, and comes back by itself", async () => {
+it("reports since when the connection is lost, and reconnects by itself", async () => {
   const { streams, statuses, send } = server();
   stream.start();
   await vi.advanceTimersByTimeAsync(0);
@@ -88,7 +88,7 @@ it("says that it is lost, and since when, and comes back by itself", async () =>
   await vi.waitFor(() => expect(stream.read().connection.state).toBe("live"));
 });
 
-it("takes silence for a loss", async () => {
+it("treats silence as a lost connection", async () => {
   const { send } = server();
   stream.start();
   await vi.advanceTimersByTimeAsync(0);
@@ -97,11 +97,11 @@ it("takes silence for a loss", async () => {
   expect(stream.read().connection.state).not.toBe("live");
 });
 
-it("asks for a token instead of trying on", async () => {
+it("asks for a token instead of retrying", async () => {
   const { statuses, streams } = server();
   statuses.push(401);
   stream.start();
-  await vi.waitFor(() => expect(stream.read().connection.state).toBe("refused"));
+  await vi.waitFor(() => expect(stream.read().connection.state).toBe("unauthorized"));
   await vi.advanceTimersByTimeAsync(60_000);
   expect(streams).toHaveLength(1);
 });

@@ -4,7 +4,7 @@ import "uplot/dist/uPlot.min.css";
 
 export interface Line {
   label: string;
-  /** The name of a custom property that holds its colour. */
+  /** The CSS custom property that holds its colour. */
   color: string;
   values: readonly (number | null)[];
   fill?: boolean;
@@ -15,12 +15,12 @@ interface Props {
   title: string;
   times: readonly number[];
   lines: readonly Line[];
-  /** How a value is written, on the axis and in the legend. */
+  /** Formats a value for the axis and the legend. */
   format: (value: number | null) => string;
   height: number;
-  /** Ranges are shared between charts of one key: the cursor moves over all of them. */
+  /** Charts with the same key share their cursor. */
   sync?: string;
-  /** Where the time axis ends and how long it is, in seconds. */
+  /** Length of the time axis, in seconds. */
   span: number;
 }
 
@@ -32,27 +32,27 @@ const CLOCK_SECONDS = new Intl.DateTimeFormat(undefined, {
   hour12: false,
 });
 
-/** Lines over time, drawn on a canvas outside React: ten updates a second cost no rendering. */
+/** A line chart over time, drawn on a canvas outside React: ten updates per second cause no rendering. */
 export function TimeChart({ title, times, lines, format, height, sync, span }: Props) {
-  const place = useRef<HTMLDivElement>(null);
+  const container = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | null>(null);
   const [at, setAt] = useState<number | null>(null);
   const theme = useTheme();
-  const shape = lines.map((line) => `${line.label}${line.color}`).join();
+  const structure = lines.map((line) => `${line.label}${line.color}`).join();
   const newest = useRef({ times, lines, span });
 
   useEffect(() => {
-    // Before the effect below: a chart that is made anew begins with what is newest.
+    // Must run before the effect below, so that a recreated chart starts with the newest data.
     newest.current = { times, lines, span };
   }, [times, lines, span]);
 
   useEffect(() => {
-    const element = place.current;
+    const element = container.current;
     if (element === null) return;
     const style = getComputedStyle(element);
     const color = (name: string) => style.getPropertyValue(name).trim();
     const axis = {
-      stroke: color("--faint"),
+      stroke: color("--text-faint"),
       grid: { stroke: color("--grid"), width: 1 },
       ticks: { show: false },
       font: `11px ${style.fontFamily}`,
@@ -113,7 +113,7 @@ export function TimeChart({ title, times, lines, format, height, sync, span }: P
       drawn.destroy();
       chart.current = null;
     };
-  }, [shape, height, sync, format, theme]);
+  }, [structure, height, sync, format, theme]);
 
   useEffect(() => {
     chart.current?.setData(table(times, lines));
@@ -147,7 +147,7 @@ export function TimeChart({ title, times, lines, format, height, sync, span }: P
           )}
         </span>
       </figcaption>
-      <div ref={place} className="plot" style={{ height }} role="img" aria-label={summary(title, lines, format)} />
+      <div ref={container} className="chart-canvas" style={{ height }} role="img" aria-label={summary(title, lines, format)} />
     </figure>
   );
 }
@@ -159,17 +159,17 @@ function table(times: readonly number[], lines: readonly Line[]): uPlot.AlignedD
 function summary(title: string, lines: readonly Line[], format: (value: number | null) => string): string {
   const parts = lines.map((line) => {
     const known = line.values.filter((value): value is number => value !== null);
-    if (known.length === 0) return `${line.label}: nothing known`;
-    return `${line.label}: now ${format(known.at(-1) ?? null)}, at most ${format(Math.max(...known))}`;
+    if (known.length === 0) return `${line.label}: no data`;
+    return `${line.label}: current ${format(known.at(-1) ?? null)}, maximum ${format(Math.max(...known))}`;
   });
   return `${title}. ${parts.join("; ")}`;
 }
 
-/** Changes with the theme, chosen or the system's: canvases do not follow custom properties by themselves. */
+/** The active theme, the user's or the system's; canvases do not follow custom properties by themselves. */
 function useTheme(): string {
-  const [theme, setTheme] = useState(read);
+  const [theme, setTheme] = useState(activeTheme);
   useEffect(() => {
-    const change = () => setTheme(read());
+    const change = () => setTheme(activeTheme());
     const system = matchMedia("(prefers-color-scheme: dark)");
     system.addEventListener("change", change);
     const chosen = new MutationObserver(change);
@@ -182,6 +182,6 @@ function useTheme(): string {
   return theme;
 }
 
-function read(): string {
+function activeTheme(): string {
   return document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 }

@@ -3,29 +3,26 @@ import { type SyntheticEvent, useState } from "react";
 import { Link } from "wouter";
 import { body, client, type DeadLetter, type DeadLetterGroup } from "../api/client";
 import { useLive } from "../api/live";
-import { ago, moment, number } from "../format";
-import { Pager } from "../parts/Pager";
-import { Empty, Failure, Loading } from "../parts/states";
-import { useAddress } from "../parts/useAddress";
+import { ago, heading, number, timestamp } from "../format";
+import { causes, terms } from "../generated/words";
+import { Pager } from "../components/Pager";
+import { EmptyState, ErrorState, LoadingState } from "../components/states";
+import { useQueryParameters } from "../components/useQueryParameters";
 
-export const REASONS: Record<string, { title: string; about: string }> = {
-  record: { title: "Not a record", about: "It does not follow the schema." },
-  data: { title: "Refused by PostgreSQL", about: "Its values cannot be stored." },
-  unanswered: { title: "Never answered", about: "It seems to end the workers that take it." },
-  envelope: { title: "Not nomnom's", about: "Its subject or headers cannot be read." },
-};
+/** How the reason of a dead letter is explained; nothing is known of a reason that a later version added. */
+export const REASONS: Partial<Record<string, { title: string; description: string }>> = causes;
 
-/** Dead letters by reason, and each of them. */
+/** Dead letters, grouped by reason and listed. */
 export function DeadLetters() {
-  const [address, change] = useAddress();
-  const [words, setWords] = useState(address.get("q") ?? "");
-  const reason = address.get("reason") ?? undefined;
-  const entity = address.get("entity") ?? undefined;
-  const text = address.get("q") ?? undefined;
-  // A new letter, or one that went, is asked for when the stream says so.
-  const depth = useLive((now) => now.snapshot?.dead_letters ?? null);
+  const [parameters, change] = useQueryParameters();
+  const [input, setInput] = useState(parameters.get("q") ?? "");
+  const reason = parameters.get("reason") ?? undefined;
+  const entity = parameters.get("entity") ?? undefined;
+  const text = parameters.get("q") ?? undefined;
+  // Part of the query key: the list is fetched again when the number of dead letters changes.
+  const total = useLive((now) => now.snapshot?.dead_letters ?? null);
   const query = useInfiniteQuery({
-    queryKey: ["dead letters", reason, entity, text, depth],
+    queryKey: ["dead letters", reason, entity, text, total],
     queryFn: ({ pageParam }) =>
       body(client.GET("/api/dlq", { params: { query: { limit: 50, reason, entity, text, cursor: pageParam } } })),
     initialPageParam: undefined as string | undefined,
@@ -34,24 +31,24 @@ export function DeadLetters() {
     refetchInterval: (state) => ((state.state.data?.pages.length ?? 0) > 1 ? false : 5_000),
   });
   const first = query.data?.pages[0];
-  const letters = query.data?.pages.flatMap((page) => page.dead_letters) ?? [];
+  const deadLetters = query.data?.pages.flatMap((page) => page.dead_letters) ?? [];
   const filtered = Boolean(reason ?? entity ?? text);
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
-    change({ q: words.trim() });
+    change({ q: input.trim() });
   };
-  if (query.isPending) return <Loading rows={8} />;
-  if (query.isError && letters.length === 0) return <Failure error={query.error} retry={() => void query.refetch()} />;
+  if (query.isPending) return <LoadingState rows={8} />;
+  if (query.isError && deadLetters.length === 0) return <ErrorState error={query.error} retry={() => void query.refetch()} />;
   return (
     <section className="panel">
-      <header className="panel-head">
+      <header className="panel-header">
         <h1>Dead letters</h1>
-        <span className="quiet">
+        <span className="muted">
           {number(first?.total)} in the stream{filtered ? `, ${number(first?.matching)} match` : ""}
         </span>
       </header>
       {first?.total === 0 ? (
-        <Empty title="No dead letters">Every message was taken, or is still being tried.</Empty>
+        <EmptyState title="No dead letters">All messages were processed or are still being retried.</EmptyState>
       ) : (
         <>
           <ul className="groups">
@@ -59,8 +56,8 @@ export function DeadLetters() {
               <Group
                 key={`${group.reason} ${group.entity}`}
                 group={group}
-                chosen={reason === group.reason && entity === group.entity}
-                choose={(on) => change({ reason: on ? group.reason : null, entity: on ? group.entity : null })}
+                selected={reason === group.reason && entity === group.entity}
+                select={(on) => change({ reason: on ? group.reason : null, entity: on ? group.entity : null })}
               />
             ))}
           </ul>
@@ -68,37 +65,37 @@ export function DeadLetters() {
             <input
               data-search
               type="search"
-              aria-label="Text in the error or the message id"
-              placeholder="Text in the error, or part of a message id"
-              value={words}
+              aria-label="Error text or message ID"
+              placeholder="Error text, or part of a message ID"
+              value={input}
               onChange={(event) => {
-                setWords(event.target.value);
+                setInput(event.target.value);
                 if (event.target.value === "") change({ q: null });
               }}
             />
             <button type="submit" className="button">
-              Find
+              Search
             </button>
             {filtered && (
               <button
                 type="button"
                 className="button"
                 onClick={() => {
-                  setWords("");
+                  setInput("");
                   change({ reason: null, entity: null, q: null });
                 }}
               >
-                Show all
+                Clear filters
               </button>
             )}
           </form>
-          {letters.length === 0 ? <Empty title="No letter matches" /> : <Letters letters={letters} />}
+          {deadLetters.length === 0 ? <EmptyState title="No matching dead letters" /> : <DeadLetterTable deadLetters={deadLetters} />}
           <Pager query={query} label="Show older" />
           {first !== undefined && first.older > 0 && (
-            <p className="quiet">{number(first.older)} older letters are not listed: there are too many.</p>
+            <p className="muted">{number(first.older)} older dead letters are not listed; filters and groups cover the newest only.</p>
           )}
-          <p className="quiet">
-            Letters are edited, replayed and deleted with <code>nomnom dlq</code>, or in the terminal app.
+          <p className="muted">
+            Use <code>nomnom dlq</code> or the terminal app to fix, replay or delete dead letters.
           </p>
         </>
       )}
@@ -108,23 +105,23 @@ export function DeadLetters() {
 
 interface GroupProps {
   group: DeadLetterGroup;
-  chosen: boolean;
-  choose: (on: boolean) => void;
+  selected: boolean;
+  select: (on: boolean) => void;
 }
 
-function Group({ group, chosen, choose }: GroupProps) {
+function Group({ group, selected, select }: GroupProps) {
   const reason = REASONS[group.reason];
   return (
     <li>
-      <button type="button" className="group" aria-pressed={chosen} onClick={() => choose(!chosen)}>
+      <button type="button" className="group" aria-pressed={selected} onClick={() => select(!selected)}>
         <span className="group-count">{number(group.dead_letters)}</span>
-        <span className="group-about">
+        <span className="group-description">
           <b>
-            {reason?.title ?? group.reason} <span className="entity-pill">{group.entity}</span>
+            {reason?.title ?? group.reason} <span className="entity-label">{group.entity}</span>
           </b>
-          <small title={group.newest_error}>{group.newest_error || reason?.about}</small>
+          <small title={group.newest_error}>{group.newest_error || reason?.description}</small>
         </span>
-        <time className="quiet" dateTime={group.newest_at}>
+        <time className="muted" dateTime={group.newest_at}>
           {ago(group.newest_at)}
         </time>
       </button>
@@ -132,41 +129,41 @@ function Group({ group, chosen, choose }: GroupProps) {
   );
 }
 
-function Letters({ letters }: { letters: readonly DeadLetter[] }) {
+function DeadLetterTable({ deadLetters }: { deadLetters: readonly DeadLetter[] }) {
   return (
     <div className="table-wrap">
       <table className="table table-cards">
-        <caption className="hidden">Dead letters, the newest first</caption>
+        <caption className="visually-hidden">Dead letters, newest first</caption>
         <thead>
           <tr>
             <th scope="col" className="numeric">
-              Letter
+              Sequence
             </th>
-            <th scope="col">Reason</th>
-            <th scope="col">Entity</th>
-            <th scope="col">Failed</th>
+            <th scope="col">{heading(terms.reason)}</th>
+            <th scope="col">{heading(terms.entity)}</th>
+            <th scope="col">{heading(terms.failed)}</th>
             <th scope="col" className="numeric">
-              Attempts
+              {heading(terms.attempts)}
             </th>
-            <th scope="col">Error</th>
+            <th scope="col">{heading(terms.error)}</th>
           </tr>
         </thead>
         <tbody>
-          {letters.map((letter) => (
-            <tr key={letter.sequence}>
+          {deadLetters.map((deadLetter) => (
+            <tr key={deadLetter.sequence}>
               <td className="numeric">
-                <Link href={`/dead-letters/${letter.sequence}`} className="row-link">
-                  {letter.sequence}
+                <Link href={`/dead-letters/${deadLetter.sequence}`} className="row-link">
+                  {deadLetter.sequence}
                 </Link>
               </td>
-              <td>{REASONS[letter.reason]?.title ?? letter.reason}</td>
-              <td>{letter.entity}</td>
-              <td>{moment(letter.failed_at ?? letter.stored_at)}</td>
-              <td className="numeric" data-label={letter.attempts === 1 ? "attempt" : "attempts"}>
-                {number(letter.attempts)}
+              <td>{REASONS[deadLetter.reason]?.title ?? deadLetter.reason}</td>
+              <td>{deadLetter.entity}</td>
+              <td>{timestamp(deadLetter.failed_at ?? deadLetter.stored_at)}</td>
+              <td className="numeric" data-label={deadLetter.attempts === 1 ? "attempt" : "attempts"}>
+                {number(deadLetter.attempts)}
               </td>
-              <td className="note" title={letter.error}>
-                {letter.error}
+              <td className="note" title={deadLetter.error}>
+                {deadLetter.error}
               </td>
             </tr>
           ))}

@@ -1,35 +1,35 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import { body, client } from "../api/client";
-import { count } from "../format";
-import { Failure, Loading } from "../parts/states";
+import { bytes, count } from "../format";
+import { ErrorState, LoadingState } from "../components/states";
 
-/** The kinds of record of this deployment. */
+/** The entities of the deployment's schema, with the rows and the size of their tables. */
 export function Entities() {
   const query = useQuery({
     queryKey: ["entities"],
     queryFn: () => body(client.GET("/api/entities")),
     refetchInterval: 10_000,
   });
-  if (query.isPending) return <Loading rows={8} />;
-  if (query.isError) return <Failure error={query.error} retry={() => void query.refetch()} />;
+  if (query.isPending) return <LoadingState rows={8} />;
+  if (query.isError) return <ErrorState error={query.error} retry={() => void query.refetch()} />;
   const largest = Math.max(1, ...query.data.entities.map((each) => each.rows.value));
   return (
     <section className="panel">
-      <header className="panel-head">
-        <h1>Records</h1>
-        <span className="quiet">schema {query.data.title}</span>
+      <header className="panel-header">
+        <h1>Entities</h1>
+        <span className="muted">schema {query.data.title}</span>
       </header>
       <ul className="entities">
         {query.data.entities.map((each) => (
           <li key={each.name}>
-            <Link href={`/records/${each.name}`} className="entity">
+            <Link href={`/entities/${each.name}`} className="entity">
               <span className="entity-tag mono">{each.tag}</span>
               <span className="entity-name">
                 <b>{each.title}</b>
                 <small>
                   {each.table}
-                  {each.parent !== null ? `, below ${each.parent}` : ""}
+                  {each.parent !== null ? `, child of ${each.parent}` : ""}
                 </small>
               </span>
               <span className="entity-bar" aria-hidden="true">
@@ -37,6 +37,7 @@ export function Entities() {
               </span>
               <span className="entity-rows">
                 {count(each.rows)} <small>rows</small>
+                <small className="entity-size">{bytes(each.bytes)}</small>
               </span>
             </Link>
           </li>

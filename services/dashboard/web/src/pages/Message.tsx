@@ -2,28 +2,29 @@ import { useQuery } from "@tanstack/react-query";
 import type { ReactNode } from "react";
 import { Link } from "wouter";
 import { body, client, type MessageDetail } from "../api/client";
-import { duration, moment, none } from "../format";
-import { Failure, Loading } from "../parts/states";
-import { StatusMark } from "../parts/StatusMark";
+import { duration, heading, none, timestamp } from "../format";
+import { statuses, superseded, terms } from "../generated/words";
+import { ErrorState, LoadingState } from "../components/states";
+import { StatusLabel } from "../components/StatusLabel";
 
-const SIGNS: Record<MessageDetail["timeline"][number]["event"], string> = {
-  accepted: "○",
-  attempt_failed: "↻",
-  completed: "●",
-  superseded: "◌",
-  dead_letter: "✕",
+const EVENT_ICONS: Record<MessageDetail["timeline"][number]["event"], string> = {
+  accepted: statuses.accepted.sign,
+  attempt_failed: statuses.failed.sign,
+  completed: statuses.completed.sign,
+  superseded: superseded.sign,
+  dead_letter: statuses.dlq.sign,
   operator: "✎",
 };
-const NAMES: Record<MessageDetail["timeline"][number]["event"], string> = {
+const EVENT_LABELS: Record<MessageDetail["timeline"][number]["event"], string> = {
   accepted: "Accepted",
   attempt_failed: "Attempt failed",
   completed: "Completed",
   superseded: "Superseded",
   dead_letter: "Became a dead letter",
-  operator: "Operator",
+  operator: "Operator action",
 };
 
-/** One message: where it is, how it came there, and what it wrote. It is followed until it comes to rest. */
+/** One message: its status, timeline and rows written. Refreshed until it is completed. */
 export function Message({ id }: { id: string }) {
   const query = useQuery({
     queryKey: ["message", id],
@@ -32,13 +33,13 @@ export function Message({ id }: { id: string }) {
   });
   return (
     <section className="panel">
-      <p className="crumbs">
+      <p className="breadcrumbs">
         <Link href="/messages">Messages</Link> <span aria-hidden="true">/</span> <span className="mono">{id.slice(0, 8)}…</span>
       </p>
       {query.isPending ? (
-        <Loading rows={6} />
+        <LoadingState rows={6} />
       ) : query.isError ? (
-        <Failure error={query.error} retry={() => void query.refetch()} />
+        <ErrorState error={query.error} retry={() => void query.refetch()} />
       ) : (
         <Detail message={query.data} />
       )}
@@ -49,20 +50,20 @@ export function Message({ id }: { id: string }) {
 function Detail({ message }: { message: MessageDetail }) {
   return (
     <>
-      <header className="panel-head">
+      <header className="panel-header">
         <h1 className="mono message-id">{message.message_id}</h1>
-        <StatusMark status={message.status} superseded={message.superseded} />
+        <StatusLabel status={message.status} superseded={message.superseded} />
       </header>
-      <dl className="facts">
-        <Fact name="Entity">{message.entity}</Fact>
-        <Fact name="Received">{moment(message.received_at)}</Fact>
-        <Fact name="Processed">{moment(message.processed_at)}</Fact>
-        <Fact name="Took">{duration(message.seconds)}</Fact>
-        <Fact name="Failed attempts">{message.attempts}</Fact>
-        <Fact name="Replays">{message.replays}</Fact>
+      <dl className="properties">
+        <Property name={heading(terms.entity)}>{message.entity}</Property>
+        <Property name={heading(terms.received)}>{timestamp(message.received_at)}</Property>
+        <Property name={heading(terms.processed)}>{timestamp(message.processed_at)}</Property>
+        <Property name={heading(terms.latency)}>{duration(message.seconds)}</Property>
+        <Property name={heading(terms.failedAttempts)}>{message.attempts}</Property>
+        <Property name={heading(terms.replays)}>{message.replays}</Property>
       </dl>
       {message.notes.map((note) => (
-        <p key={note} className="banner banner-away">
+        <p key={note} className="banner banner-unavailable">
           {note}
         </p>
       ))}
@@ -70,23 +71,23 @@ function Detail({ message }: { message: MessageDetail }) {
       <ol className="timeline">
         {message.timeline.map((event, at) => (
           <li key={at} className={`event-${event.event}`}>
-            <span className="event-sign" aria-hidden="true">
-              {SIGNS[event.event]}
+            <span className="event-icon" aria-hidden="true">
+              {EVENT_ICONS[event.event]}
             </span>
             <div>
-              <b>{NAMES[event.event]}</b> <time dateTime={event.at}>{moment(event.at)}</time>
+              <b>{EVENT_LABELS[event.event]}</b> <time dateTime={event.at}>{timestamp(event.at)}</time>
               <p>{event.detail}</p>
             </div>
           </li>
         ))}
         {(message.status === "accepted" || message.status === "processing") && (
           <li className="event-pending">
-            <span className="event-sign" aria-hidden="true">
-              ◐
+            <span className="event-icon" aria-hidden="true">
+              {statuses.processing.sign}
             </span>
             <div>
-              <b>{message.status === "accepted" ? "Waiting for a worker" : "With a worker"}</b>
-              <p>This page follows it.</p>
+              <b>{message.status === "accepted" ? "Waiting for a worker" : "Being processed"}</b>
+              <p>This page updates automatically.</p>
             </div>
           </li>
         )}
@@ -101,14 +102,14 @@ function Detail({ message }: { message: MessageDetail }) {
       {message.rows.map((written) => (
         <div key={written.entity}>
           <h2>
-            Wrote to {written.table} <small className="quiet">{written.complete ? "" : "the first 50 rows"}</small>
+            Rows in {written.table} <small className="muted">{written.complete ? "" : "(first 50)"}</small>
           </h2>
           {written.rows.map((row, at) => (
             <dl key={at} className="record">
               {Object.entries(row.values).map(([name, value]) => (
                 <div key={name}>
                   <dt>{name}</dt>
-                  <dd>{value === null ? <i className="quiet">null</i> : String(value)}</dd>
+                  <dd>{value === null ? <i className="muted">null</i> : String(value)}</dd>
                 </div>
               ))}
             </dl>
@@ -125,7 +126,7 @@ function Detail({ message }: { message: MessageDetail }) {
   );
 }
 
-function Fact({ name, children }: { name: string; children: ReactNode }) {
+function Property({ name, children }: { name: string; children: ReactNode }) {
   return (
     <div>
       <dt>{name}</dt>

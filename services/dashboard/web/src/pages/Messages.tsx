@@ -2,36 +2,36 @@ import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { type SyntheticEvent, useState } from "react";
 import { useLocation } from "wouter";
 import { body, client } from "../api/client";
-import { moment } from "../format";
-import { MessageTable } from "../parts/MessageTable";
-import { Pager } from "../parts/Pager";
-import { Empty, Failure, Loading } from "../parts/states";
-import { useAddress } from "../parts/useAddress";
+import { timestamp } from "../format";
+import { MessageTable } from "../components/MessageTable";
+import { Pager } from "../components/Pager";
+import { EmptyState, ErrorState, LoadingState } from "../components/states";
+import { useQueryParameters } from "../components/useQueryParameters";
 
 const STATUSES = ["completed", "failed", "dlq", "processing"] as const;
-type Listed = (typeof STATUSES)[number];
-const LABELS: Record<Listed, string> = {
+type ListedStatus = (typeof STATUSES)[number];
+const LABELS: Record<ListedStatus, string> = {
   completed: "completed",
   failed: "failed",
-  dlq: "dead",
+  dlq: "dead letter",
   processing: "processing",
 };
 const UUID = /^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$/i;
 const PREFIX = /^[0-9a-f]{8}[0-9a-f-]{0,28}$/i;
 
-/** The message finder: by id, or by status, entity, error and time. */
+/** Messages, filtered by ID, status, entity or error. */
 export function Messages() {
-  const [address, change] = useAddress();
-  const [, go] = useLocation();
-  const [text, setText] = useState(address.get("q") ?? "");
-  const status = STATUSES.find((each) => each === address.get("status"));
-  const entity = address.get("entity") ?? undefined;
-  const words = address.get("q") ?? "";
-  const prefix = PREFIX.test(words) ? words : undefined;
-  const error = words !== "" && prefix === undefined ? words : undefined;
+  const [parameters, change] = useQueryParameters();
+  const [, navigate] = useLocation();
+  const [text, setText] = useState(parameters.get("q") ?? "");
+  const status = STATUSES.find((each) => each === parameters.get("status"));
+  const entity = parameters.get("entity") ?? undefined;
+  const search = parameters.get("q") ?? "";
+  const prefix = PREFIX.test(search) ? search : undefined;
+  const error = search !== "" && prefix === undefined ? search : undefined;
   const entities = useQuery({ queryKey: ["entities"], queryFn: () => body(client.GET("/api/entities")) });
   const query = useInfiniteQuery({
-    queryKey: ["messages", status, entity, words],
+    queryKey: ["messages", status, entity, search],
     queryFn: ({ pageParam }) =>
       body(
         client.GET("/api/messages", {
@@ -47,20 +47,20 @@ export function Messages() {
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
     const wanted = text.trim();
-    if (UUID.test(wanted)) go(`/messages/${wanted.toLowerCase()}`);
+    if (UUID.test(wanted)) navigate(`/messages/${wanted.toLowerCase()}`);
     else change({ q: wanted });
   };
   return (
     <section className="panel">
-      <header className="panel-head">
+      <header className="panel-header">
         <h1>Messages</h1>
       </header>
       <form className="filters" onSubmit={submit} role="search">
         <input
           data-search
           type="search"
-          aria-label="Message id, or text in its error"
-          placeholder="Message id, its first 8 characters, or text in its error"
+          aria-label="Message ID or error text"
+          placeholder="Message ID (at least 8 characters), or error text"
           value={text}
           onChange={(event) => {
             setText(event.target.value);
@@ -68,9 +68,9 @@ export function Messages() {
           }}
         />
         <button type="submit" className="button">
-          Find
+          Search
         </button>
-        <div className="choices" role="group" aria-label="Status">
+        <div className="button-group" role="group" aria-label="Status">
           <button type="button" aria-pressed={status === undefined} onClick={() => change({ status: null })}>
             all
           </button>
@@ -85,7 +85,7 @@ export function Messages() {
           value={entity ?? ""}
           onChange={(event) => change({ entity: event.target.value || null })}
         >
-          <option value="">every entity</option>
+          <option value="">all entities</option>
           {entities.data?.entities.map((each) => (
             <option key={each.name} value={each.name}>
               {each.title}
@@ -94,23 +94,23 @@ export function Messages() {
         </select>
       </form>
       {query.isPending ? (
-        <Loading rows={10} />
+        <LoadingState rows={10} />
       ) : query.isError && messages.length === 0 ? (
-        <Failure error={query.error} retry={() => void query.refetch()} />
+        <ErrorState error={query.error} retry={() => void query.refetch()} />
       ) : messages.length === 0 ? (
-        <Empty title={words !== "" || status || entity ? "No message matches" : "No message yet"}>
+        <EmptyState title={search !== "" || status || entity ? "No matching messages" : "No messages yet"}>
           {query.hasNextPage && searchedTo != null
-            ? `Searched back to ${moment(searchedTo)}.`
-            : words !== "" || status || entity
-              ? "Take a filter away, or look for a whole message id: one that still waits in the stream is found by it."
-              : "The first message that a worker has answered shows here."}
-        </Empty>
+            ? `Searched back to ${timestamp(searchedTo)}.`
+            : search !== "" || status || entity
+              ? "Remove a filter, or search for a complete message ID: that also finds messages still pending in the stream."
+              : "Messages are listed here once a worker has processed them."}
+        </EmptyState>
       ) : (
-        <MessageTable messages={messages} caption="Messages, the newest first" />
+        <MessageTable messages={messages} caption="Messages, newest first" />
       )}
       <Pager
         query={query}
-        label={searchedTo != null && messages.length < 50 ? `Search further back than ${moment(searchedTo)}` : "Show older"}
+        label={searchedTo != null && messages.length < 50 ? `Search before ${timestamp(searchedTo)}` : "Show older"}
       />
     </section>
   );

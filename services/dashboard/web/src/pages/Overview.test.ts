@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Point } from "../api/client";
-import { joined } from "./Overview";
+import { withLivePoints } from "./Overview";
 
 const point = (at: number): Point => ({
   at,
@@ -13,15 +13,15 @@ const point = (at: number): Point => ({
   p99: null,
 });
 
-it("goes on from the history with the live samples after it", () => {
+it("appends live samples after the history", () => {
   const live = [99, 100.2, 101.2, 102.2].map(point);
-  expect(joined([90, 100].map(point), live).map((each) => each.at)).toEqual([90, 100, 101.2, 102.2]);
+  expect(withLivePoints([90, 100].map(point), live).map((each) => each.at)).toEqual([90, 100, 101.2, 102.2]);
 });
 
-it("keeps five minutes", () => {
-  expect(joined([0, 10, 200].map(point), [point(305)]).map((each) => each.at)).toEqual([10, 200, 305]);
+it("keeps five minutes of points", () => {
+  expect(withLivePoints([0, 10, 200].map(point), [point(305)]).map((each) => each.at)).toEqual([10, 200, 305]);
 });
 
-it("has nothing to say of nothing", () => {
-  expect(joined([], [])).toEqual([]);
+it("returns no points without history and samples", () => {
+  expect(withLivePoints([], [])).toEqual([]);
 });

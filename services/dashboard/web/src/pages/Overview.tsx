@@ -5,19 +5,20 @@ import { body, client, type Point, type Snapshot } from "../api/client";
 import { useLive } from "../api/live";
 import { type Line, TimeChart } from "../charts/TimeChart";
 import { count, duration, none, number, rate, short } from "../format";
-import { MessageTable } from "../parts/MessageTable";
-import { Pipeline } from "../parts/Pipeline";
-import { Empty, Loading } from "../parts/states";
+import { statuses } from "../generated/words";
+import { MessageTable } from "../components/MessageTable";
+import { Pipeline } from "../components/Pipeline";
+import { EmptyState, LoadingState } from "../components/states";
 
 const WINDOWS = { "5m": 300, "1h": 3600, "6h": 6 * 3600, "24h": 24 * 3600 } as const;
 type Window = keyof typeof WINDOWS;
 
-/** The pipeline now, and how it came here. */
+/** The current state of the pipeline, with throughput and latency over time. */
 export function Overview() {
   const snapshot = useLive((now) => now.snapshot);
   return (
     <>
-      <h1 className="hidden">Overview</h1>
+      <h1 className="visually-hidden">Overview</h1>
       <Pipeline snapshot={snapshot} />
       <Charts />
       <div className="columns">
@@ -25,9 +26,9 @@ export function Overview() {
         <LatencyPanel snapshot={snapshot} />
       </div>
       <section className="panel">
-        <header className="panel-head">
+        <header className="panel-header">
           <h2>Newest messages</h2>
-          <Link href="/messages" className="more">
+          <Link href="/messages" className="more-link">
             All messages
           </Link>
         </header>
@@ -38,17 +39,17 @@ export function Overview() {
 }
 
 function Newest({ snapshot }: { snapshot: Snapshot | null }) {
-  if (snapshot === null) return <Loading rows={5} label="Waiting for the newest messages" />;
-  if (snapshot.newest === null) return <p className="quiet">Unknown while PostgreSQL does not answer.</p>;
+  if (snapshot === null) return <LoadingState rows={5} label="Loading the newest messages" />;
+  if (snapshot.newest === null) return <p className="muted">Unknown while PostgreSQL is unavailable.</p>;
   if (snapshot.newest.length === 0) {
     return (
-      <Empty title="No message yet">
-        Post one, and it shows here within a second:
+      <EmptyState title="No messages yet">
+        Post a message; it appears here within a second:
         <code>{"curl -H 'Content-Type: text/plain' -d 'O|1|…' http://…/api/ingest/message"}</code>
-      </Empty>
+      </EmptyState>
     );
   }
-  return <MessageTable messages={snapshot.newest} caption="The messages received last" />;
+  return <MessageTable messages={snapshot.newest} caption="Newest messages" />;
 }
 
 function Charts() {
@@ -60,18 +61,18 @@ function Charts() {
     refetchInterval: window === "5m" ? 30_000 : 10_000,
     placeholderData: keepPreviousData,
   });
-  const asked = stats.data?.window === window ? stats.data.points : undefined;
-  const points = useMemo(() => (window === "5m" ? joined(asked ?? [], live) : (asked ?? [])), [window, asked, live]);
+  const history = stats.data?.window === window ? stats.data.points : undefined;
+  const points = useMemo(() => (window === "5m" ? withLivePoints(history ?? [], live) : (history ?? [])), [window, history, live]);
   const times = useMemo(() => points.map((point) => point.at), [points]);
   const throughput = useMemo(
     () => [
       line(points, "accepted", "--accepted", "accepted", true),
       line(points, "completed", "--completed", "completed"),
-      { ...line(points, "dead", "--bad", "dead"), dash: [4, 3] },
+      { ...line(points, "dead", "--error", "dead letters"), dash: [4, 3] },
     ],
     [points],
   );
-  const waiting = useMemo(() => [line(points, "lag", "--waiting", "lag", true)], [points]);
+  const lag = useMemo(() => [line(points, "lag", "--warning", "lag", true)], [points]);
   const latency = useMemo(
     () => [
       line(points, "p50", "--p50", "p50"),
@@ -82,12 +83,12 @@ function Charts() {
   );
   const span = WINDOWS[window];
   const since = stats.data?.complete_from;
-  const partial = since != null && stats.data !== undefined && lacks(since, stats.data.at, span);
+  const partial = since != null && stats.data !== undefined && isPartial(since, stats.data.at, span);
   return (
     <section className="panel charts">
-      <header className="panel-head">
-        <h2>Flow</h2>
-        <div className="choices" role="group" aria-label="Time window">
+      <header className="panel-header">
+        <h2>Throughput and latency</h2>
+        <div className="button-group" role="group" aria-label="Time window">
           {(Object.keys(WINDOWS) as Window[]).map((each) => (
             <button key={each} type="button" aria-pressed={each === window} onClick={() => setWindow(each)}>
               {each}
@@ -95,11 +96,11 @@ function Charts() {
           ))}
         </div>
       </header>
-      {partial && <p className="quiet">History is still being read: known since {new Date(since).toLocaleTimeString()}.</p>}
-      <TimeChart title="Messages / s" times={times} lines={throughput} format={rate} height={210} sync="flow" span={span} />
+      {partial && <p className="muted">History is still loading: complete since {new Date(since).toLocaleTimeString()}.</p>}
+      <TimeChart title="Messages / s" times={times} lines={throughput} format={rate} height={210} sync="overview" span={span} />
       <div className="columns">
         {window === "5m" ? (
-          <TimeChart title="Lag" times={times} lines={waiting} format={short} height={130} sync="flow" span={span} />
+          <TimeChart title="Lag" times={times} lines={lag} format={short} height={130} sync="overview" span={span} />
         ) : null}
         <TimeChart
           title="Latency"
@@ -107,7 +108,7 @@ function Charts() {
           lines={latency}
           format={duration}
           height={130}
-          sync="flow"
+          sync="overview"
           span={span}
         />
       </div>
@@ -115,8 +116,8 @@ function Charts() {
   );
 }
 
-/** Whether a series that is known since a moment lacks more than a minute of its span. */
-function lacks(since: string, at: string, span: number): boolean {
+/** Whether a series that is complete since a point in time misses more than a minute of its span. */
+function isPartial(since: string, at: string, span: number): boolean {
   return new Date(since).getTime() > new Date(at).getTime() - span * 1000 + 60_000;
 }
 
@@ -126,42 +127,38 @@ function line(points: readonly Point[], series: Series, color: string, label: st
   return { label, color, fill, values: points.map((point) => point[series]) };
 }
 
-/** The series that was asked for, and the live samples after it. */
-export function joined(asked: readonly Point[], live: readonly Point[]): readonly Point[] {
-  const last = asked.at(-1)?.at ?? 0;
+/** The history, followed by the live samples after its end; five minutes at most. */
+export function withLivePoints(history: readonly Point[], live: readonly Point[]): readonly Point[] {
+  const last = history.at(-1)?.at ?? 0;
   const after = live.filter((point) => point.at > last + 0.5);
   const newest = after.at(-1)?.at ?? last;
-  return [...asked, ...after].filter((point) => point.at > newest - 300);
+  return [...history, ...after].filter((point) => point.at > newest - 300);
 }
+
+const STATUSES = Object.keys(statuses) as (keyof typeof statuses)[];
 
 function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
   const counts = snapshot?.counts ?? null;
-  const parts = [
-    { name: "accepted", label: "accepted", value: counts?.accepted ?? null },
-    { name: "processing", label: "processing", value: counts?.processing ?? null },
-    { name: "completed", label: "completed", value: counts?.completed ?? null },
-    { name: "failed", label: "failed, will retry", value: counts?.failed ?? null },
-    { name: "dlq", label: "dead", value: counts?.dlq ?? null },
-  ];
+  const parts = STATUSES.map((name) => ({ name, mark: statuses[name], value: counts?.[name] ?? null }));
   const total = parts.reduce((sum, part) => sum + (part.value?.value ?? 0), 0);
   return (
     <section className="panel">
-      <header className="panel-head">
-        <h2>By status</h2>
-        <span className="quiet">{counts === null ? none : `${count({ value: total, exact: counts.total.exact })} messages`}</span>
+      <header className="panel-header">
+        <h2>Messages by status</h2>
+        <span className="muted">{counts === null ? none : `${count({ value: total, exact: counts.total.exact })} messages`}</span>
       </header>
-      <div className="bar" aria-hidden="true">
+      <div className="status-bar" aria-hidden="true">
         {parts.map((part) =>
           part.value !== null && part.value.value > 0 ? (
-            <span key={part.name} className={`bar-${part.name}`} style={{ flexGrow: part.value.value / total }} />
+            <span key={part.name} className={`status-bar-${part.name}`} style={{ flexGrow: part.value.value / total }} />
           ) : null,
         )}
       </div>
       <dl className="breakdown">
         {parts.map((part) => (
           <div key={part.name}>
-            <dt>
-              <span className={`dot bar-${part.name}`} aria-hidden="true" /> {part.label}
+            <dt title={part.mark.meaning}>
+              <span className={`legend-swatch status-bar-${part.name}`} aria-hidden="true" /> {part.mark.label}
             </dt>
             <dd>
               {count(part.value)} <small>{share(part.value?.value, total)}</small>
@@ -184,12 +181,12 @@ function LatencyPanel({ snapshot }: { snapshot: Snapshot | null }) {
   const worst = latency?.p99 ?? 0;
   return (
     <section className="panel">
-      <header className="panel-head">
-        <h2>Accepted to completed</h2>
-        <span className="quiet">{latency === null ? none : `${number(latency.messages)} in the last 5 min`}</span>
+      <header className="panel-header">
+        <h2>Latency, accepted to completed</h2>
+        <span className="muted">{latency === null ? none : `${number(latency.messages)} messages in the last 5 min`}</span>
       </header>
       {latency?.p50 === null ? (
-        <p className="quiet">Nothing was completed in the last five minutes.</p>
+        <p className="muted">No messages were completed in the last five minutes.</p>
       ) : (
         <dl className="percentiles">
           {(["p50", "p95", "p99"] as const).map((each) => (

@@ -3,10 +3,10 @@ import { type ColumnDef, flexRender, getCoreRowModel, useReactTable } from "@tan
 import { type SyntheticEvent, useMemo, useState } from "react";
 import { Link } from "wouter";
 import { body, client, type Column, type Row } from "../api/client";
-import { count, number } from "../format";
-import { Pager } from "../parts/Pager";
-import { Empty, Failure, Loading } from "../parts/states";
-import { useAddress } from "../parts/useAddress";
+import { bytes, count, number } from "../format";
+import { Pager } from "../components/Pager";
+import { EmptyState, ErrorState, LoadingState } from "../components/states";
+import { useQueryParameters } from "../components/useQueryParameters";
 
 const OPERATORS: Record<string, string> = {
   eq: "=",
@@ -19,11 +19,11 @@ const OPERATORS: Record<string, string> = {
   is: "is",
 };
 
-/** Rows of one entity, made from its schema: sorted, filtered, read page by page. */
+/** The rows of one entity, with columns from its schema: sorted, filtered and paginated. */
 export function Rows({ name }: { name: string }) {
-  const [address, change] = useAddress();
-  const sort = address.get("sort") ?? undefined;
-  const filters = useMemo(() => address.get("filter")?.split("\n") ?? [], [address]);
+  const [parameters, change] = useQueryParameters();
+  const sort = parameters.get("sort") ?? undefined;
+  const filters = useMemo(() => parameters.get("filter")?.split("\n") ?? [], [parameters]);
   const query = useInfiniteQuery({
     queryKey: ["rows", name, sort, filters],
     queryFn: ({ pageParam }) =>
@@ -43,14 +43,14 @@ export function Rows({ name }: { name: string }) {
   const searching = query.data?.pages.at(-1)?.searched != null;
   return (
     <section className="panel">
-      <p className="crumbs">
-        <Link href="/records">Records</Link> <span aria-hidden="true">/</span> {name}
+      <p className="breadcrumbs">
+        <Link href="/entities">Entities</Link> <span aria-hidden="true">/</span> {name}
       </p>
-      <header className="panel-head">
+      <header className="panel-header">
         <h1>{first?.entity.title ?? name}</h1>
         {first !== undefined && (
-          <span className="quiet">
-            {count(first.entity.rows)} rows · {first.entity.table}
+          <span className="muted">
+            {count(first.entity.rows)} rows · {bytes(first.entity.bytes)} · {first.entity.table}
           </span>
         )}
       </header>
@@ -62,15 +62,15 @@ export function Rows({ name }: { name: string }) {
         />
       )}
       {query.isPending ? (
-        <Loading rows={12} />
+        <LoadingState rows={12} />
       ) : query.isError && rows.length === 0 ? (
-        <Failure error={query.error} retry={() => void query.refetch()} />
+        <ErrorState error={query.error} retry={() => void query.refetch()} />
       ) : (
-        <div className={query.isPlaceholderData ? "waiting" : ""}>
+        <div className={query.isPlaceholderData ? "stale" : ""}>
           {rows.length === 0 ? (
-            <Empty title={filters.length > 0 ? "No row matches so far" : "No rows yet"}>
-              {searched > 0 ? `${number(searched)} rows were searched.` : "What workers write shows here."}
-            </Empty>
+            <EmptyState title={filters.length > 0 ? "No matching rows found yet" : "No rows yet"}>
+              {searched > 0 ? `${number(searched)} rows searched.` : "Rows are listed here once workers have written them."}
+            </EmptyState>
           ) : (
             <RowTable
               title={first?.entity.title ?? name}
@@ -82,7 +82,7 @@ export function Rows({ name }: { name: string }) {
           )}
         </div>
       )}
-      <Pager query={query} label={searching ? `${number(searched)} rows searched: go on` : "Show more rows"} />
+      <Pager query={query} label={searching ? `${number(searched)} rows searched: continue` : "Show more rows"} />
     </section>
   );
 }
@@ -98,9 +98,9 @@ function Filters({ columns, filters, change }: FiltersProps) {
   const [operator, setOperator] = useState("eq");
   const [value, setValue] = useState("");
   const chosen = columns.find((each) => each.name === column);
-  const textual = /char|text/.test(chosen?.type ?? "");
+  const isText = /char|text/.test(chosen?.type ?? "");
   const offered = Object.keys(OPERATORS).filter(
-    (each) => (each !== "contains" || textual) && (each !== "is" || chosen?.nullable),
+    (each) => (each !== "contains" || isText) && (each !== "is" || chosen?.nullable),
   );
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
@@ -130,8 +130,8 @@ function Filters({ columns, filters, change }: FiltersProps) {
       </select>
       {operator === "is" ? (
         <select aria-label="Value" value={value || "null"} onChange={(event) => setValue(event.target.value)}>
-          <option value="null">empty</option>
-          <option value="value">filled</option>
+          <option value="null">null</option>
+          <option value="value">not null</option>
         </select>
       ) : (
         <input
@@ -185,7 +185,7 @@ function RowTable({ title, columns, rows, sort, change }: RowTableProps) {
         accessorFn: (row: Row) => row.values[column.name],
         cell: ({ row }: { row: { original: Row } }) => {
           const value = row.original.values[column.name] ?? null;
-          return value === null ? <i className="quiet">null</i> : String(value);
+          return value === null ? <i className="muted">null</i> : String(value);
         },
       })),
       {
@@ -199,41 +199,41 @@ function RowTable({ title, columns, rows, sort, change }: RowTableProps) {
     ],
     [columns],
   );
-  // eslint-disable-next-line react-hooks/incompatible-library -- nothing of the table is passed to a memoized component
+  // eslint-disable-next-line react-hooks/incompatible-library -- the table is not passed to a memoized component
   const table = useReactTable({ data: rows, columns: shown, getCoreRowModel: getCoreRowModel() });
-  const about = new Map(columns.map((column) => [column.name, column]));
+  const columnsByName = new Map(columns.map((column) => [column.name, column]));
   return (
-    // A wide table scrolls by itself; it can be reached, and scrolled, from the keyboard.
+    // Focusable, so that a wide table can be scrolled with the keyboard.
     // eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex
     <div className="table-wrap table-scroll" tabIndex={0} role="region" aria-label={`Rows of ${title}`}>
       <table className="table table-dense">
         <thead>
           <tr>
             {table.getLeafHeaders().map((header) => {
-              const column = about.get(header.id);
-              const here = sorted === header.id;
+              const column = columnsByName.get(header.id);
+              const isSorted = sorted === header.id;
               return (
                 <th
                   key={header.id}
                   scope="col"
                   className={column?.numeric ? "numeric" : ""}
-                  aria-sort={here ? (descending ? "descending" : "ascending") : undefined}
+                  aria-sort={isSorted ? (descending ? "descending" : "ascending") : undefined}
                 >
                   {column === undefined ? (
-                    "written by"
+                    "message"
                   ) : column.sortable ? (
                     <button
                       type="button"
                       className="sort"
                       title={`Sort by ${column.name}`}
-                      onClick={() => change(here && !descending ? `-${column.name}` : column.name)}
+                      onClick={() => change(isSorted && !descending ? `-${column.name}` : column.name)}
                     >
                       {column.name}
-                      {column.key && <abbr title="part of the key"> ⚷</abbr>}
-                      <span aria-hidden="true">{here ? (descending ? " ↓" : " ↑") : ""}</span>
+                      {column.key && <abbr title="part of the primary key"> ⚷</abbr>}
+                      <span aria-hidden="true">{isSorted ? (descending ? " ↓" : " ↑") : ""}</span>
                     </button>
                   ) : (
-                    <span title="No index, and the table is too large to be sorted by it">{column.name}</span>
+                    <span title="Not sortable: the table is large and this column has no index">{column.name}</span>
                   )}
                 </th>
               );
@@ -244,7 +244,7 @@ function RowTable({ title, columns, rows, sort, change }: RowTableProps) {
           {table.getRowModel().rows.map((row) => (
             <tr key={row.id}>
               {row.getVisibleCells().map((cell) => (
-                <td key={cell.id} className={about.get(cell.column.id)?.numeric ? "numeric" : ""}>
+                <td key={cell.id} className={columnsByName.get(cell.column.id)?.numeric ? "numeric" : ""}>
                   {flexRender(cell.column.columnDef.cell, cell.getContext())}
                 </td>
               ))}
