@@ -17,7 +17,6 @@ from enum import StrEnum
 import uuid_utils
 
 from nomnom.errors import NomnomError
-from nomnom.schema import UNKNOWN
 
 INGEST = "messages.ingest"
 DEAD = "messages.dlq"
@@ -38,6 +37,9 @@ _NAMESPACE = uuid.UUID("5b0f6f3c-6a59-5c0e-9f44-3c1d3f0a7e11")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR_LENGTH = 2000
 _CANONICAL = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+
+UNKNOWN_ENTITY = "unknown"
+"""The entity token in the subject of a message whose first line has no known tag."""
 
 
 class EnvelopeError(NomnomError):
@@ -172,4 +174,4 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str =
         raise EnvelopeError(f"missing or invalid header {RECEIVED_AT} or {REPLAYS} of {subject!r}: {error}") from error
     if not 0 <= replays < 2**31:  # the range of PostgreSQL's integer
         raise EnvelopeError(f"invalid header {REPLAYS} of {subject!r}: {replays} is out of range")
-    return Envelope(message_id, tokens[0] or UNKNOWN, received_at, replays)
+    return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays)

@@ -17,11 +17,10 @@ from typing import Any, TypeAlias, cast
 import msgspec
 import yaml
 
+from nomnom.envelope import UNKNOWN_ENTITY
 from nomnom.errors import NomnomError
 from nomnom.fields import FieldType, Native, field_type
 
-UNKNOWN = "unknown"
-"""The entity token in the subject of a message whose first line has no known tag."""
 RESERVED_COLUMNS = frozenset({"received_at", "message_id"})
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
@@ -171,7 +170,7 @@ class Schema:
     def entity_name(self, message: str) -> str:
         """The entity token for the subject of a message, from the tag of its first line."""
         found = self._by_tag.get(message[:_TAG_SCAN_LENGTH].lstrip("\n\r").partition("|")[0])
-        return found.name if found else UNKNOWN
+        return found.name if found else UNKNOWN_ENTITY
 
     def describe(self) -> dict[str, Any]:
         """The schema as a JSON-compatible mapping, for API clients."""
@@ -353,8 +352,10 @@ class _Builder:
         return Schema(file.schema, tuple(entities), title=file.title or file.schema, source=self.source)
 
     def entity(self, file: _EntityFile, place: str) -> Entity:
-        if not _IDENTIFIER.fullmatch(file.name) or file.name == UNKNOWN:
-            raise self.fail(f"{place}.name", f"expected a lowercase name other than {UNKNOWN!r}, found {file.name!r}")
+        if not _IDENTIFIER.fullmatch(file.name) or file.name == UNKNOWN_ENTITY:
+            raise self.fail(
+                f"{place}.name", f"expected a lowercase name other than {UNKNOWN_ENTITY!r}, found {file.name!r}"
+            )
         if not _TAG.fullmatch(file.tag):
             raise self.fail(f"{place}.tag", f"expected uppercase letters and digits, found {file.tag!r}")
         table = file.table or file.name

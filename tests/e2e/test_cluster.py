@@ -100,7 +100,7 @@ async def test_an_upgrade_scales_api_and_dashboards(lab: KindEnvironment) -> Non
     # What was chosen stays with the next upgrade that does not name it.
     await finish(lab.installation.install((), ["keda.cooldownPeriod=20"]))
     await are(2)
-    assert (await lab.scaling()).rule.cooldown == 20
+    assert (await lab.scaling()).policy.cooldown == 20
     await finish(lab.installation.install((), minima(1)))
 
 

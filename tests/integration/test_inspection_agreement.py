@@ -122,7 +122,7 @@ async def test_groups_by_kind_are_those_by_reason_and_entity(deployment: Deploym
 async def test_the_dashboard_keeps_only_the_newest(deployment: Deployment, tmp_path: Path) -> None:
     stream = deployment.streams.dead_stream
     await bury_many(deployment, ["O|x"] * 130, error="old")
-    environment = {**deployment.environment, "NOMNOM_DASHBOARD_LETTERS": "100"}
+    environment = {**deployment.environment, "NOMNOM_DASHBOARD_DEAD_LETTERS": "100"}
     async with running(environment, tmp_path) as dashboard:
         first = await dashboard.until("/api/dlq", lambda found: found["total"] == 130)
         assert (first["matching"], first["older"], first["groups"][0]["dead_letters"]) == (100, 30, 100)

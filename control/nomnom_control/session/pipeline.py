@@ -8,7 +8,6 @@ error of the call that needed it (:class:`nomnom.connections.errors.Unavailable`
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,8 @@ from nomnom.grammar import Grammar
 from nomnom.inspection.entities import Entities
 from nomnom.inspection.statuses import Statuses
 from nomnom.schema import Schema
-from nomnom.streams import StreamSettings
+from nomnom.settings import ProgramSettings
+from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
 from nomnom_control.session.connections import TIMEOUT, Api
 
@@ -62,7 +62,7 @@ class Pipeline:
     @classmethod
     async def of(cls, environment: Environment) -> Self:
         """The pipeline that runs in an environment; raises ControlError where the environment cannot tell of it."""
-        return cls(await environment.endpoints(), await environment.schema())
+        return cls(await environment.endpoints(), await environment.schema(), await environment.streams())
 
     async def __aenter__(self) -> Self:
         return self
@@ -133,5 +133,5 @@ def default_actor() -> str:
 
 def default_spool() -> Path:
     """The folder that keeps audit entries until PostgreSQL has them."""
-    home = os.environ.get("NOMNOM_HOME")
+    home = ProgramSettings.from_environment().nomnom_home
     return Path(home) / "audit" if home else platformdirs.user_state_path("nomnom") / "audit"

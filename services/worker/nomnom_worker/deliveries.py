@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from nats.aio.msg import Msg
 
+from nomnom.envelope import UNKNOWN_ENTITY as UNKNOWN
 from nomnom.envelope import (
     Envelope,
     EnvelopeError,
@@ -18,7 +19,6 @@ from nomnom.envelope import (
     read_envelope,
 )
 from nomnom.grammar import Grammar, Record, RecordError
-from nomnom.schema import UNKNOWN
 
 _TOKENS = 9
 """Tokens of an ack subject: $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>. The long

@@ -20,10 +20,10 @@ from nats.js.api import AckPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from nomnom.connections.nats import TIMEOUT
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.link import Link
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _EXPIRES = 10.0
@@ -293,9 +293,9 @@ class Intake:
             raise self._link.unavailable(self._link.problem or "the connection was closed")
 
     async def _end_pull(self, drain: Callable[[], Awaitable[None]]) -> None:
-        """Let the present pull request end without a message on the way to nobody, as far as that can be."""
+        """Let the current pull request complete and drain the subscription, to avoid messages lost in transit."""
         try:
-            # While the stream has messages the request is soon filled; what it has not brought by then is not there.
+            # If the stream has messages, they are delivered within this time.
             async with asyncio.timeout(_LAST_MESSAGES):
                 while self._left > 0:
                     self._wake.clear()

@@ -60,4 +60,6 @@ class FilterDialog(FormDialog):
 
     def _show_count(self, line: Line) -> None:
         self._count_line = (line,)
-        self.query_one("#preview", Static).update(content(*self._count_line))
+        # While the dialog closes, its widgets are removed before this worker is cancelled.
+        for preview in self.query("#preview").results(Static):
+            preview.update(content(*self._count_line))

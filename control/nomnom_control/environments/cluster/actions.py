@@ -12,16 +12,16 @@ from nomnom_control.environments.cluster.configuration import words
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
-    from nomnom_control.environments.cluster.configuration import ClusterSettings
+    from nomnom_control.environments.cluster.configuration import ClusterConfiguration
     from nomnom_control.environments.cluster.environment import KubeEnvironment
 
 
-def value_options(settings: ClusterSettings, values: str = "", single: str = "") -> tuple[StartOption, ...]:
+def value_options(configuration: ClusterConfiguration, values: str = "", single: str = "") -> tuple[StartOption, ...]:
     """The choice of values files and single values, checked while typing."""
 
     def check(text: str) -> str | None:
         try:
-            chosen_values(settings, {"values": text})
+            chosen_values(configuration, {"values": text})
         except ControlError as error:
             return str(error)
         return None
@@ -32,9 +32,9 @@ def value_options(settings: ClusterSettings, values: str = "", single: str = "")
     )
 
 
-def chosen_values(settings: ClusterSettings, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+def chosen_values(configuration: ClusterConfiguration, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     """The files and the single values of such choices; raises ControlError for a file that there is not."""
-    return [settings.values_file(each) for each in words(values.get("values", ""))], words(values.get("set", ""))
+    return [configuration.values_file(each) for each in words(values.get("values", ""))], words(values.get("set", ""))
 
 
 def value_arguments(values: Mapping[str, str]) -> str:
@@ -52,7 +52,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
         return " ".join(each for each in ("nomnom", text, *more, *here.selector) if each)
 
     def upgrade(values: Mapping[str, str]) -> AsyncIterator[Progress]:
-        return here.installation.install(*chosen_values(here.settings, values), description="nomnom upgrade")
+        return here.installation.install(*chosen_values(here.configuration, values), description="nomnom upgrade")
 
     def upgrade_plan(values: Mapping[str, str]) -> Sequence[str]:
         kept = "these values" if values.get("values") else "the values of before, and these"
@@ -72,7 +72,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
             f"Upgrade {name}",
             upgrade,
             lambda values: command("upgrade --yes", value_arguments(values)),
-            value_options(here.settings),
+            value_options(here.configuration),
             upgrade_plan,
         ),
         EnvironmentAction(

@@ -13,7 +13,7 @@ from nomnom.errors import NomnomError
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
-from nomnom_control.environments.cluster.configuration import ClusterSettings, words
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, words
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.reasons import explain, first_problem
 from nomnom_control.environments.cluster.release import PARTS, NotInstalled, Release
@@ -48,31 +48,32 @@ class Installation:
 
     release: Release
     helm: Helm
-    settings: ClusterSettings
+    configuration: ClusterConfiguration
 
     async def install(
-        self, values: Sequence[Path] = (), settings: Sequence[str] = (), *, description: str = ""
+        self, files: Sequence[Path] = (), values: Sequence[str] = (), *, description: str = ""
     ) -> AsyncIterator[Progress]:
         """Install or upgrade the release and wait until all of it is ready; raises ControlError with the reason.
 
-        Without any values those of the last revision are kept, and a rule that was changed here always is.
+        Without values files, the values of the last revision are kept. A policy that was changed here always is.
         """
-        chosen = [f"global.imageRegistry={self.settings.image_registry}"] if self.settings.image_registry else []
-        if self.settings.image_tag != nomnom.__version__:
-            chosen += [f"{each}.image.tag={self.settings.image_tag}" for each in _IMAGES]
-        chosen += [*words(self.settings.values), *settings]
+        mine = self.configuration
+        chosen = [f"global.imageRegistry={mine.image_registry}"] if mine.image_registry else []
+        if mine.image_tag != nomnom.__version__:
+            chosen += [f"{each}.image.tag={mine.image_tag}" for each in _IMAGES]
+        chosen += [*words(mine.values), *values]
         revisions = await self.helm.history()
-        reuse = bool(revisions) and not values
+        reuse = bool(revisions) and not files
         scaled = await scaling.find_scaled_object(self.release) if revisions else None
         if scaled is not None and scaling.CHANGED in (scaled["metadata"].get("annotations") or {}):
-            chosen = scaling.rule_values(scaled) + chosen
+            chosen = scaling.policy_values(scaled) + chosen
         if "keda.enabled=false" not in chosen:
             await self._require_keda()
 
         async def work() -> AsyncIterator[str]:
             async for line in self.helm.mend():
                 yield line
-            lines = self.helm.upgrade(self.settings.chart_folder, values, chosen, reuse=reuse, description=description)
+            lines = self.helm.upgrade(mine.chart_folder, files, chosen, reuse=reuse, description=description)
             async for line in lines:
                 yield line
 
@@ -149,7 +150,7 @@ class Installation:
     async def stop(self) -> AsyncIterator[Progress]:
         """Scale everything to zero, workers first; the volumes stay, and so does the number of each for the start."""
         if await scaling.find_scaled_object(self.release) is not None:
-            await scaling.hold(self.release, 0)
+            await scaling.pin(self.release, 0)
         for name in (WORKER, "page", "dashboard", "api", "nats", "postgres"):
             try:
                 kind, workload = await self.release.workload(name)
@@ -202,7 +203,7 @@ class Installation:
             woken = True
             yield Progress("start what was stopped", Step.OUTPUT, f"{name}: {before}")
         if woken and await scaling.find_scaled_object(self.release) is not None:
-            await scaling.hold(self.release, None)
+            await scaling.pin(self.release, None)
         if woken:
             yield Progress("start what was stopped", Step.DONE)
 

@@ -8,18 +8,19 @@ from typing import Any
 
 from nomnom.connections.nats import NatsConnection
 from nomnom.inspection.jetstream import JetStream
-from nomnom.streams import StreamSettings
-from nomnom_control.environments import WORKER, Scaling, ScalingRule
+from nomnom.scaling import KEDA_DEFAULTS, ScalingPolicy
+from nomnom.settings.streams import StreamSettings
+from nomnom_control.environments import WORKER, Scaling
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.errors import ControlError
 
 PAUSED = "autoscaling.keda.sh/paused-replicas"
-"""KEDA's annotation: hold so many, and decide nothing."""
+"""KEDA's annotation: keep this number of workers, and decide nothing."""
 _PAUSED_AS_IS = "autoscaling.keda.sh/paused"
 CHANGED = "nomnom/scaling-rule"
-"""Set where the rule was changed here: an upgrade by nomnom keeps it."""
+"""Set if the policy was changed here: an upgrade by nomnom keeps it."""
 _KIND = "keda.sh/v1alpha1/scaledobjects"
 _REASONS = ("SuccessfulRescale", "KEDAScaleTargetActivated", "KEDAScaleTargetDeactivated")
 
@@ -45,22 +46,21 @@ async def scaled_object(release: Release) -> Object:
     return found
 
 
-def rule_of(scaled: Object) -> ScalingRule:
-    """The rule that a ScaledObject states; KEDA's defaults where it is silent."""
+def policy_of(scaled: Object) -> ScalingPolicy:
+    """The policy that a ScaledObject states; what it does not state has KEDA's default."""
     spec = scaled["spec"]
     trigger: dict[str, Any] = next((each for each in spec["triggers"] if each["type"] == "nats-jetstream"), {})
-    return ScalingRule(
-        minimum=spec.get("minReplicaCount", 0),
-        maximum=spec.get("maxReplicaCount", 100),
-        threshold=int((trigger.get("metadata") or {}).get("lagThreshold", 10)),
-        cooldown=float(spec.get("cooldownPeriod", 300)),
-        polling=float(spec.get("pollingInterval", 30)),
+    return ScalingPolicy(
+        minimum=spec.get("minReplicaCount", KEDA_DEFAULTS.minimum),
+        maximum=spec.get("maxReplicaCount", KEDA_DEFAULTS.maximum),
+        threshold=int((trigger.get("metadata") or {}).get("lagThreshold", KEDA_DEFAULTS.threshold)),
+        cooldown=float(spec.get("cooldownPeriod", KEDA_DEFAULTS.cooldown)),
+        polling=float(spec.get("pollingInterval", KEDA_DEFAULTS.polling)),
     )
 
 
-async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
-    """The scaling now; raises ControlError. The lag is None while it is unknown."""
-    streams = StreamSettings()
+async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSettings) -> Scaling:
+    """The scaling now. Raises ControlError. The lag is None while it is unknown."""
     deployment, scaled, lag = await asyncio.gather(
         release.deployment(WORKER),
         find_scaled_object(release),
@@ -71,7 +71,7 @@ async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
     paused = scaled is not None and paused_at(scaled) is not None
     at, decision = await _decision(release, scaled, desired)
     return Scaling(
-        rule=ScalingRule(minimum=desired, maximum=desired) if scaled is None else rule_of(scaled),
+        policy=ScalingPolicy(minimum=desired, maximum=desired) if scaled is None else policy_of(scaled),
         lag=lag,
         desired=desired,
         actual=int(status.get("replicas", 0)),
@@ -94,8 +94,8 @@ async def _decision(release: Release, scaled: Object | None, desired: int) -> tu
     """When what was decided last, and why."""
     if scaled is None:
         return None, f"KEDA does not scale the workers: {desired} by the chart's values"
-    if (held := paused_at(scaled)) is not None:
-        return None, f"held at {desired if held == 'now' else held} by hand, until autoscaling is resumed"
+    if (pinned := paused_at(scaled)) is not None:
+        return None, f"manual override: pinned at {desired if pinned == 'now' else pinned}"
     conditions = {each["type"]: each for each in scaled.get("status", {}).get("conditions") or []}
     ready = conditions.get("Ready", {})
     if ready.get("status") == "False":
@@ -115,41 +115,41 @@ async def _decision(release: Release, scaled: Object | None, desired: int) -> tu
     return None, f"{desired} wanted: " + ("messages wait" if active else "nothing waits")
 
 
-async def change_rule(release: Release, rule: ScalingRule) -> None:
-    """Change the ScaledObject. An upgrade by nomnom passes the rule on; helm alone would take the chart's again."""
+async def change_policy(release: Release, policy: ScalingPolicy) -> None:
+    """Change the ScaledObject. An upgrade by nomnom passes the policy on; helm alone would set the chart's again."""
     scaled = await scaled_object(release)
     triggers = scaled["spec"]["triggers"]
     for each in triggers:
         if each["type"] == "nats-jetstream":
-            each["metadata"]["lagThreshold"] = str(rule.threshold)
+            each["metadata"]["lagThreshold"] = str(policy.threshold)
     body = {
         "metadata": {"annotations": {CHANGED: "changed"}},
         "spec": {
-            "minReplicaCount": rule.minimum,
-            "maxReplicaCount": rule.maximum,
-            "cooldownPeriod": int(rule.cooldown),
-            "pollingInterval": int(rule.polling),
+            "minReplicaCount": policy.minimum,
+            "maxReplicaCount": policy.maximum,
+            "cooldownPeriod": int(policy.cooldown),
+            "pollingInterval": int(policy.polling),
             "triggers": triggers,
         },
     }
     await release.cluster.patch(release.path(_KIND, scaled["metadata"]["name"]), body)
 
 
-async def hold(release: Release, replicas: int | None) -> None:
-    """Pause the autoscaling at so many workers; None lets it go on."""
+async def pin(release: Release, replicas: int | None) -> None:
+    """Set the number of workers by hand; None lets the policy decide."""
     scaled = await scaled_object(release)
     annotations = {PAUSED: None if replicas is None else str(replicas), _PAUSED_AS_IS: None}
     path = release.path(_KIND, scaled["metadata"]["name"])
     await release.cluster.patch(path, {"metadata": {"annotations": annotations}})
 
 
-def rule_values(scaled: Object) -> list[str]:
-    """The chart's values that state this ScaledObject's rule, as ``name=value``."""
-    rule = rule_of(scaled)
+def policy_values(scaled: Object) -> list[str]:
+    """The chart's values that state this ScaledObject's policy, as ``name=value``."""
+    policy = policy_of(scaled)
     return [
-        f"keda.minReplicas={rule.minimum}",
-        f"keda.maxReplicas={rule.maximum}",
-        f"keda.lagThreshold={rule.threshold}",
-        f"keda.cooldownPeriod={rule.cooldown:.0f}",
-        f"keda.pollingInterval={rule.polling:.0f}",
+        f"keda.minReplicas={policy.minimum}",
+        f"keda.maxReplicas={policy.maximum}",
+        f"keda.lagThreshold={policy.threshold}",
+        f"keda.cooldownPeriod={policy.cooldown:.0f}",
+        f"keda.pollingInterval={policy.polling:.0f}",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nomnom_control.environments import EnvironmentTemplate
-from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment, read_settings
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, SavedEnvironment, read_configuration
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import open_saved, spelled
@@ -22,11 +22,11 @@ class ClusterEnvironments:
     """
 
     def __init__(self) -> None:
-        self._listed: dict[str, tuple[SavedEnvironment, ClusterSettings, KubeEnvironment]] = {}
+        self._listed: dict[str, tuple[SavedEnvironment, ClusterConfiguration, KubeEnvironment]] = {}
 
     def names(self) -> Sequence[str]:
         """The saved ones, the kind clusters of the user's kubeconfig, and its other contexts."""
-        saved = read_settings().environments
+        saved = read_configuration().environments
         # A release of another name is one more pipeline on the cluster, not the one that its context stands for.
         usual = [each for each in saved.values() if each.namespace == each.release == "nomnom"]
         taken = {each.context for each in usual} | {f"{_KIND_CONTEXT}{each.kind}" for each in usual}
@@ -36,7 +36,7 @@ class ClusterEnvironments:
 
     def find(self, name: str) -> KubeEnvironment | None:
         """The environment of that name; None where it is neither saved nor of such a form."""
-        settings = read_settings()
+        settings = read_configuration()
         if (saved := settings.environments.get(name)) is not None:
             return open_saved(name, saved, settings)
         for prefix in (_KIND, _KUBE):
@@ -46,9 +46,9 @@ class ClusterEnvironments:
 
     def listed(self) -> list[KubeEnvironment]:
         """The saved environments and the kind clusters; other contexts of the kubeconfig only once selected."""
-        settings = read_settings()
+        settings = read_configuration()
         saved = settings.environments
-        kept: dict[str, tuple[SavedEnvironment, ClusterSettings, KubeEnvironment]] = {}
+        kept: dict[str, tuple[SavedEnvironment, ClusterConfiguration, KubeEnvironment]] = {}
         for name in self.names():
             if name not in saved and not name.startswith(_KIND):
                 continue

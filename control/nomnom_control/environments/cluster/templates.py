@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from nomnom_control.environments import Environment, EnvironmentTemplate, StartOption
 from nomnom_control.environments.cluster.actions import value_options
-from nomnom_control.environments.cluster.configuration import SavedEnvironment, read_settings, save_environment, words
+from nomnom_control.environments.cluster.configuration import (
+    SavedEnvironment,
+    read_configuration,
+    save_environment,
+    words,
+)
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import DEFAULT_CLUSTER, open_saved
 from nomnom_control.errors import ControlError
@@ -20,12 +25,12 @@ _CLUSTER = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 def templates() -> Sequence[EnvironmentTemplate]:
     """A kind cluster; and, where the kubeconfig names a context, a release on one."""
-    settings = read_settings()
+    configuration = read_configuration()
 
     def kind(values: Mapping[str, str]) -> Environment:
         cluster, namespace = values["cluster"], values["namespace"]
         return open_saved(
-            _kind_name(values), SavedEnvironment(kind=cluster, namespace=namespace), settings
+            _kind_name(values), SavedEnvironment(kind=cluster, namespace=namespace), configuration
         ).with_options(values)
 
     def keep_kind(values: Mapping[str, str]) -> None:
@@ -35,7 +40,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
             save_environment(f"{values['cluster']}-{values['namespace']}", entry)
 
     def kube(values: Mapping[str, str]) -> Environment:
-        return open_saved(values["name"], _entry(values), settings).with_options(values)
+        return open_saved(values["name"], _entry(values), configuration).with_options(values)
 
     found = [
         EnvironmentTemplate(
@@ -44,7 +49,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
             (
                 StartOption("cluster", "Cluster", DEFAULT_CLUSTER, "the kind cluster's name", _check_cluster),
                 StartOption("namespace", "Namespace", "nomnom", "of the pipeline", _check_name),
-                *value_options(settings, "dev"),
+                *value_options(configuration, "dev"),
             ),
             kind,
             keep_kind,
@@ -59,7 +64,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
         def check_saved(text: str) -> str | None:
             if problem := _check_name(text):
                 return problem
-            return "an environment has that name" if text == "local" or text in settings.environments else None
+            return "an environment has that name" if text == "local" or text in configuration.environments else None
 
         found.append(
             EnvironmentTemplate(
@@ -70,7 +75,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
                     StartOption("context", "Context", "", f"one of {', '.join(names[:4])}", check_context),
                     StartOption("namespace", "Namespace", "nomnom", "it is made where it is not there", _check_name),
                     StartOption("release", "Release", "nomnom", "its resources' names begin with it", _check_name),
-                    *value_options(settings),
+                    *value_options(configuration),
                 ),
                 kube,
                 lambda values: save_environment(values["name"], _entry(values)),

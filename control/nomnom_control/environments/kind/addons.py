@@ -1,4 +1,4 @@
-"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that settings can replace."""
+"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that can be replaced."""
 
 from __future__ import annotations
 

@@ -43,10 +43,10 @@ class Service:
 
 
 class Services:
-    """The api, the dashboard and the workers. ``environment`` tells what a component's process on a port is given."""
+    """The api, the dashboard and the workers. ``variables`` returns those of a component's process on a port."""
 
-    def __init__(self, instance: Instance, environment: Callable[[str, int], Mapping[str, str]]) -> None:
-        self._instance, self._environment = instance, environment
+    def __init__(self, instance: Instance, variables: Callable[[str, int], Mapping[str, str]]) -> None:
+        self._instance, self._variables = instance, variables
         self._services: dict[str, Service] = {}
         self._next_worker = 1
 
@@ -61,7 +61,7 @@ class Services:
     async def launch(self, component: str, port: int, name: str = "") -> Service:
         """Start a service and wait until it says that it is ready; raises ControlError or ProcessError."""
         command = [sys.executable, "-m", f"nomnom_{component}"]
-        log, given = self._instance.log(component), self._environment(component, port)
+        log, given = self._instance.log(component), self._variables(component, port)
         process = ChildProcess(name or component, command, log, given)
         service = self._services[process.name] = Service(component, process.name, port, process)
         await process.start()
@@ -125,7 +125,16 @@ async def _wait_until_ready(service: Service) -> None:
                         raise service.process.failure()
                     await asyncio.sleep(_POLL)
         except TimeoutError:
-            raise ControlError(f"{service.name} is not ready after {_READY:g} s: see {service.process.log}") from None
+            reason = await _reason(client, service.port)
+            text = f"{service.name} is not ready after {_READY:g} s: {reason}{service.process.problems()}"
+            raise ControlError(text) from None
+
+
+async def _reason(client: HttpClient, port: int) -> str:
+    try:
+        return (await client.get(f"http://127.0.0.1:{port}/ready")).text
+    except HttpError as error:
+        return f"no answer on port {port} ({error})"
 
 
 async def _is_ready(client: HttpClient, port: int) -> bool:

@@ -13,6 +13,7 @@ from nomnom.envelope import (
     REASON,
     RECEIVED_AT,
     REPLAYS,
+    UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
     from_microseconds,
@@ -20,7 +21,6 @@ from nomnom.envelope import (
     read_envelope,
 )
 from nomnom.inspection.jetstream.messages import StoredMessage
-from nomnom.schema import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ def read_dead_letter(message: StoredMessage) -> DeadLetter:
     except EnvelopeError as error:
         problem = str(error)
         message_id = parse_message_id(tokens[-1]) or tokens[-1]
-        envelope = Envelope(message_id, tokens[0] if len(tokens) > 1 else UNKNOWN, message.stored_at)
+        envelope = Envelope(message_id, tokens[0] if len(tokens) > 1 else UNKNOWN_ENTITY, message.stored_at)
     return DeadLetter(
         message.sequence,
         message.subject,
         envelope.message_id,
         envelope.entity,
-        headers.get(REASON, UNKNOWN),
+        headers.get(REASON, "unknown"),
         headers.get(ERROR, ""),
         _number(headers.get(ATTEMPTS)),
         envelope.received_at,
