@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nomnom.envelope import Status
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
 from nomnom.inspection.statuses import StatusCount
 from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments import (
@@ -24,8 +25,6 @@ from nomnom_control.environments import (
 )
 from nomnom_control.environments.variables import Variables
 from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
 from nomnom_control.session.overview import Overview
 from nomnom_tui.app.session import Session
 

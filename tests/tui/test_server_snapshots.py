@@ -15,16 +15,9 @@ from conftest import LINE, ORDER
 from nomnom.envelope import Status, to_microseconds
 from nomnom.grammar import Grammar
 from nomnom.inspection.entities import Count, EntityReport, RowPage
+from nomnom.inspection.jetstream import ConsumerReport, MessagePage, Position, StoredMessage, StreamReport, StreamState
 from nomnom.inspection.statuses import HourCount, StatusCount
 from nomnom.schema import load_schema
-from nomnom_control.session.jetstream import (
-    ConsumerReport,
-    MessagePage,
-    Position,
-    StoredMessage,
-    StreamReport,
-    StreamState,
-)
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
 from tui.fakes import MOMENT, FakePipeline, FakeSession

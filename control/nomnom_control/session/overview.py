@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from nomnom.envelope import Status
 from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport
 from nomnom.inspection.statuses import StatusCount
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import platformdirs
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
 from nomnom.inspection.entities import Entities
@@ -23,7 +24,7 @@ from nomnom.schema import Schema
 from nomnom.settings import ProgramSettings
 from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, NatsConnection
+from nomnom_control.session.connections import TIMEOUT, Api
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
@@ -54,7 +55,7 @@ class Pipeline:
         self.streams = streams or StreamSettings()
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
-        self.nats = NatsConnection(endpoints.nats, timeout)
+        self.nats = NatsConnection(endpoints.nats, "nomnom-control", timeout=timeout)
         self.database = Database(endpoints.database, application="nomnom-control", seconds=timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 

@@ -8,14 +8,15 @@ from typing import Any, Literal, cast
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
-from nomnom.envelope import DEAD, EnvelopeError, Status, read_envelope
+from nomnom.envelope import DEAD, INGEST, EnvelopeError, Status, read_envelope
+from nomnom.inspection.jetstream import ConsumerReport, JetStream, StoredMessage
 from nomnom.inspection.rows import EntityTable
 from nomnom.inspection.statuses import MessageStatus, Statuses
 from nomnom.presentation.figures import duration
 from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
-from nomnom_dashboard.broker import Broker, ConsumerInfo, StoredMessage
 from nomnom_dashboard.entities import row as shown_row
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
 
@@ -28,10 +29,10 @@ _CONSUMER_SECONDS = 0.25
 class Messages:
     """The queries over ``message_status``, and what JetStream knows of messages that have no row yet."""
 
-    def __init__(self, database: Database, broker: Broker, schema: Schema) -> None:
-        self._database, self._broker, self._schema = database, broker, schema
+    def __init__(self, database: Database, jetstream: JetStream, streams: StreamSettings, schema: Schema) -> None:
+        self._database, self._jetstream, self._streams, self._schema = database, jetstream, streams, schema
         self._statuses = Statuses(database)
-        self._consumer: tuple[float, ConsumerInfo] | None = None
+        self._consumer: tuple[float, ConsumerReport] | None = None
 
     async def newest(self, limit: int) -> list[MessageSummary]:
         """The messages received last, of those that have a row."""
@@ -101,25 +102,24 @@ class Messages:
 
     async def _stored(
         self, message_id: str, row: MessageStatus | None, notes: list[str]
-    ) -> tuple[StoredMessage | None, StoredMessage | None, ConsumerInfo | None]:
+    ) -> tuple[StoredMessage | None, StoredMessage | None, ConsumerReport | None]:
         """What the streams hold of a message; a message that is completed is in neither."""
         if row is not None and row.status is Status.COMPLETED:
             return None, None, None
-        streams = self._broker.streams
         try:
             waiting, dead = await asyncio.gather(
-                self._broker.last_of_message(message_id, streams.stream),
-                self._broker.last_of_message(message_id, streams.dead_stream, DEAD),
+                self._jetstream.last(self._streams.stream, f"{INGEST}.*.{message_id}"),
+                self._jetstream.last(self._streams.dead_stream, f"{DEAD}.*.{message_id}"),
             )
             return waiting, dead, await self._delivered() if waiting else None
-        except UnavailableError as error:
+        except RequestError as error:
             notes.append(str(error))
             return None, None, None
 
-    async def _delivered(self) -> ConsumerInfo:
+    async def _delivered(self) -> ConsumerReport:
         now = asyncio.get_running_loop().time()
         if self._consumer is None or now - self._consumer[0] > _CONSUMER_SECONDS:
-            self._consumer = (now, await self._broker.consumer())
+            self._consumer = (now, await self._jetstream.consumer(self._streams.stream, self._streams.consumer))
         return self._consumer[1]
 
     async def _under_way(
@@ -127,7 +127,7 @@ class Messages:
         message_id: str,
         row: MessageStatus | None,
         waiting: StoredMessage | None,
-        consumer: ConsumerInfo | None,
+        consumer: ConsumerReport | None,
         notes: list[str],
     ) -> MessageDetail:
         assert waiting is not None, "asked only where the stream holds it"

@@ -17,16 +17,16 @@ from itertools import pairwise
 from nomnom.connections.errors import DatabaseUnavailable, RequestError
 from nomnom.connections.postgres import Database
 from nomnom.envelope import Status
+from nomnom.inspection.dead_letters import DeadLetterIndex
+from nomnom.inspection.jetstream import ConsumerReport, JetStream, StreamReport
 from nomnom.inspection.statuses import StatusCount, Statuses
 from nomnom.message_status import ARRIVALS, FLOW
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
-from nomnom_dashboard.broker import SOURCE as NATS
-from nomnom_dashboard.broker import Broker, ConsumerInfo, StreamInfo
-from nomnom_dashboard.dead_letters import DeadLetterIndex
-from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
+from nomnom_dashboard.errors import InvalidQueryError
 from nomnom_dashboard.messages import Messages
 from nomnom_dashboard.throughput import BUCKET, RETENTION, Latency, Point, Throughput, utc_time
 
@@ -84,16 +84,17 @@ class Overview:
     def __init__(
         self,
         database: Database,
-        broker: Broker,
+        jetstream: JetStream,
+        streams: StreamSettings,
         schema: Schema,
         messages: Messages,
-        dead_letters: DeadLetterIndex,
         *,
+        dead_letters: DeadLetterIndex,
         interval: float,
         publish: Callable[[Snapshot], None],
     ) -> None:
-        self._database, self._broker, self._schema = database, broker, schema
-        self._messages, self._dead_letters = messages, dead_letters
+        self._database, self._jetstream, self._streams, self._schema = database, jetstream, streams, schema
+        self._messages, self._index = messages, dead_letters
         self._interval, self._publish = interval, publish
         self._throughput = Throughput()
         self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
@@ -101,12 +102,12 @@ class Overview:
         self._counts: list[StatusCount] | None = None
         self._workers: int | None = None
         self._newest: list[MessageSummary] | None = None
-        self._stream: StreamInfo | None = None
-        self._consumer: ConsumerInfo | None = None
-        self._dead: StreamInfo | None = None
+        self._stream: StreamReport | None = None
+        self._consumer: ConsumerReport | None = None
+        self._dead: StreamReport | None = None
         self._sequence = 0
         self._database_state = SourceState(ok=False, detail="PostgreSQL: not connected yet")
-        self._nats_state = SourceState(ok=False, detail=f"{NATS}: not connected yet")
+        self._nats_state = SourceState(ok=False, detail="NATS: not connected yet")
         self._tasks: list[asyncio.Task[None]] = []
         self._counting, self._flowing = _Schedule(2.0), _Schedule(5.0)
         self._listing, self._indexing = _Schedule(interval), _Schedule(1.0)
@@ -137,9 +138,12 @@ class Overview:
         return self._nats_state.ok
 
     @property
-    def dead_letters_seen(self) -> tuple[int, int] | None:
-        """The last sequence and the number of messages of the dead-letter stream at the last poll."""
-        return (self._dead.state.last_seq, self._dead.state.messages) if self._dead else None
+    def dead_letters_changed(self) -> bool:
+        """Whether the dead-letter stream, as last watched, holds something else than the index."""
+        if self._dead is None:
+            return False
+        watched, indexed = self._dead.state, self._index.state
+        return (watched.last_seq, watched.messages) != (indexed.last_seq, indexed.messages)
 
     def snapshot(self) -> Snapshot:
         """The newest snapshot; raises DatabaseUnavailable while PostgreSQL is unavailable."""
@@ -181,22 +185,25 @@ class Overview:
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - begun)))
 
     async def _watch_nats(self) -> None:
-        streams = self._broker.streams
+        jetstream, streams = self._jetstream, self._streams
         try:
             stream, consumer, dead = await asyncio.gather(
-                self._broker.stream(streams.stream), self._broker.consumer(), self._broker.stream(streams.dead_stream)
+                jetstream.stream(streams.stream),
+                jetstream.consumer(streams.stream, streams.consumer),
+                jetstream.stream(streams.dead_stream),
             )
-        except UnavailableError as error:
+        except RequestError as error:
             self._nats_state = SourceState(ok=False, detail=str(error))
             self._stream = self._consumer = self._dead = None
             return
         if self._samples and stream.state.last_seq < self._samples[-1].accepted:
             self._samples.clear()
         self._stream, self._consumer, self._dead = stream, consumer, dead
-        lag = consumer.num_pending + consumer.num_ack_pending
         acknowledged = stream.state.last_seq - stream.state.messages
-        self._samples.append(Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, lag))
-        self._nats_state = SourceState(ok=True, detail=self._broker.address)
+        self._samples.append(
+            Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, consumer.lag)
+        )
+        self._nats_state = SourceState(ok=True, detail=jetstream.nats.address)
 
     async def _watch_database(self) -> None:
         try:
@@ -257,12 +264,15 @@ class Overview:
         )
 
     async def _read_dead_letters(self) -> None:
-        if self.dead_letters_seen in (None, self._dead_letters.seen):
+        if not self.dead_letters_changed:
             return
         try:
-            await self._indexing.run(self._dead_letters.refresh)
-        except UnavailableError as error:
+            await self._indexing.run(self._refresh_index)
+        except RequestError as error:
             _log.warning("dead letters", problem=str(error))
+
+    async def _refresh_index(self) -> None:
+        await self._index.refresh()
 
     async def _renew(self) -> None:
         self.last = self._snapshot()
@@ -328,11 +338,11 @@ class Overview:
         return Lag(
             waiting=consumer.num_pending,
             processing=consumer.num_ack_pending,
-            total=consumer.num_pending + consumer.num_ack_pending,
+            total=consumer.lag,
             redelivered=consumer.num_redelivered,
             oldest_seconds=max(0.0, age) if age is not None else None,
             bytes=stream.state.bytes,
-            max_bytes=stream.config.max_bytes if stream.config.max_bytes > 0 else None,
+            max_bytes=stream.max_bytes,
             paused=consumer.paused,
         )
 

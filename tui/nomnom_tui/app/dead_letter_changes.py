@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nomnom.errors import NomnomError
 from nomnom.presentation import figures
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
@@ -15,7 +16,8 @@ from nomnom_tui.app.changes import Change
 from nomnom_tui.app.session import Session
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import Edit, Filter, Group, Selection
+    from nomnom.inspection.dead_letters import Filter, Group
+    from nomnom_control.session.dead_letters import Edit, Selection
 
 _MAX_NAMED = 8
 _MAX_FAILURES = 20
@@ -202,13 +204,13 @@ def filter_problem(words: str) -> str | None:
     """Return what is wrong with a filter, or None if it is valid."""
     try:
         parse_filter(words)
-    except ControlError as error:
+    except NomnomError as error:
         return str(error)
     return None
 
 
 def parse_filter(words: str) -> Filter:
     """Parse a filter; raises FilterError."""
-    from nomnom_control.session.dead_letters import Filter
+    from nomnom.inspection.dead_letters import Filter
 
     return Filter.parse(words)

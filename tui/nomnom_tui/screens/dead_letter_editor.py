@@ -20,7 +20,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.properties import TextTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Diff
+    from nomnom.inspection.dead_letters import DeadLetter
+    from nomnom_control.session.dead_letters import Diff
     from nomnom_control.session.pipeline import Pipeline
 
 _MAX_SIZE = 256 * 1024

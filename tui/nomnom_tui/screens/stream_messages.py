@@ -24,7 +24,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import MessagePage, StoredMessage
+    from nomnom.inspection.jetstream import MessagePage, StoredMessage
 
 _FIRST_LINE = 300
 

@@ -47,7 +47,7 @@ _OWNER = "nomnom"
 _T = TypeVar("_T")
 
 
-class ClusterUnavailable(Unavailable):
+class ClusterUnavailable(Unavailable, ControlError):  # noqa: N818
     """The API server does not answer, or the kubeconfig does not lead to it."""
 
     part = "cluster"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.scaling import ScalingPolicy, check_number
 from nomnom.schema import Schema, parse_schema
 from nomnom.settings.streams import StreamSettings
@@ -36,7 +37,6 @@ from nomnom_control.environments.cluster.variables import read_streams, read_var
 from nomnom_control.environments.variables import Variables, declaration_of
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
-from nomnom_control.session.connections import NatsConnection
 
 RELEASE = "release"
 """A pseudo component for the whole release: its history and rollback are those of helm."""
@@ -187,7 +187,7 @@ class KubeEnvironment(Environment):
 
     async def _connection(self) -> NatsConnection:
         if self._nats is None:
-            self._nats = NatsConnection((await self.endpoints()).nats)
+            self._nats = NatsConnection((await self.endpoints()).nats, "nomnom-control")
         return self._nats
 
     async def set_scaling_policy(self, policy: ScalingPolicy) -> None:

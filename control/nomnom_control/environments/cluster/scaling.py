@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Any
 
-from nomnom.errors import NomnomError
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
 from nomnom.scaling import KEDA_DEFAULTS, ScalingPolicy
 from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import WORKER, Scaling
@@ -15,7 +15,6 @@ from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
 
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 """KEDA's annotation that pauses autoscaling at a number of replicas."""
@@ -63,7 +62,9 @@ def policy_of(scaled: Object) -> ScalingPolicy:
 async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSettings) -> Scaling:
     """The current scaling. The lag is None while NATS is unavailable. Raises ControlError."""
     deployment, scaled, lag = await asyncio.gather(
-        release.deployment(WORKER), find_scaled_object(release), read_lag(nats, streams)
+        release.deployment(WORKER),
+        find_scaled_object(release),
+        JetStream(nats).lag(streams.stream, streams.consumer),
     )
     status = deployment.get("status", {})
     desired = int(deployment["spec"].get("replicas", 1))
@@ -79,16 +80,6 @@ async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSe
         decided_at=at,
         decision=decision,
     )
-
-
-async def read_lag(nats: NatsConnection, streams: StreamSettings) -> int | None:
-    """Pending and unacknowledged messages: the lag of KEDA's nats-jetstream scaler."""
-    try:
-        answer = await nats.request(f"$JS.API.CONSUMER.INFO.{streams.stream}.{streams.consumer}")
-    except NomnomError:
-        return None
-    info = json.loads(answer.data)
-    return None if "error" in info else int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 def paused_at(scaled: Object) -> str | None:

@@ -10,10 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
 from nomnom.scaling import LOCAL_LIMIT, ScalingPolicy, check_number
 from nomnom.settings.streams import StreamSettings
 from nomnom.telemetry import logger
@@ -38,12 +36,12 @@ class WorkerScaling:
         self.lag: int | None = None
         self.changing = asyncio.Lock()
         """Held while workers are started or ended."""
-        self._services, self._nats_url, self._streams = services, nats_url, streams
+        self._services, self._streams = services, streams
+        self._nats = NatsConnection(nats_url, "nomnom-autoscaler", timeout=_TIMEOUT)
         self._autoscaler = Autoscaler(policy)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
         self._decision = "no decision yet"
         self._decided_at: datetime | None = None
-        self._client: Client | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -84,7 +82,7 @@ class WorkerScaling:
         try:
             while True:
                 self._changed.clear()
-                self.lag = await self._read_lag()
+                self.lag = await JetStream(self._nats).lag(self._streams.stream, self._streams.consumer)
                 self._decide()
                 try:
                     await self._apply()
@@ -97,8 +95,7 @@ class WorkerScaling:
                     async with asyncio.timeout(self.policy.polling):
                         await self._changed.wait()
         finally:
-            if self._client is not None:
-                await self._client.close()
+            await self._nats.close()
 
     def _decide(self) -> None:
         if self.pinned is None:
@@ -123,21 +120,3 @@ class WorkerScaling:
                         raise each
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
-
-    async def _read_lag(self) -> int | None:
-        """The lag as KEDA's nats-jetstream scaler counts it; None if NATS is unavailable."""
-        try:
-            async with asyncio.timeout(2 * _TIMEOUT):
-                if self._client is None or self._client.is_closed:
-                    self._client = await nats.connect(
-                        self._nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                    )
-                jetstream = self._client.jetstream(timeout=_TIMEOUT)
-                info = await jetstream.consumer_info(self._streams.stream, self._streams.consumer)
-        except (OSError, NatsError, TimeoutError):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
-
-
-async def _ignore(_: Exception) -> None:
-    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER
 from nomnom_control.environments.local.instance import Instance, any_port
@@ -18,7 +19,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
 
 _log = logger(__name__)
-_BACKOFF = (0.5, 15.0)
+_RESTART = RetryPolicy(first=0.5, longest=15.0)
 _STABLE_AFTER = 60.0
 _READY = 30.0
 _GRACE = 30.0
@@ -106,7 +107,7 @@ class Services:
             if not each.restart_at:
                 uptime = (datetime.now(UTC) - each.started_at).total_seconds()
                 each.failures = 0 if uptime > _STABLE_AFTER else each.failures
-                delay = min(_BACKOFF[0] * 2**each.failures, _BACKOFF[1])
+                delay = _RESTART.wait(each.failures + 1)
                 each.restart_at = now + delay
                 _log.warning("process exited", process=each.name, exit_code=each.process.exit_code, restart_in=delay)
             elif now >= each.restart_at:

@@ -18,10 +18,10 @@ import asyncpg
 
 from nomnom.envelope import Reason, Status
 from nomnom.grammar import Problem, Record
+from nomnom.inspection.dead_letters import DeadLetter
 from nomnom.inspection.statuses import Answer
 from nomnom.schema import Entity
 from nomnom.tables import Table
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
 from nomnom_control.session.dead_letters.editing import Edit, EditError, Validation, validate
 
 if TYPE_CHECKING:

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
 from nomnom.errors import NomnomError
+from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
+from nomnom.inspection.jetstream.requests import StreamFull
 from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
-from nomnom_control.session.jetstream.requests import StreamFull, delete_message
+from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -151,7 +152,7 @@ class Replay:
         loop = asyncio.get_running_loop()
         size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
         async with self.pipeline.audit.ledger() as ledger:
-            await self.pipeline.nats.client()
+            await self.pipeline.nats.connect()
             self._started = due = loop.time()
             try:
                 for start in range(0, self.total, size):
