@@ -60,8 +60,8 @@ class DashboardSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
         """Raise SettingsError if only user or password is set, or authentication is required and not configured."""
         if self.credentials is None and not self.tokens and self.nomnom_dashboard_auth_required:
             raise SettingsError(
-                "NOMNOM_DASHBOARD_AUTH_REQUIRED: neither NOMNOM_DASHBOARD_TOKENS nor NOMNOM_DASHBOARD_USER and "
-                "NOMNOM_DASHBOARD_PASSWORD are set: everyone would be let in"
+                "NOMNOM_DASHBOARD_AUTH_REQUIRED: authentication is required but not configured: set "
+                "NOMNOM_DASHBOARD_TOKENS, or NOMNOM_DASHBOARD_USER and NOMNOM_DASHBOARD_PASSWORD"
             )
 
     @property
