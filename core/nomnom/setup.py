@@ -15,7 +15,7 @@ from nomnom.errors import NomnomError
 from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
-from nomnom.settings import Seconds, Settings, without_secrets
+from nomnom.settings import Settings, SetupSettings, without_secrets
 from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
@@ -23,31 +23,6 @@ _log = logger(__name__)
 _RETRY = RetryPolicy(first=0.25, longest=1.0)
 _TRANSIENT = (OSError, NatsError, Unavailable, StreamsNotReadyError)
 _WAIT = 30.0
-
-
-class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """The settings of setup: servers, schema, and the URL of each component that has its own role.
-
-    The user of ``DATABASE_URL`` becomes the owner of the tables.
-    """
-
-    nomnom_setup_wait: Seconds = _WAIT
-    """Maximum time to wait for each server, in seconds."""
-    database_worker_url: str = ""
-    database_api_url: str = ""
-    database_dashboard_url: str = ""
-    database_operator_url: str = ""
-
-    @property
-    def roles(self) -> list[Role]:
-        """The roles to create; raises RoleError if a URL lacks user or password."""
-        urls = {
-            "worker": self.database_worker_url,
-            "api": self.database_api_url,
-            "dashboard": self.database_dashboard_url,
-            "operator": self.database_operator_url,
-        }
-        return [Role.from_url(component, url) for component, url in urls.items() if url]
 
 
 class SetupError(NomnomError):
@@ -87,12 +62,17 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     return done
 
 
+def roles_of(settings: SetupSettings) -> list[Role]:
+    """The roles of the components that have a URL of their own."""
+    return [Role.from_url(component, url) for component, url in settings.role_urls.items()]
+
+
 def main() -> None:
     """``nomnom-setup``: the same as ``nomnom setup``, for images without the command line."""
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
-        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, settings.roles))
+        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, roles_of(settings)))
     except NomnomError as error:
         raise SystemExit(f"nomnom-setup: {error}") from error
     for each in done:

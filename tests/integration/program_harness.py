@@ -1,4 +1,4 @@
-"""``nomnom`` as its users start it, on a directory of its own."""
+"""Runs ``nomnom`` as a user does, on its own directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from nomnom_control.environments.local.processes import INSTANCE
 
 
 class Program:
-    """``nomnom`` on one instance's directory."""
+    """``nomnom`` on the directory of a local instance."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,16 +52,17 @@ class Program:
 def until(check: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, f"timed out after {seconds:g}s"
         time.sleep(0.2)
 
 
 @contextmanager
-def started(name: str, *options: str) -> Iterator[Program]:
-    """An instance that runs, and is gone with its data at the end."""
+def started(name: str, *options: str, variables: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """A running instance, destroyed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"nomnom-{name}-"))
     folder.chmod(0o755)
     program = Program(folder / "instance")
+    program.environment |= variables or {}
     program("up", "--detach", *options)
     yield program
     program("destroy", "--yes")

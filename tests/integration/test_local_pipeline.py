@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine, through its program: ``nomnom`` and what it starts."""
+"""The whole local pipeline through the command line: ``nomnom`` and the processes it starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from program_harness import Program, until
+from program_harness import Program, started, until
 
 from conftest import LINE, ORDER
 from nomnom.settings import Settings
 from nomnom_control.environments import Progress, Step
 from nomnom_control.environments.local.environment import LocalEnvironment
-from nomnom_control.environments.local.instance import Instance
+from nomnom_control.environments.local.instance import Instance, choose_ports
 from nomnom_control.environments.local.supervisor import Supervisor
+from nomnom_control.errors import ControlError
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +42,12 @@ def nomnom() -> Iterator[Program]:
     shutil.rmtree(folder)
 
 
-def test_nothing_runs_yet(nomnom: Program) -> None:
+def test_commands_without_a_running_pipeline(nomnom: Program) -> None:
     assert "no pipeline is running in" in nomnom("status", code=4)
-    assert "nothing runs here" in nomnom("scale", code=4)
+    assert "not running" in nomnom("scale", code=4)
 
 
-def test_up_and_a_record_is_completed(nomnom: Program) -> None:
+def test_up_completes_a_record(nomnom: Program) -> None:
     output = nomnom("up", "--detach", "--check")
     assert "completed" in output
     components = {each["name"]: each["health"] for each in nomnom.read("status")["components"]}
@@ -53,27 +55,27 @@ def test_up_and_a_record_is_completed(nomnom: Program) -> None:
     assert {components[name] for name in ("api", "nats", "postgres", "dashboard")} == {"healthy"}
 
 
-def test_a_second_up_says_who_runs_it(nomnom: Program) -> None:
-    assert "is run by process" in nomnom("up", code=1)
+def test_second_up_reports_the_running_process(nomnom: Program) -> None:
+    assert "is already running (process" in nomnom("up", code=1)
 
 
-def test_one_message_and_its_way(nomnom: Program) -> None:
+def test_post_and_wait(nomnom: Program) -> None:
     assert "completed" in nomnom("post", f"{ORDER}\n{LINE}", "--wait")
 
 
-def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
+def test_file_is_ingested_once(nomnom: Program, tmp_path: Path) -> None:
     file = tmp_path / "orders.tbl"
     lines = [ORDER.removeprefix("O|").replace("123|456", f"{key}|456") + "|" for key in range(1000, 1300)]
     file.write_text("\n".join(lines))
     sent = nomnom.read("ingest", str(file), "--entity", "O")
     assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, 0)
-    assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
+    assert "already sent completely" in nomnom("ingest", str(file), "--entity", "O")
     assert nomnom.read("ingest", str(file), "--entity", "O", "--restart")["accepted"] == 300
     assert "2 accepted" in nomnom("ingest", "-", given=f"{ORDER}\n\n{ORDER}\n")
-    assert "cannot be read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
+    assert "cannot read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
 
 
-def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
+def test_bad_record_is_fixed_and_replayed(nomnom: Program) -> None:
     bad = ORDER.replace("2024-01-01", "2024-02-30").replace("O|123", "O|777")
     assert "dead letter" in nomnom("post", bad, "--wait", code=1)
     [dead_letter] = nomnom.read("dlq", "ls")
@@ -90,7 +92,7 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     assert "select dead letters" in nomnom("dlq", "replay", code=2)
 
 
-def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
+def test_manual_scaling_and_autoscaling(nomnom: Program) -> None:
     nomnom("scale", "2")
     until(lambda: nomnom.read("scale")["ready"] == 2)
     assert nomnom.read("scale")["paused"]
@@ -100,31 +102,80 @@ def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_settings_roll_out_and_back(nomnom: Program) -> None:
+def test_roll_out_and_roll_back_settings(nomnom: Program) -> None:
     nomnom("config", "worker", "BATCH_SIZE=50")
-    assert nomnom.read("history", "worker")[0]["settings"] == {"BATCH_SIZE": "50"}
+    assert nomnom.read("history", "worker")[0]["variables"] == {"BATCH_SIZE": "50"}
     nomnom("rollback", "worker")
     newest = nomnom.read("history", "worker")[0]
-    assert (newest["settings"], newest["current"]) == ({}, True)
+    assert (newest["variables"], newest["current"]) == ({}, True)
     assert "NAME=VALUE" in nomnom("config", "worker", "BATCH_SIZE", code=2)
     nomnom("restart", "api")
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_a_rollout_that_is_not_ready_is_taken_back(nomnom: Program) -> None:
-    for component, wrong in (("worker", "BATCH_SIZE=none"), ("api", "NOMNOM_API_GRACE=none")):
+async def test_failed_rollout_is_rolled_back(nomnom: Program) -> None:
+    for component, wrong in (("worker", "BATCH_SIZE"), ("api", "NOMNOM_API_GRACE")):
         nomnom("scale", "1")
         until(lambda: nomnom.read("scale")["ready"] == 1)
-        assert "was taken back" in nomnom("config", component, wrong, code=1)
+        # Past the checks of the command line: a component may also fail to start for another reason.
+        with pytest.raises(ControlError, match=f"(?s)was rolled back.*{wrong}: expected a"):
+            async for _ in LocalEnvironment(nomnom.folder).roll_out(component, {wrong: "none"}, "unchecked"):
+                pass
         newest, failed, *_ = nomnom.read("history", component)
-        assert newest["settings"] == {}
+        assert newest["variables"] == {}
         assert newest["current"]
-        assert wrong.partition("=")[0] in failed["settings"]
+        assert wrong in failed["variables"]
         assert "completed" in nomnom("post", ORDER, "--wait")
     nomnom("scale", "--auto")
 
 
-def test_the_dashboard_tells_of_the_same_pipeline(nomnom: Program) -> None:
+def test_invalid_setting_is_rejected_before_a_restart(nomnom: Program) -> None:
+    nomnom("scale", "0")
+    until(lambda: nomnom.read("scale")["actual"] == 0)
+    before = nomnom.read("history", "worker")
+    assert "MAX_DELIVER: expected a whole number, at least 1" in nomnom("config", "worker", "MAX_DELIVER=abc", code=2)
+    assert "did you mean MAX_DELIVER?" in nomnom("config", "worker", "MAX_DELIVR=9", code=2)
+    assert "all components share it" in nomnom("config", "worker", "NATS_STREAM=OTHER", code=2)
+    assert "set both, or neither" in nomnom("config", "dashboard", "NOMNOM_DASHBOARD_USER=ann", code=2)
+    assert "api, worker, dashboard have" in nomnom("config", "nats", "X=1", code=1)
+    assert nomnom.read("history", "worker") == before
+    nomnom("config", "worker", "MAX_DELIVER=4")
+    listed = {each["name"]: each for each in nomnom.read("config", "worker")}
+    assert (listed["MAX_DELIVER"]["value"], listed["MAX_DELIVER"]["default"]) == ("4", "3")
+    assert listed["MAX_DELIVER"]["changed"]
+    assert not listed["BATCH_SIZE"]["changed"]
+    assert listed["WORKER_HEALTH_PORT"]["managed"]
+    nomnom("config", "worker", "MAX_DELIVER=")
+    assert not {each["name"]: each for each in nomnom.read("config", "worker")}["MAX_DELIVER"]["changed"]
+    assert {each["component"] for each in nomnom.read("config")} == {"api", "worker", "dashboard"}
+    nomnom("scale", "--auto")
+
+
+def test_secret_is_read_from_a_file_and_never_shown(nomnom: Program, tmp_path: Path) -> None:
+    secret = "till:s3cr3t-token"
+    for given in (f"NOMNOM_API_TOKENS={secret}", "NOMNOM_API_TOKENS", "NOMNOM_API_TOKENS=@/nowhere"):
+        refused = nomnom("config", "api", given, code=2, given="")
+        assert "NOMNOM_API_TOKENS" in refused
+        assert "s3cr3t" not in refused
+    file = tmp_path / "tokens"
+    file.write_text("short\n")
+    assert "at least 8" in nomnom("config", "api", f"NOMNOM_API_TOKENS=@{file}", code=2)
+    file.write_text(f"{secret}\n")
+    shown = nomnom("config", "api", f"NOMNOM_API_TOKENS=@{file}")
+    for command in ("config", "history"):
+        shown += nomnom(command, "api") + nomnom(command, "api", "--json")
+    assert "s3cr3t" not in shown
+    assert shown.count("***") >= 4
+    status = json.loads((nomnom.folder / "state.json").read_text())["ports"]
+    request = urllib.request.Request(f"http://127.0.0.1:{status['api']}/api/ingest/message", ORDER.encode())
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=10)
+    assert "completed" in nomnom("post", ORDER, "--wait")
+    nomnom("config", "api", "NOMNOM_API_TOKENS=")
+    assert "completed" in nomnom("post", ORDER, "--wait")
+
+
+def test_dashboard_shows_the_pipeline(nomnom: Program) -> None:
     ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['dashboard']}/api/stats", timeout=10) as answer:
         assert json.load(answer)["counts"]["completed"]["value"] >= 1
@@ -132,20 +183,20 @@ def test_the_dashboard_tells_of_the_same_pipeline(nomnom: Program) -> None:
         assert json.load(answer)["status"] == "ok"
 
 
-async def test_the_scaling_has_a_history(nomnom: Program) -> None:
+async def test_scaling_history(nomnom: Program) -> None:
     samples = await LocalEnvironment(nomnom.folder).scaling_history()
     assert {each.actual for each in samples} >= {0, 1, 2}
     assert [each.at for each in samples] == sorted(each.at for each in samples)
 
 
-def test_streams_and_the_consumer(nomnom: Program) -> None:
+def test_inspect_streams_and_consumer(nomnom: Program) -> None:
     assert [each["Stream"] if "Stream" in each else next(iter(each.values())) for each in nomnom.read("stream", "ls")]
     assert "MESSAGES" in nomnom("stream", "info")
     assert "workers" in nomnom("consumer", "info")
     assert "not confirmed" in nomnom("stream", "purge", "MESSAGES", code=5, given="")
 
 
-async def test_logs_go_on_through_a_restart(nomnom: Program) -> None:
+async def test_logs_continue_after_a_restart(nomnom: Program) -> None:
     here = LocalEnvironment(nomnom.folder)
     lines = here.logs(["api"], follow=True, tail=0)
     reading = asyncio.ensure_future(anext(lines))
@@ -156,28 +207,28 @@ async def test_logs_go_on_through_a_restart(nomnom: Program) -> None:
     await lines.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_killed_child_is_started_again(nomnom: Program) -> None:
+def test_killed_process_is_restarted(nomnom: Program) -> None:
     [api] = [each for each in nomnom.processes() if "nomnom_api" in each.cmdline()]
     api.send_signal(signal.SIGKILL)
     until(lambda: any("nomnom_api" in each.cmdline() and each.pid != api.pid for each in nomnom.processes()))
     until(lambda: nomnom.read("status")["components"][0]["health"] == "healthy")
 
 
-def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(nomnom: Program) -> None:
+def test_up_after_the_supervisor_was_killed(nomnom: Program) -> None:
     state = json.loads((nomnom.folder / "state.json").read_text())
     supervisor = psutil.Process(state["pid"])
     supervisor.send_signal(signal.SIGKILL)
     supervisor.wait(10)
-    left = {each.pid for each in nomnom.processes()}
-    assert left
+    orphans = {each.pid for each in nomnom.processes()}
+    assert orphans
     assert "no pipeline is running in" in nomnom("status", code=4)
-    assert "ended" in nomnom("up", "--detach")
-    assert not left & {each.pid for each in nomnom.processes()}
+    assert "left over from a killed run" in nomnom("up", "--detach")
+    assert not orphans & {each.pid for each in nomnom.processes()}
     assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None:
+def test_ctrl_c_stops_gracefully_and_a_second_one_immediately(nomnom: Program) -> None:
     nomnom("down")
     for interrupts, code in ((1, 0), (2, 0)):
         running = subprocess.Popen(
@@ -196,14 +247,14 @@ def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])
-async def test_an_interrupt_that_a_step_loses_is_not_lost(
+async def test_interrupt_during_a_step_that_ignores_cancellation(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch, interrupts: int
 ) -> None:
-    instance = Instance(open_folder / "deaf")
+    instance = Instance(open_folder / "uncancellable")
     supervisor = Supervisor(instance)
-    told: list[Progress] = []
+    reported: list[Progress] = []
 
-    async def deaf(_: Settings) -> list[str]:
+    async def uncancellable(_: Settings) -> list[str]:
         for _ in range(interrupts):
             supervisor.interrupt()
         with contextlib.suppress(asyncio.CancelledError):
@@ -212,36 +263,36 @@ async def test_an_interrupt_that_a_step_loses_is_not_lost(
         return []
 
     async def ready() -> None:
-        raise AssertionError("it was to stop")
+        raise AssertionError("the supervisor did not stop")
 
-    monkeypatch.setattr("nomnom_control.environments.local.supervisor.set_up", deaf)
+    monkeypatch.setattr("nomnom_control.environments.local.supervisor.set_up", uncancellable)
     async with asyncio.timeout(60):
-        await supervisor.run(told.append, ready)
-    assert [each.step for each in told if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]
-    instance.hold()
+        await supervisor.run(reported.append, ready)
+    assert [each.step for each in reported if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]
+    instance.acquire()
     instance.release()
 
 
-def test_a_given_port_that_is_taken_is_said_and_leaves_nothing(nomnom: Program) -> None:
+def test_port_in_use_is_reported_and_nothing_is_left_running(nomnom: Program) -> None:
     nomnom("down")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        assert f"port {port} for api is taken" in nomnom("up", "--port", port, code=1)
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = str(used.getsockname()[1])
+        assert f"port {port} for api is already in use" in nomnom("up", "--port", port, code=1)
     assert not nomnom.processes()
     nomnom("up", "--detach")
 
 
-def test_down_stops_everything_and_keeps_the_data(nomnom: Program) -> None:
+def test_down_keeps_the_data(nomnom: Program) -> None:
     nomnom("down")
     assert not nomnom.processes()
     assert (nomnom.folder / "postgres" / "data" / "PG_VERSION").exists()
-    assert "nothing runs here" in nomnom("down", code=4)
+    assert "not running" in nomnom("down", code=4)
 
 
-def test_two_started_at_once_do_not_meet_on_a_port() -> None:
-    """Both want the usual ports; what one is about to listen on is not free for the other."""
+def test_concurrent_starts_use_different_ports() -> None:
+    """Both prefer the default ports; a port chosen by one is not free for the other, even before it listens."""
     folders = [Path(tempfile.mkdtemp(prefix="nomnom-pair-")) for _ in range(2)]
     programs = [Program(folder / "instance") for folder in folders]
     for folder in folders:
@@ -249,8 +300,8 @@ def test_two_started_at_once_do_not_meet_on_a_port() -> None:
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda program: program("up", "--detach"), programs))
-        taken = [json.loads((program.folder / "state.json").read_text())["ports"] for program in programs]
-        assert not set(taken[0].values()) & set(taken[1].values())
+        ports = [json.loads((program.folder / "state.json").read_text())["ports"] for program in programs]
+        assert not set(ports[0].values()) & set(ports[1].values())
         for program in programs:
             assert {each["health"] for each in program.read("status")["components"]} <= {"healthy", "stopped"}
     finally:
@@ -258,3 +309,88 @@ def test_two_started_at_once_do_not_meet_on_a_port() -> None:
             program("destroy", "--yes")
         for folder in folders:
             shutil.rmtree(folder)
+
+
+def test_the_names_of_stream_and_consumer_reach_every_part_and_are_kept() -> None:
+    with started(
+        "streams", variables={"NATS_STREAM": "ORDERS", "NATS_CONSUMER": "clerks", "BATCH_SIZE": "7"}
+    ) as nomnom:
+        assert "completed" in nomnom("post", ORDER, "--wait")
+        assert nomnom.read("status")["lag"] == 0
+        listed = nomnom("stream", "ls")
+        assert "ORDERS " in listed
+        assert "ORDERSDLQ" in listed
+        assert "MESSAGES " not in listed.replace("  MESSAGES  ", "")
+        assert "clerks" in nomnom("consumer", "ls")
+        for component in ("api", "worker", "dashboard"):
+            values = {each["name"]: each["value"] for each in nomnom.read("config", component)}
+            assert (values["NATS_STREAM"], values["NATS_CONSUMER"]) == ("ORDERS", "clerks")
+        assert values["NATS_URL"].startswith("nats://127.0.0.1:")
+        assert {each["name"]: each["value"] for each in nomnom.read("config", "worker")}["BATCH_SIZE"] == "7"
+        nomnom("down")
+        nomnom.environment["NATS_STREAM"] = "OTHER"
+        assert "keeps its messages in stream ORDERS" in nomnom("up", "--detach", code=1)
+        assert not nomnom.processes()
+        # What belongs to the data is kept; other settings are those of the shell.
+        for name in ("NATS_STREAM", "NATS_CONSUMER", "BATCH_SIZE"):
+            del nomnom.environment[name]
+        assert "completed" in nomnom("up", "--detach", "--check")
+        assert {each["name"]: each["value"] for each in nomnom.read("config", "worker")}["BATCH_SIZE"] == "500"
+
+
+def test_a_setting_in_the_shell_that_cannot_be_used_stops_the_start(nomnom: Program) -> None:
+    nomnom.environment["MAX_DELIVER"] = "abc"
+    try:
+        assert "MAX_DELIVER: expected a whole number" in nomnom("up", "--detach", code=1)
+        assert not nomnom.processes()
+    finally:
+        del nomnom.environment["MAX_DELIVER"]
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_own_error(nomnom: Program) -> None:
+    version = nomnom.folder / "postgres" / "data" / "PG_VERSION"
+    kept = version.read_text()
+    version.write_text("1\n")
+    try:
+        report = nomnom("up", "--detach", code=1)
+    finally:
+        version.write_text(kept)
+    error = report[report.index("nomnom: ") :]
+    assert "FATAL:  database files are incompatible with server" in error
+    assert "DETAIL:  The data directory was initialized by PostgreSQL version 1" in error
+    assert error.count("nomnom:") == 1
+    assert not nomnom.processes()
+
+
+async def test_a_port_that_another_program_takes_meanwhile_is_replaced(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: dict[str, int] = {}
+
+    def choose(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
+        ports = choose_ports(kept, given)
+        chosen.update(ports)
+        for name, probe in zip(("nats", "postgres", "page"), taken, strict=True):
+            probe.bind(("127.0.0.1", ports[name]))
+            probe.listen()
+        return ports
+
+    monkeypatch.setattr("nomnom_control.environments.local.supervisor.choose_ports", choose)
+    supervisor = Supervisor(Instance(open_folder / "raced"))
+    reported: list[Progress] = []
+    taken = [socket.socket() for _ in range(3)]
+
+    async def ready() -> None:
+        ports = supervisor.state.ports
+        assert all(ports[name] != chosen[name] for name in ("nats", "postgres", "page"))
+        assert ports["api"] == chosen["api"]
+        supervisor.interrupt()
+
+    try:
+        async with asyncio.timeout(120):
+            await supervisor.run(reported.append, ready)
+    finally:
+        for probe in taken:
+            probe.close()
+    said = " ".join(each.text for each in reported)
+    assert f"another program took port {chosen['postgres']} of postgres" in said

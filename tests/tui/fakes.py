@@ -9,19 +9,20 @@ from typing import Any
 
 from nomnom.envelope import Status
 from nomnom.inspection.statuses import StatusCount
+from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments import (
     Component,
     Endpoints,
     Environment,
     Health,
-    Instance,
     LogLine,
     Progress,
+    Replica,
     Revision,
     Scaling,
-    ScalingRule,
     Step,
 )
+from nomnom_control.environments.variables import Variables
 from nomnom_control.errors import ControlError
 from nomnom_control.session.jetstream.consumers import ConsumerReport
 from nomnom_control.session.jetstream.streams import StreamReport, StreamState
@@ -43,7 +44,7 @@ class FakeEnvironment(Environment):
         self.stopped = stopped
         self.broken: str | None = None
         self.requests: list[str] = []
-        self.rule = ScalingRule(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
+        self.policy = ScalingPolicy(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
         self.paused = False
         self.desired = 3
         self.lines = fake_lines()
@@ -81,12 +82,12 @@ class FakeEnvironment(Environment):
     async def scaling(self) -> Scaling:
         self._record("scaling")
         return Scaling(
-            self.rule, 1234, self.desired, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
+            self.policy, 1234, self.desired, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
         )
 
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        self._record("set_scaling_rule")
-        self.rule = rule
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        self._record("set_scaling_policy")
+        self.policy = policy
 
     async def scale(self, component: str, replicas: int) -> None:
         self._record(f"scale {component} {replicas}")
@@ -110,7 +111,10 @@ class FakeEnvironment(Environment):
     def restart(self, component: str) -> AsyncIterator[Progress]:
         return self._steps(f"restart {component}", f"{component}-1", f"{component}-2")
 
-    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+    async def variables(self, component: str) -> Variables:
+        return Variables({"BATCH_SIZE": "500", "POLL_INTERVAL_MS": "50"})
+
+    def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         return self._steps(f"configure {component}", f"{component}-1")
 
     async def history(self, component: str) -> list[Revision]:
@@ -180,11 +184,11 @@ def fake_components() -> list[Component]:
     """Return a running pipeline with one worker starting."""
     up = MOMENT - timedelta(hours=3)
     return [
-        Component("nats", 1, 1, Health.HEALTHY, "2.12.1", "127.0.0.1:4222", (Instance("nats", "running", True, up),)),
+        Component("nats", 1, 1, Health.HEALTHY, "2.12.1", "127.0.0.1:4222", (Replica("nats", "running", True, up),)),
         Component(
-            "postgres", 1, 1, Health.HEALTHY, "17.6", "127.0.0.1:5432", (Instance("postgres", "running", True, up),)
+            "postgres", 1, 1, Health.HEALTHY, "17.6", "127.0.0.1:5432", (Replica("postgres", "running", True, up),)
         ),
-        Component("api", 1, 1, Health.HEALTHY, "0.1.0", "127.0.0.1:8080", (Instance("api-1", "running", True, up, 1),)),
+        Component("api", 1, 1, Health.HEALTHY, "0.1.0", "127.0.0.1:8080", (Replica("api-1", "running", True, up, 1),)),
         Component(
             "worker",
             3,
@@ -193,9 +197,9 @@ def fake_components() -> list[Component]:
             "0.1.0",
             "2 of 3 ready",
             (
-                Instance("worker-1", "running", True, up),
-                Instance("worker-2", "running", True, MOMENT - timedelta(minutes=4)),
-                Instance("worker-3", "starting", False, MOMENT - timedelta(seconds=1)),
+                Replica("worker-1", "running", True, up),
+                Replica("worker-2", "running", True, MOMENT - timedelta(minutes=4)),
+                Replica("worker-3", "starting", False, MOMENT - timedelta(seconds=1)),
             ),
         ),
     ]

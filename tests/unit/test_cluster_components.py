@@ -8,27 +8,34 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.scaling import ScalingError, ScalingPolicy
+from nomnom.settings import SettingsError
 from nomnom_control.environments import Progress, Step, catalog
 from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
-    read_settings,
+    read_configuration,
     save_environment,
+    split_args,
     use_environment,
-    words,
 )
+from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.manifests import read_manifest
 from nomnom_control.environments.cluster.names import spelled
-from nomnom_control.environments.cluster.reasons import pod_instance, pod_problem, pod_ready
+from nomnom_control.environments.cluster.reasons import pod_problem, pod_ready, pod_replica
+from nomnom_control.environments.cluster.release import Release
 from nomnom_control.environments.cluster.source import ClusterEnvironments
-from nomnom_control.environments.kind.addons import Addon, fit, read_addons
+from nomnom_control.environments.cluster.variables import read_streams, read_variables, shown_variables
+from nomnom_control.environments.kind.addons import Addon, customize, read_addons
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.environments.merging import merge
+from nomnom_control.environments.variables import describe_settings
 from nomnom_control.errors import ControlError
 from nomnom_control.programs import ProgramError, run_lines, run_text
 
@@ -52,28 +59,28 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_variables_override_the_file_and_the_file_overrides_defaults(own_settings: Path) -> None:
-    assert read_settings({}).node_image.startswith("kindest/node:")
+    assert read_configuration({}).node_image.startswith("kindest/node:")
     own_settings.parent.mkdir()
     own_settings.write_text("node_image: mirror/node:1\nhelm: /opt/helm\n")
-    assert read_settings({}).node_image == "mirror/node:1"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
+    assert read_configuration({}).node_image == "mirror/node:1"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
 
 
 def test_misspelt_setting_is_rejected(own_settings: Path) -> None:
     own_settings.parent.mkdir()
     own_settings.write_text("nodeimage: x\n")
     with pytest.raises(ControlError, match="nodeimage"):
-        read_settings({})
+        read_configuration({})
 
 
-def test_images_get_registry_and_tag() -> None:
-    settings = read_settings({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
+def test_image_name_has_registry_and_tag() -> None:
+    settings = read_configuration({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
 
 def test_chart_values_and_addons_are_found() -> None:
-    settings = read_settings({})
+    settings = read_configuration({})
     assert (settings.chart_folder / "Chart.yaml").is_file()
     assert settings.values_file("dev").name == "values-dev.yaml"
     assert settings.kind_file.is_file()
@@ -84,19 +91,19 @@ def test_chart_values_and_addons_are_found() -> None:
 
 @given(st.lists(st.text()))
 def test_quoted_arguments_are_split_back(given: list[str]) -> None:
-    assert words(shlex.join(given)) == given
+    assert split_args(shlex.join(given)) == given
 
 
 def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
-    assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
+    assert split_args(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
         r"ingress.annotations.a\.b/c=d",
         "global.note=two words",
     ]
-    with pytest.raises(ControlError, match="a quote is not closed"):
-        words("global.note='two")
+    with pytest.raises(ControlError, match="unclosed quote"):
+        split_args("global.note='two")
     file = tmp_path / "of the shop.yaml"
     file.write_text("{}")
-    here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
+    here = KindEnvironment("any", read_configuration(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
     assert here.chosen_values() == ([file], ["a.b=x y"])
     assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 
@@ -173,10 +180,10 @@ def test_starting_pod_has_no_problem() -> None:
 def test_terminating_pod_is_not_ready() -> None:
     pod = _pod(phase="Running", startTime="2026-01-01T00:00:00Z", conditions=[{"type": "Ready", "status": "True"}])
     assert pod_ready(pod)
-    assert pod_instance(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
+    assert pod_replica(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
     pod["metadata"] = {"name": "pod", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     assert not pod_ready(pod)
-    assert pod_instance(pod).state == "stopping"
+    assert pod_replica(pod).state == "terminating"
 
 
 # Manifests and add-ons
@@ -201,7 +208,7 @@ items:
 
 @pytest.mark.parametrize("text", ["a: [", "just a text", "{kind: Pod}"])
 def test_invalid_manifest_is_rejected(text: str) -> None:
-    with pytest.raises(ControlError, match="here is no manifest"):
+    with pytest.raises(ControlError, match="here is not a valid manifest"):
         read_manifest(text, "here")
 
 
@@ -216,7 +223,7 @@ def test_addons_are_pinned_and_public() -> None:
 def test_addon_is_adapted_to_the_cluster() -> None:
     pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
     objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
-    fit(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
+    customize(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
     assert pod["containers"][0]["args"] == ["--one", "--two"]
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
     ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
@@ -242,7 +249,7 @@ async def test_program_output_is_yielded_and_part_of_the_error() -> None:
         async for each in run_lines(command, limit=20):
             lines.append(each)  # noqa: PERF401 (items before the error are checked)
 
-    with pytest.raises(ProgramError, match=r"(?s)ended with code 3:.*two"):
+    with pytest.raises(ProgramError, match=r"(?s)failed with exit code 3:.*two"):
         await run()
     assert sorted(lines) == ["one", "two"]
 
@@ -253,7 +260,7 @@ async def test_missing_program_is_reported() -> None:
 
 
 async def test_program_time_limit() -> None:
-    with pytest.raises(ProgramError, match=r"more than 0\.2 s"):
+    with pytest.raises(ProgramError, match=r"timed out after 0\.2s"):
         await run_text([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
 
 
@@ -262,27 +269,27 @@ async def test_closing_the_output_terminates_the_program(tmp_path: Path) -> None
     program = (
         "import pathlib, signal, sys, time\n"
         f"def end(*_): pathlib.Path({str(written)!r}).write_text('cleaned up'); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end)\nprint('begun', flush=True)\ntime.sleep(60)"
+        "signal.signal(signal.SIGTERM, end)\nprint('started', flush=True)\ntime.sleep(60)"
     )
     lines = run_lines([sys.executable, "-c", program], limit=30)
-    assert await anext(lines) == "begun"
+    assert await anext(lines) == "started"
     await lines.aclose()  # type: ignore[attr-defined]
     assert written.read_text() == "cleaned up"
 
 
 async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
-    ended = asyncio.Event()
+    cancelled = asyncio.Event()
 
     async def waits() -> AsyncIterator[Progress]:
         try:
             yield Progress("waits", Step.STARTED)
             await asyncio.sleep(60)
         finally:
-            ended.set()
+            cancelled.set()
 
     async def fails() -> AsyncIterator[Progress]:
         yield Progress("fails", Step.STARTED)
-        raise ControlError("as it has to")
+        raise ControlError("expected failure")
 
     seen: list[str] = []
 
@@ -290,10 +297,10 @@ async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
         async for each in merge(waits(), fails()):
             seen.append(each.step)  # noqa: PERF401 (items before the error are checked)
 
-    with pytest.raises(ControlError, match="as it has to"):
+    with pytest.raises(ControlError, match="expected failure"):
         await run()
     assert sorted(seen) == ["fails", "waits"]
-    assert ended.is_set()
+    assert cancelled.is_set()
 
 
 # Templates and actions
@@ -319,20 +326,20 @@ def test_templates_for_kind_clusters_and_contexts() -> None:
 
 def test_additional_release_on_a_kind_cluster_does_not_delete_the_cluster() -> None:
     (kind, _) = ClusterEnvironments().templates()
-    guest = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
-    assert guest.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
-    assert "delete the kind cluster" not in " ".join(guest.plan("destroy"))
-    assert "the kind cluster" not in " ".join(guest.losses())
+    second = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
+    assert second.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
+    assert "delete the kind cluster" not in " ".join(second.plan("destroy"))
+    assert "the kind cluster" not in " ".join(second.losses())
 
 
 @pytest.mark.parametrize(
     ("name", "option", "text", "problem"),
     [
-        ("kind", "cluster", "Big One", "expected small letters"),
-        ("kube", "context", "nowhere", "the kubeconfig has kind-one, prod"),
-        ("kube", "name", "local", "an environment has that name"),
-        ("kube", "namespace", "-x", "expected small letters"),
-        ("kind", "values", "nowhere", "there is no values file nowhere"),
+        ("kind", "cluster", "Big One", "expected lowercase letters"),
+        ("kube", "context", "nowhere", "expected a context of the kubeconfig: kind-one, prod"),
+        ("kube", "name", "local", "this name is already in use"),
+        ("kube", "namespace", "-x", "expected lowercase letters"),
+        ("kind", "values", "nowhere", "values file nowhere not found"),
         ("kind", "set", "alone", "expected name=value, found alone"),
     ],
 )
@@ -350,8 +357,8 @@ def test_release_actions_have_commands() -> None:
     assert set(found) == {"upgrade", "rollback", "uninstall"}
     assert found["upgrade"].command({"values": "dev", "set": ""}) == "nomnom upgrade --yes --values dev --env kube:prod"
     assert found["rollback"].command({"revision": "3"}) == "nomnom rollback release 3 --env kube:prod"
-    assert found["rollback"].options[0].check("0") == "expected a number from 1 on, found 0"
-    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims stay",)
+    assert found["rollback"].options[0].check("0") == "expected a number of at least 1, found 0"
+    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims are kept",)
     kind = ClusterEnvironments().find("kind:one")
     assert kind is not None
     assert [each.name for each in kind.actions()][-1] == "load"
@@ -360,3 +367,79 @@ def test_release_actions_have_commands() -> None:
 def test_additional_pipeline_does_not_hide_the_first() -> None:
     save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
     assert "kind:one" in ClusterEnvironments().names()
+
+
+# Variables of a release's components
+
+
+def deployment(*env: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": {"containers": [{"name": "api", "env": list(env)}]}}}}
+
+
+PASSWORD = {"name": "NATS_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "nats", "key": "api-password"}}}
+TOKENS = {"name": "NOMNOM_API_TOKENS", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "tokens"}}}
+WORKLOAD = deployment(
+    PASSWORD,
+    {"name": "NATS_URL", "value": "nats://api:$(NATS_PASSWORD)@nats:4222"},
+    {"name": "NATS_STREAM", "value": "ORDERS"},
+    {"name": "NATS_CONSUMER", "value": "clerks"},
+    {"name": "LOG_LEVEL", "value": "debug"},
+    {"name": "SOMEONES_KEY", "value": "their-secret"},
+    TOKENS,
+)
+
+
+def test_what_a_release_sets_and_what_comes_from_its_secrets() -> None:
+    variables = read_variables(WORKLOAD)
+    listed = {each.name: each for each in describe_settings("api", variables)}
+    assert (listed["LOG_LEVEL"].value, listed["LOG_LEVEL"].changed, listed["LOG_LEVEL"].managed) == ("debug", True, "")
+    assert (listed["NOMNOM_API_GRACE"].value, listed["NOMNOM_API_GRACE"].changed) == ("20", False)
+    assert listed["NATS_URL"].value == listed["NOMNOM_API_TOKENS"].value == "***"
+    assert "Secret" in listed["NOMNOM_API_TOKENS"].managed
+    assert "nats.stream" in listed["NATS_STREAM"].managed
+    assert listed["NATS_STREAM"].value == "ORDERS"
+    assert "SOMEONES_KEY" not in listed
+    shown = shown_variables("api", WORKLOAD)
+    assert "their-secret" not in str(shown)
+    assert shown["LOG_LEVEL"] == "debug"
+    streams = read_streams(WORKLOAD)
+    assert (streams.stream, streams.dead_stream, streams.consumer) == ("ORDERS", "ORDERSDLQ", "clerks")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("LOG_LEVEL", "loud", "expected one of"),
+        ("LOG_LEVLE", "info", "did you mean LOG_LEVEL"),
+        ("NATS_URL", "nats://other:4222", "comes from a Secret"),
+        ("NATS_STREAM", "OTHER", "the chart's value nats.stream"),
+        ("NOMNOM_API_MAX_BODY", "0", "at least 1"),
+    ],
+)
+async def test_a_change_of_a_release_is_refused_before_anything_restarts(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    here = KubeEnvironment("any", None, read_configuration({}))
+
+    async def found(_: Release, __: str) -> dict[str, Any]:
+        return WORKLOAD
+
+    def rolled_out(*_: object) -> AsyncIterator[Progress]:
+        raise AssertionError("it was rolled out")
+
+    monkeypatch.setattr(Release, "deployment", found)
+    monkeypatch.setattr(here, "roll_out", rolled_out)
+    with pytest.raises(SettingsError, match=problem):
+        async for _ in here.configure("api", {name: value}, "a test"):
+            pass
+    with pytest.raises(ControlError, match="nats has no settings"):
+        async for _ in here.configure("nats", {name: value}, "a test"):
+            pass
+
+
+async def test_a_cluster_takes_at_most_a_thousand_workers() -> None:
+    here = KubeEnvironment("any", None, read_configuration({}))
+    with pytest.raises(ScalingError, match="maximum <= 1,000"):
+        await here.set_scaling_policy(ScalingPolicy(maximum=1001))
+    with pytest.raises(ScalingError, match="0 to 1,000 workers"):
+        await here.scale("worker", 1001)

@@ -42,11 +42,12 @@ async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 
     wait
         Seconds to wait for each server.
     """
-    from nomnom.setup import SetupSettings, set_up
+    from nomnom.settings import SetupSettings
+    from nomnom.setup import roles_of, set_up
     from nomnom_cli.output import print_result
 
     settings = SetupSettings.from_environment()
-    for line in await set_up(settings, wait, settings.roles):
+    for line in await set_up(settings, wait, roles_of(settings)):
         print_result(line)
 
 
@@ -107,7 +108,7 @@ async def up(
         "api": port, "dashboard": dashboard_port, "page": page_port,
         "nats": nats_port, "nats_monitor": monitor_port, "postgres": postgres_port,
     }  # fmt: skip
-    rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
+    policy = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     here = open_environment(target)
     if here.kind != catalog.LOCAL:
         confirm(f"Start on {here.location}?", here.plan("start"), yes=yes)
@@ -116,7 +117,7 @@ async def up(
         await here.close()
         return Exit.OK
     if detach:
-        given = {"schema": schema, **ports, **rule}
+        given = {"schema": schema, **ports, **policy}
         chosen = {name: str(value) for name, value in given.items() if value is not None}
         await show_progress(here.with_options(chosen).start())
         return Exit.OK if await _welcome(target, check=check) else Exit.FAILED
@@ -130,7 +131,7 @@ async def up(
         Instance((target or Target()).dir),
         schema,
         {name: value for name, value in ports.items() if value is not None},
-        {name: value for name, value in rule.items() if value is not None},
+        {name: value for name, value in policy.items() if value is not None},
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)

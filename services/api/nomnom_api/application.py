@@ -11,6 +11,7 @@ from nomnom.connections.postgres import Database
 from nomnom.http.documents import Documents
 from nomnom.problems import MEDIA_TYPE
 from nomnom.schema import load_schema
+from nomnom.settings import ApiSettings
 from nomnom.telemetry import logger
 from nomnom_api.access import Access
 from nomnom_api.batches import Batches
@@ -23,7 +24,6 @@ from nomnom_api.openapi import document
 from nomnom_api.operations import OPERATIONS, Endpoints, OpenHandler, Operation
 from nomnom_api.publisher import Publisher
 from nomnom_api.readiness import Probe
-from nomnom_api.settings import ApiSettings
 from nomnom_api.statuses import Statuses
 from nomnom_api.telemetry import Metrics
 

@@ -19,7 +19,7 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import INGEST, EnvelopeError, Status, parse_message_id, read_envelope
 from nomnom.inspection.statuses import MessageStatus
 from nomnom.inspection.statuses import Statuses as StatusRows
-from nomnom.streams import StreamSettings
+from nomnom.settings.streams import StreamSettings
 from nomnom_api.answers import MessageState
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import msgspec
@@ -17,7 +18,7 @@ from nomnom.http.documents import Documents, page_response
 from nomnom.inspection.entities import Entities
 from nomnom.problems import MEDIA_TYPE, problem_details
 from nomnom.schema import load_schema
-from nomnom.settings import SettingsError
+from nomnom.settings import DashboardSettings
 from nomnom.telemetry import logger
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.answers import Alive, Health, Snapshot
@@ -30,7 +31,6 @@ from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS, Operation, Sources, entity_operations
 from nomnom_dashboard.overview import Overview
 from nomnom_dashboard.queries import read_query
-from nomnom_dashboard.settings import DashboardSettings
 from nomnom_dashboard.telemetry import CONTENT_TYPE, Metrics
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -64,14 +64,9 @@ class Dashboard:
         self.metrics = Metrics()
         self.metrics.watch_clients(lambda: self.broadcast.clients)
         self.access = Access(settings.tokens, settings.credentials)
-        if self.access.open and settings.nomnom_dashboard_auth_required:
-            raise SettingsError(
-                "NOMNOM_DASHBOARD_AUTH_REQUIRED: authentication is required but not configured: set "
-                "NOMNOM_DASHBOARD_TOKENS, or NOMNOM_DASHBOARD_USER and NOMNOM_DASHBOARD_PASSWORD"
-            )
         self.stopping = False
         messages = Messages(self.database, self.broker, schema)
-        dead_letters = DeadLetterIndex(self.broker, settings.nomnom_dashboard_letters)
+        dead_letters = DeadLetterIndex(self.broker, settings.nomnom_dashboard_dead_letters)
         overview = Overview(
             self.database,
             self.broker,
@@ -228,7 +223,7 @@ class Dashboard:
             application.router.add_head(path, handler)
 
     def _add_page(self, application: Application) -> None:
-        folder = self.settings.page
+        folder = _page_folder(self.settings)
         index = (folder / "index.html").read_bytes() if (folder / "index.html").is_file() else None
         if (folder / "assets").is_dir():
             # File names contain a digest of the content, so they can be cached.
@@ -276,3 +271,12 @@ def _file(body: bytes, kind: bytes) -> Answer:
         return Response(200, [(b"cache-control", b"public, max-age=3600")], Content(kind, body))
 
     return answer
+
+
+def _page_folder(settings: DashboardSettings) -> Path:
+    """The folder of the built page, whether or not it exists."""
+    if settings.nomnom_dashboard_page:
+        return Path(settings.nomnom_dashboard_page)
+    here = Path(__file__).resolve().parent
+    # An installed distribution holds the page beside this module; a work tree builds it in web/.
+    return here / "page" if (here / "page").is_dir() else here.parent / "web" / "dist"

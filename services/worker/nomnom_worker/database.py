@@ -11,10 +11,10 @@ import asyncpg
 from nomnom.connections.errors import RequestError, Unavailable
 from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database
 from nomnom.retry import RetryPolicy
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError, RefusedError
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 T = TypeVar("T")
 _log = logger(__name__)

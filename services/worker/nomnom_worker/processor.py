@@ -11,6 +11,7 @@ import asyncpg
 from nomnom.grammar import Grammar
 from nomnom.retry import RECONNECT
 from nomnom.schema import Schema
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
 from nomnom_worker.database import Session
@@ -20,7 +21,6 @@ from nomnom_worker.failures import Finalizer
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 from nomnom_worker.writer import Outcome, Writer
 
 _log = logger(__name__)

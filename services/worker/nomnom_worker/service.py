@@ -10,6 +10,7 @@ from typing import Any
 
 from nomnom.http.server import listen
 from nomnom.schema import load_schema
+from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_worker.database import Session
@@ -19,7 +20,6 @@ from nomnom_worker.intake import Intake
 from nomnom_worker.link import Link, nak
 from nomnom_worker.metrics import Metrics
 from nomnom_worker.processor import Processor
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _CHECK, _CHECK_OUTAGE = 5.0, 0.5

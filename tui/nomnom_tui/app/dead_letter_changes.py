@@ -33,7 +33,7 @@ class Targets:
         """Short description, such as ``3 dead letters``."""
         if self.count == 1 and isinstance(self.selection, Sequence):
             return f"dead letter {self.selection[0]:,}"
-        return f"{self.count:,} dead letter{'' if self.count == 1 else 's'}"
+        return figures.counted(self.count, "dead letter")
 
     @property
     def options(self) -> str:
@@ -49,8 +49,8 @@ class Targets:
         """Description for a confirmation."""
         if isinstance(self.selection, Sequence):
             return self.title
-        words = self.selection.describe()
-        return f"all {self.count:,} dead letters matching {words}" if words else f"all {self.count:,} dead letters"
+        words, counted = self.selection.describe(), figures.counted(self.count, "dead letter")
+        return f"all {counted} matching {words}" if words else f"all {counted}"
 
 
 def replay_change(session: Session, targets: Targets, edit: Edit | None = None, rate: float | None = None) -> Change:

@@ -86,8 +86,8 @@ class DeadLetterGroupsView(View):
         words = [(f"  {self._words} ", Style.ACCENT)] if self._words else []
         total = sum(each.count for each in groups)
         self.query_one("#groups", Panel).retitle(
-            f"{len(groups):,} group{'' if len(groups) == 1 else 's'} by {self._grouping}",
-            f"{total:,} dead letter{'' if total == 1 else 's'}",
+            f"{figures.counted(len(groups), 'group')} by {self._grouping}",
+            figures.counted(total, "dead letter"),
             *words,
             *scan,
         )

@@ -1,11 +1,11 @@
-"""Opening cluster environments: from what was saved, and from names like ``kind:CLUSTER/NAMESPACE/RELEASE``."""
+"""Open cluster environments: saved ones, and those named like ``kind:CLUSTER/NAMESPACE/RELEASE``."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, SavedEnvironment
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.errors import ControlError
@@ -17,7 +17,7 @@ DEFAULT_CLUSTER = "nomnom"
 def spelled(name: str) -> SavedEnvironment:
     """The release that a name like ``kind:CLUSTER/NAMESPACE/RELEASE`` describes; raises ControlError."""
     kind, _, rest = name.partition(":")
-    # A context's name may have slashes of its own (a cloud's ARN): the longest context that fits counts.
+    # The name of a context may contain slashes (an ARN, for example): the longest matching context is used.
     known = sorted((each for each in contexts() if rest == each or rest.startswith(f"{each}/")), key=len)
     where = known[-1] if kind == "kube" and known else rest.partition("/")[0]
     parts = rest.removeprefix(where).strip("/").split("/") if rest != where else []
@@ -30,7 +30,7 @@ def spelled(name: str) -> SavedEnvironment:
     return SavedEnvironment(context=where, namespace=namespace, release=release)
 
 
-def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) -> KubeEnvironment:
+def open_saved(name: str, saved: SavedEnvironment, configuration: ClusterConfiguration) -> KubeEnvironment:
     """The environment of a saved entry."""
     from nomnom_control.environments.kind.environment import KindEnvironment
 
@@ -39,7 +39,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     if saved.kind:
         return KindEnvironment(
             saved.kind,
-            settings,
+            configuration,
             name=name,
             namespace=saved.namespace,
             release=saved.release,
@@ -49,7 +49,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     return KubeEnvironment(
         name,
         saved.context or None,
-        settings,
+        configuration,
         namespace=saved.namespace,
         release=saved.release,
         kubeconfig=kubeconfig,

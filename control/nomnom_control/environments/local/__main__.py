@@ -1,4 +1,4 @@
-"""The supervisor on its own: ``python -m nomnom_control.environments.local --dir DIR``. Progress goes out as JSON
+"""The supervisor as a process: ``python -m nomnom_control.environments.local --dir DIR``. It prints progress as JSON
 lines.
 """
 
@@ -17,43 +17,45 @@ from nomnom.errors import NomnomError
 from nomnom.settings import Settings
 from nomnom.telemetry import configure_logging
 from nomnom_control.environments import Progress
+from nomnom_control.environments.local.environment import ERROR
 from nomnom_control.environments.local.instance import PORTS, Instance
 from nomnom_control.environments.local.supervisor import Supervisor
 
 
 async def _run(supervisor: Supervisor) -> None:
-    def tell(each: Progress) -> None:
+    def report(each: Progress) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(each) + b"\n")
         sys.stdout.flush()
 
     async def ready() -> None:
         sys.stdout.buffer.write(b"ready\n")
         sys.stdout.flush()
-        # Whoever started this process stops listening now: what is said from here on goes to the log alone.
+        # The parent process stops reading now: later output goes to the log only.
         log = os.open(supervisor.instance.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)
-    await supervisor.run(tell, ready)
+    await supervisor.run(report, ready)
 
 
 def main() -> None:
-    """Run one instance until SIGTERM, SIGINT, or 'nomnom down'."""
+    """Run one local instance until SIGTERM, SIGINT, or 'nomnom down'."""
     parser = argparse.ArgumentParser(prog="python -m nomnom_control.environments.local", description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--schema")
     parser.add_argument("--port", action="append", default=[], metavar="NAME=PORT", help=", ".join(PORTS))
-    parser.add_argument("--rule", action="append", default=[], metavar="FIELD=NUMBER", help="of the scaling rule")
+    parser.add_argument("--policy", action="append", default=[], metavar="FIELD=NUMBER", help="of the scaling policy")
     given = parser.parse_args()
     ports = {name: int(value) for name, _, value in (each.partition("=") for each in given.port)}
-    rule = {name: float(value) for name, _, value in (each.partition("=") for each in given.rule)}
+    policy = {name: float(value) for name, _, value in (each.partition("=") for each in given.policy)}
     configure_logging("supervisor", Settings(log_format="json"))
     try:
-        asyncio.run(_run(Supervisor(Instance(given.dir), given.schema, ports, rule)))
+        asyncio.run(_run(Supervisor(Instance(given.dir), given.schema, ports, policy)))
     except NomnomError as error:
-        raise SystemExit(f"nomnom: {error}") from error
+        sys.stdout.buffer.write(ERROR + msgspec.json.encode(str(error)) + b"\n")
+        raise SystemExit(1) from error
 
 
 main()
