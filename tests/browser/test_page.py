@@ -134,7 +134,7 @@ async def test_messages_and_dead_letters_appear(
     ):
         await page.goto(str(dashboard.client.base_url))
         await expect(page.get_by_text("No messages yet")).to_be_visible()
-        await expect(page.locator(".stage", has_text="Workers")).to_contain_text("1 connected")
+        await expect(page.locator(".stage", has_text="Workers")).to_contain_text("1 connected", timeout=30_000)
 
         good = await accepted(ingest, ORDER)
         row = page.get_by_role("row").filter(has_text=good[-6:])

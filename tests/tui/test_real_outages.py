@@ -26,7 +26,7 @@ from textual.pilot import Pilot
 
 from conftest import ORDER
 from nomnom_control.environments import Health
-from nomnom_control.environments.local.channel import ask
+from nomnom_control.environments.local.channel import call
 from nomnom_control.environments.local.environment import LocalEnvironment
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.preferences import Preferences
@@ -79,7 +79,7 @@ async def healthy(app: NomnomApp) -> None:
 
 async def servers(environment: LocalEnvironment) -> dict[str, int | None]:
     """Return the process IDs of the servers from the supervisor; None while one is restarting."""
-    status: dict[str, Any] = await ask(environment.instance.socket, "status", {})
+    status: dict[str, Any] = await call(environment.instance.socket, "status", {})
     return {name: each["pid"] for name, each in status["servers"].items()}
 
 

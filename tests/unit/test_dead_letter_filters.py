@@ -72,13 +72,13 @@ def test_filter_of_an_error_group_matches_its_members(errors: list[str]) -> None
     st.booleans(),
 )
 def test_window_is_nearest_to_its_bound(
-    there: set[int],
+    existing: set[int],
     after: int | None,
     before: int | None,
     limit_: int,
     newest_first: bool,
 ) -> None:
-    sequences = sorted(there)
+    sequences = sorted(existing)
     within = [each for each in sequences if (after is None or each > after) and (before is None or each < before)]
     chosen, older, newer = window(sequences, after, before, limit_, newest_first=newest_first)
     from_below = before is None and (after is not None or not newest_first)

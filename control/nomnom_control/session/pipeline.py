@@ -1,8 +1,8 @@
-"""A pipeline as an operator's session sees it: its connections, its schema, and what can be asked of it and done to it.
+"""A session with a pipeline: its connections, its schema, and all inspection and repair functions.
 
-Everything that inspects or repairs hangs here: ``pipeline.dead_letters``, ``.jetstream``, ``.messages``,
-``.statuses``, ``.entities``, ``.audit``, ``.overview()``. Nothing is opened before it is used, and what is away is an
-error of the call that needed it (:class:`nomnom.connections.errors.Unavailable`), never of the session.
+They are ``pipeline.dead_letters``, ``.jetstream``, ``.messages``, ``.statuses``, ``.entities``, ``.audit`` and
+``.overview()``. Connections are opened at the first use. If a server is unavailable, the call that needs it raises
+:class:`nomnom.connections.errors.Unavailable`; the session remains usable.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """The connections to one pipeline and all that control does with them; an asynchronous context manager.
+    """The connections to one pipeline; an asynchronous context manager.
 
-    ``actor`` is who the audit names (this user at this host by default). ``journal`` is the folder that keeps audit
-    entries until PostgreSQL has them (see :mod:`nomnom_control.session.audit`); NOMNOM_HOME moves its default.
+    ``actor`` is the user in the audit log (default: user@host). ``spool`` is the folder that keeps audit entries until
+    PostgreSQL has them (see :mod:`nomnom_control.session.audit`); its default depends on NOMNOM_HOME.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pipeline:
 
     @classmethod
     async def of(cls, environment: Environment) -> Self:
-        """The pipeline that runs in an environment; raises ControlError where the environment cannot tell of it."""
+        """The pipeline of an environment. Raises ControlError if the environment does not provide what is needed."""
         return cls(await environment.endpoints(), await environment.schema(), await environment.streams())
 
     async def __aenter__(self) -> Self:
@@ -70,14 +70,14 @@ class Pipeline:
         await self.close()
 
     async def close(self) -> None:
-        """Close what was opened; the session can be used again afterwards."""
+        """Close the connections; they are opened again when needed."""
         await self.api.close()
         await self.database.close()
         await self.nats.close()
 
     @cached_property
     def grammar(self) -> Grammar:
-        """The schema's grammar, compiled at its first use."""
+        """The grammar of the schema, compiled at the first use."""
         return Grammar(self.schema)
 
     @cached_property
@@ -96,41 +96,41 @@ class Pipeline:
 
     @cached_property
     def messages(self) -> Messages:
-        """Posting messages and following them."""
+        """Post and follow messages."""
         from nomnom_control.session.messages import Messages
 
         return Messages(self.api)
 
     @cached_property
     def statuses(self) -> Statuses:
-        """The messages that workers have processed."""
+        """The statuses of processed messages."""
         return Statuses(self.database)
 
     @cached_property
     def entities(self) -> Entities:
-        """The rows that workers wrote."""
+        """The rows of the entities' tables."""
         return Entities(self.database, self.schema)
 
     @cached_property
     def audit(self) -> Audit:
-        """What people did to this pipeline's messages."""
+        """The audit log."""
         from nomnom_control.session.audit import Audit
 
         return Audit(self.database, self.spool, self.actor)
 
     async def overview(self) -> Overview:
-        """The pipeline's figures now; a part that is away leaves its own empty and says why."""
-        from nomnom_control.session.overview import look
+        """The current key figures; those of an unavailable server are None, with the reason."""
+        from nomnom_control.session.overview import read_overview
 
-        return await look(self)
+        return await read_overview(self)
 
 
 def default_actor() -> str:
-    """Who acts, as the audit names them: user@host."""
+    """The user in the audit log: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def default_spool() -> Path:
-    """The folder that keeps audit entries until PostgreSQL has them."""
+    """The folder for audit entries that are not in PostgreSQL yet."""
     home = ProgramSettings.from_environment().nomnom_home
     return Path(home) / "audit" if home else platformdirs.user_state_path("nomnom") / "audit"

@@ -41,10 +41,10 @@ class WorkerScaling:
         self._services, self._nats_url, self._streams = services, nats_url, streams
         self._autoscaler = Autoscaler(policy)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
-        self._decision = "not decided yet"
+        self._decision = "no decision yet"
         self._decided_at: datetime | None = None
         self._client: Client | None = None
-        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def policy(self) -> ScalingPolicy:
@@ -54,17 +54,17 @@ class WorkerScaling:
     def set_policy(self, policy: ScalingPolicy) -> None:
         """Replace the policy."""
         self._autoscaler.policy = policy
-        self._look.set()
+        self._changed.set()
 
     def pin(self, replicas: int | None) -> None:
         """Set the number of workers by hand; None lets the policy decide. Raises ScalingError."""
         if replicas is not None:
             check_number(replicas, LOCAL_LIMIT)
         self.pinned = replicas
-        self._look.set()
+        self._changed.set()
 
     def describe(self) -> dict[str, Any]:
-        """The numbers now, and the last decision with its reason."""
+        """The current numbers, and the last decision with its reason."""
         return {
             "policy": asdict(self.policy),
             "lag": self.lag,
@@ -76,26 +76,26 @@ class WorkerScaling:
         }
 
     def history(self) -> list[ScalingSample]:
-        """One sample a poll, oldest first, of the last while."""
+        """The latest samples, one per poll, oldest first."""
         return list(self._samples)
 
     async def run(self) -> None:
-        """Decide and act, once every polling interval and at once when something was set, until cancelled."""
+        """Decide and act at every polling interval, and immediately after a change, until cancelled."""
         try:
             while True:
-                self._look.clear()
+                self._changed.clear()
                 self.lag = await self._read_lag()
                 self._decide()
                 try:
                     await self._apply()
                 except ControlError as error:
                     self._decision += f"; {error}"
-                    _log.error("workers not changed", error=str(error))
+                    _log.error("scaling failed", error=str(error))
                 actual = len(self._services.of(WORKER))
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.policy.polling):
-                        await self._look.wait()
+                        await self._changed.wait()
         finally:
             if self._client is not None:
                 await self._client.close()
@@ -116,16 +116,16 @@ class WorkerScaling:
             if self.desired > len(workers):
                 missing = self.desired - len(workers)
                 started = [self._services.add_worker() for _ in range(missing)]
-                # Each is waited for, so that none is still starting when an error of another is told.
-                outcomes = await asyncio.gather(*started, return_exceptions=True)
-                for each in outcomes:
+                # Wait for all of them, so that none is still starting when the error of another is raised.
+                results = await asyncio.gather(*started, return_exceptions=True)
+                for each in results:
                     if isinstance(each, BaseException):
                         raise each
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
 
     async def _read_lag(self) -> int | None:
-        """As KEDA's nats-jetstream scaler counts it; None where NATS does not tell."""
+        """The lag as KEDA's nats-jetstream scaler counts it; None if NATS is unavailable."""
         try:
             async with asyncio.timeout(2 * _TIMEOUT):
                 if self._client is None or self._client.is_closed:
@@ -140,4 +140,4 @@ class WorkerScaling:
 
 
 async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""
+    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""

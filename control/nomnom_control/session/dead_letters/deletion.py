@@ -1,4 +1,4 @@
-"""Deleting dead letters for good, behind a confirmation; the audit keeps what they were."""
+"""Permanent deletion of dead letters after a confirmation; the audit log keeps a copy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 KEPT_PAYLOAD = 8 * 1024
-"""Bytes of a deleted letter's payload that the audit keeps; of a longer one its beginning."""
+"""The audit log keeps at most this many bytes of the payload of a deleted dead letter."""
 
 
 @dataclass(slots=True)
 class Deletion:
-    """A run of deletions and how far it is. ``gone`` were not there any more."""
+    """A run of deletions and its progress. ``gone`` counts those that did not exist any more."""
 
     pipeline: Pipeline = field(repr=False)
     sequences: Sequence[int] = field(repr=False)
@@ -35,8 +35,9 @@ class Deletion:
     gone: int = 0
 
     async def finish(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Delete; cancelled, it stops between letters. Raises DatabaseUnavailable with nothing done;
-        NatsUnavailable, AuditWaits.
+        """Delete. Cancellation takes effect between dead letters.
+
+        Raises DatabaseUnavailable before anything is deleted; NatsUnavailable or AuditPending during the run.
         """
         async with self.pipeline.audit.ledger() as ledger:
             for start in range(0, len(self.sequences), CHUNK):
@@ -65,7 +66,7 @@ class Deletion:
         self.pipeline.dead_letters.index.forget(
             sequence for sequence, outcome in zip(entries, outcomes, strict=True) if not isinstance(outcome, Exception)
         )
-        await ledger.enter(corrections)
+        await ledger.write(corrections)
         if problem is not None:
             raise problem
 
