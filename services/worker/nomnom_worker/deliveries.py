@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 from nats.aio.msg import Msg
 
-from nomnom.envelope import UNKNOWN_ENTITY as UNKNOWN
 from nomnom.envelope import (
+    UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
     Reason,
@@ -127,7 +127,7 @@ def _read_malformed(message: Msg, number: int, tokens: list[str], error: Envelop
     at = 5 if len(tokens) == _TOKENS else 7
     received_at = from_microseconds(int(tokens[at + 2]) // 1000)  # when the stream stored it
     subject = message.subject.split(".")
-    entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN
+    entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN_ENTITY
     parsed_id = parse_message_id(subject[3]) if len(subject) == 4 else None
     message_id = parsed_id or idempotent_message_id("stream", f"{tokens[at - 3]} {tokens[at]}")
     failure = Failure(

@@ -22,12 +22,12 @@ class DeadLetterView(View):
 
     CHANGES = frozenset({"replay", "delete"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("e", "edit", "Edit", id="letter.edit"),
-        Binding("d", "dry_run", "Dry run", id="letter.dry_run"),
-        Binding("p", "replay", "Replay", id="letter.replay"),
-        Binding("v", "toggle_text", "Text/record", id="letter.look"),
-        Binding("x", "delete", "Delete", show=False, id="letter.delete"),
-        Binding("y", "copy", "Copy payload", show=False, id="letter.copy"),
+        Binding("e", "edit", "Edit", id="dead_letter.edit"),
+        Binding("d", "dry_run", "Dry run", id="dead_letter.dry_run"),
+        Binding("p", "replay", "Replay", id="dead_letter.replay"),
+        Binding("v", "toggle_text", "Text/record", id="dead_letter.format"),
+        Binding("x", "delete", "Delete", show=False, id="dead_letter.delete"),
+        Binding("y", "copy", "Copy payload", show=False, id="dead_letter.copy"),
     ]
 
     def __init__(self, sequence: int) -> None:

@@ -34,10 +34,10 @@ class DeadLetterEditorView(View):
 
     CHANGES = frozenset({"replay"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s", "replay", "Replay edited", priority=True, id="letter_editor.replay"),
-        Binding("ctrl+t", "dry_run", "Dry run", priority=True, id="letter_editor.dry_run"),
-        Binding("ctrl+r", "revert", "Revert", priority=True, id="letter_editor.revert"),
-        Binding("escape", "app.back", "Back", show=False, priority=True, id="letter_editor.leave"),
+        Binding("ctrl+s", "replay", "Replay edited", priority=True, id="dead_letter_editor.replay"),
+        Binding("ctrl+t", "dry_run", "Dry run", priority=True, id="dead_letter_editor.dry_run"),
+        Binding("ctrl+r", "revert", "Revert", priority=True, id="dead_letter_editor.revert"),
+        Binding("escape", "app.back", "Back", show=False, priority=True, id="dead_letter_editor.leave"),
     ]
     DEFAULT_CSS = """
     DeadLetterEditorView TextArea, DeadLetterEditorView TextArea:focus {

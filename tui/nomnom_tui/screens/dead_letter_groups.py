@@ -33,7 +33,7 @@ class DeadLetterGroupsView(View):
     """Lists groups, largest first; enter shows the dead letters of one."""
 
     CRUMB = "Groups"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("b", "by", "Group by", id="letter_groups.by")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("b", "by", "Group by", id="dead_letter_groups.by")]
 
     def __init__(self, words: str, choose: Callable[[str], None]) -> None:
         super().__init__()

@@ -40,8 +40,8 @@ class DryRunView(View):
     CRUMB = "Dry run"
     CHANGES = frozenset({"replay"})
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "replay", "Replay", id="letter_trials.replay"),
-        Binding("t", "test_in_database", "Test in PostgreSQL", id="letter_trials.deep"),
+        Binding("p", "replay", "Replay", id="dry_run.replay"),
+        Binding("t", "test_in_database", "Test in PostgreSQL", id="dry_run.deep"),
     ]
 
     def __init__(self, targets: Targets, edit: Edit | None = None) -> None:

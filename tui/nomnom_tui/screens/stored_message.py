@@ -23,7 +23,7 @@ class StoredMessageView(View):
     """Reads the message by sequence without consuming it, and shows when it no longer exists."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "next_format", "Record/text/hex", id="stored_message.look"),
+        Binding("v", "next_format", "Record/text/hex", id="stored_message.format"),
         Binding("n", "neighbour(1)", "Newer", id="stored_message.newer"),
         Binding("p", "neighbour(-1)", "Older", id="stored_message.older"),
         Binding("y", "copy", "Copy payload", id="stored_message.copy"),

@@ -55,7 +55,7 @@ class StreamMessagesView(View):
         Binding("s", "seek", "Sequence", id="stream_messages.seek"),
         Binding("slash", "filter", "Subject", id="stream_messages.filter"),
         Binding("f", "edge", "Follow", show=False, id="stream_messages.follow"),
-        Binding("v", "next_format", "Payload format", show=False, id="stream_messages.look"),
+        Binding("v", "next_format", "Payload format", show=False, id="stream_messages.format"),
     ]
     DEFAULT_CSS = """
     StreamMessagesView #page { width: 3fr; }
