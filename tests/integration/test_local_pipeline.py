@@ -69,7 +69,7 @@ def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
     file.write_text("\n".join(lines))
     sent = nomnom.read("ingest", str(file), "--entity", "O")
     assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, 0)
-    assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
+    assert "already sent" in nomnom("ingest", str(file), "--entity", "O")
     assert nomnom.read("ingest", str(file), "--entity", "O", "--restart")["accepted"] == 300
     assert "2 accepted" in nomnom("ingest", "-", given=f"{ORDER}\n\n{ORDER}\n")
     assert "cannot be read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
