@@ -1,4 +1,4 @@
-"""What the tests of control share: a session on a deployment, dead letters in it, and what the streams hold."""
+"""Shared by the tests of control: a session with a deployment, dead letters, and the contents of streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR = "line 1, field o_orderdate (5): expected a date as YYYY-MM-DD, found '20
 
 @asynccontextmanager
 async def open_session(deployment: Deployment, folder: Path, **changes: str) -> AsyncIterator[Pipeline]:
-    """An operator's session on this deployment; ``changes`` replace endpoints."""
+    """An operator's session with this deployment; ``changes`` replace endpoints."""
     given = {
         "api": NOWHERE,
         "nats": deployment.settings.nats_url,
@@ -50,7 +50,7 @@ async def bury(
     replays: int = 0,
     attempts: int = 3,
 ) -> tuple[int, str]:
-    """Publish a dead letter as a worker does; returns its sequence and message id."""
+    """Publish a dead letter like a worker; returns its sequence and message id."""
     identity = message_id or new_message_id()
     envelope = Envelope(identity, entity, received_at, replays)
     headers = dead_headers(envelope, reason, error, attempts, failed_at or datetime.now(UTC))
@@ -68,7 +68,7 @@ async def bury_many(deployment: Deployment, payloads: Sequence[str], **given: st
 
 
 async def stored(deployment: Deployment, stream: str) -> list[RawStreamMsg]:
-    """All messages of a stream, in order, by JetStream's other way of reading (not the one under test)."""
+    """All messages of a stream in order, read through another JetStream API than the one under test."""
     state = (await deployment.jetstream.stream_info(stream)).state
     sequence, found = state.first_seq, list[RawStreamMsg]()
     while len(found) < state.messages:
@@ -79,7 +79,7 @@ async def stored(deployment: Deployment, stream: str) -> list[RawStreamMsg]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition; fails after so many seconds."""
+    """Wait for a condition; fails after ``seconds``."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  (it is what is polled that changes)
+        while not condition():  # noqa: ASYNC110  (the condition has no event to wait for)
             await asyncio.sleep(0.02)

@@ -1,7 +1,7 @@
-"""The base of what control raises."""
+"""The base class of control's errors."""
 
 from nomnom.errors import NomnomError
 
 
 class ControlError(NomnomError):
-    """An operator's action that failed: what, on what, and what to do."""
+    """A failed operation: what failed, with which input, and what to do."""

@@ -1,4 +1,4 @@
-"""HTTP requests whose answers are read to the end and whose failures have a reason in words."""
+"""An HTTP client that reads whole responses and explains failures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class HttpError(ControlError):
-    """A request that got no answer. The text is the reason alone, for example ``connection refused``."""
+    """A request without a response. The text is only the reason, for example ``connection refused``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. ``headers`` ignores case; ``url`` is the address after redirects."""
+    """A complete response. ``headers`` is case-insensitive; ``url`` is the URL after redirects."""
 
     url: str
     status: int
@@ -32,16 +32,16 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The content as UTF-8; bytes that are not are replaced."""
+        """The content decoded as UTF-8; invalid bytes are replaced."""
         return self.content.decode(errors="replace")
 
 
 class HttpClient:
-    """A pool of connections. It opens at the first request and has to be closed.
+    """A pool of connections, opened at the first request; it must be closed.
 
-    ``timeout``: seconds that connecting may take (unless ``connect`` is given), that the server may stay silent, and
-    that a request with content may take in all. ``proxies``: use the environment's proxy variables, which are wrong for
-    an address on this machine or at a port-forward.
+    ``timeout`` (seconds) limits connecting (unless ``connect`` is given), waiting for data, and the whole request if it
+    has content. ``proxies``: use the environment's proxy variables, which must not be used for local addresses and
+    port-forwards.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class HttpClient:
         await self.close()
 
     async def get(self, url: str) -> Answer:
-        """Get an address; raises HttpError."""
+        """Send a GET request. Raises HttpError."""
         return await self.request("GET", url)
 
     async def request(
         self, method: str, url: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request and return its answer, whatever the status; raises HttpError."""
+        """Send a request and return the response, whatever its status. Raises HttpError."""
         session = await self._opened()
         import aiohttp
 
@@ -97,7 +97,7 @@ class HttpClient:
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # It takes about a third of a second: the loop goes on meanwhile.
+            # The import takes about 0.3 s: do not block the event loop.
             await asyncio.to_thread(importlib.import_module, "aiohttp")
             import aiohttp
 
@@ -106,24 +106,24 @@ class HttpClient:
 
 
 def reason(error: BaseException) -> str:
-    """Why a connection or a request failed, in words."""
+    """Why a connection or a request failed, as text."""
     import aiohttp
 
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the host name {error.host} cannot be resolved"
+        return f"cannot resolve host name {error.host}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy refused: {error.status} {error.message}"
+        return f"the proxy responded {error.status} {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer"
+        return "the server closed the connection without a response"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "the connection ended in the middle of the answer"
+        return "the connection was closed during the response"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted: {cause.verify_message}"
+        return f"certificate verification failed: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or cause}"
     if isinstance(cause, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     if isinstance(cause, OSError) and cause.errno:
         text = os.strerror(cause.errno)
         return text[0].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""Programs that control runs: helm, kind, docker. Their lines come as they are written."""
+"""Run external programs (helm, kind, docker) and stream their output line by line."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from pathlib import Path
 from nomnom_control.errors import ControlError
 
 _GRACE = 10.0
-_TOLD = 12
+_SHOWN = 12
 _LINE = 1024 * 1024
 
 
 class ProgramError(ControlError):
-    """A program that is missing, took too long, or ended with an error; the text has its last lines."""
+    """A program is missing, took too long, or failed; the text includes the last lines of its output."""
 
 
 async def run_lines(
     command: Sequence[str], *, limit: float, variables: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> AsyncIterator[str]:
-    """The lines that a program writes, its errors among them; raises ProgramError.
+    """The lines that a program writes to stdout and stderr. Raises ProgramError.
 
-    Closing the iterator ends the program: it is asked to first, so that it can put away what it began.
+    Closing the iterator terminates the program with SIGTERM, so that it can clean up.
     """
     process = await _start(command, variables, folder, asyncio.subprocess.STDOUT)
     assert process.stdout is not None
-    last: deque[str] = deque(maxlen=_TOLD)
+    last: deque[str] = deque(maxlen=_SHOWN)
     try:
         async with asyncio.timeout(limit):
             while line := await process.stdout.readline():
-                # Progress bars go back to the line's beginning: what they end with counts.
+                # A progress bar overwrites its line with carriage returns: keep its last state.
                 text = line.decode(errors="replace").rstrip().rpartition("\r")[2]
                 if text:
                     last.append(text)
                     yield text
             code = await process.wait()
     except TimeoutError:
-        raise ProgramError(_failure(command, f"took more than {limit:g} s", last)) from None
+        raise ProgramError(_failure(command, f"timed out after {limit:g}s", last)) from None
     finally:
         await _end(process)
     if code:
-        raise ProgramError(_failure(command, f"ended with code {code}", last))
+        raise ProgramError(_failure(command, f"failed with exit code {code}", last))
 
 
 async def run_text(command: Sequence[str], *, limit: float = 30.0, variables: Mapping[str, str] | None = None) -> str:
-    """What a short program writes to its standard output; raises ProgramError."""
+    """The standard output of a short program. Raises ProgramError."""
     process = await _start(command, variables, None, asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(limit):
             output, errors = await process.communicate()
     except TimeoutError:
-        raise ProgramError(_failure(command, f"took more than {limit:g} s", [])) from None
+        raise ProgramError(_failure(command, f"timed out after {limit:g}s", [])) from None
     finally:
         await _end(process)
     if process.returncode:
-        lines = errors.decode(errors="replace").splitlines()[-_TOLD:]
-        raise ProgramError(_failure(command, f"ended with code {process.returncode}", lines))
+        lines = errors.decode(errors="replace").splitlines()[-_SHOWN:]
+        raise ProgramError(_failure(command, f"failed with exit code {process.returncode}", lines))
     return output.decode(errors="replace")
 
 
@@ -79,7 +79,7 @@ async def _start(
     except OSError as error:
         reason = error.strerror or str(error)
         raise ProgramError(
-            f"{command[0]} cannot be run ({reason}): install it, or name it with NOMNOM_{Path(command[0]).name.upper()}"
+            f"cannot run {command[0]}: {reason}; install it, or set NOMNOM_{Path(command[0]).name.upper()} to its path"
         ) from error
 
 
@@ -96,5 +96,5 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _failure(command: Sequence[str], what: str, lines: Sequence[str] | deque[str]) -> str:
-    said = "\n".join(f"  {each}" for each in lines)
-    return f"{' '.join(command[:3])} {what}" + (f":\n{said}" if said else "; it wrote nothing")
+    output = "\n".join(f"  {each}" for each in lines)
+    return f"{' '.join(command[:3])} {what}" + (f":\n{output}" if output else " (no output)")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import asyncpg
 from nats.errors import Error as NatsError
 
-from nomnom.connections.errors import NatsUnavailable
+from nomnom.connections.errors import Unavailable
 from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
 from nomnom.retry import RetryPolicy, retry
@@ -21,14 +21,7 @@ from nomnom.telemetry import configure_logging, logger
 
 _log = logger(__name__)
 _RETRY = RetryPolicy(first=0.25, longest=1.0)
-_TRANSIENT = (
-    OSError,
-    NatsError,
-    NatsUnavailable,
-    StreamsNotReadyError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-)
+_TRANSIENT = (OSError, NatsError, Unavailable, StreamsNotReadyError)
 _WAIT = 30.0
 
 
@@ -53,10 +46,14 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
             await nats.close()
 
     async def tables() -> None:
-        connection = await asyncpg.connect(settings.database_url, timeout=5)
+        # A migration takes as long as it takes.
+        database = Database(settings.database_url, application="nomnom-setup", seconds=None)
+        connection = await database.connect()
         try:
             done.extend(await migrate(connection, schema))
             done.extend(await ensure_roles(connection, schema, roles))
+        except ERRORS as error:
+            raise database.error(error) from error
         finally:
             await connection.close()
 
@@ -87,5 +84,5 @@ async def _ready(step: Callable[[], Awaitable[None]], wait: float, what: str, ur
     try:
         await retry(step, _RETRY, _TRANSIENT, within=wait)
     except _TRANSIENT as error:
-        problem = error.reason if isinstance(error, NatsUnavailable) else str(error) or type(error).__name__
+        problem = error.reason if isinstance(error, Unavailable) else str(error) or type(error).__name__
         raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error

@@ -1,1 +1,1 @@
-"""Benchmarks: what is measured is compared with a ceiling in the same run."""
+"""Benchmarks: each result is compared with a ceiling measured in the same run."""

@@ -1,4 +1,4 @@
-"""Measures nomnom against ceilings on the same machine, in the same run: ``python -m tests.bench [PART …]``.
+"""Compares nomnom with ceilings measured on the same machine in the same run: ``python -m tests.bench [PART …]``.
 
 Every part alternates nomnom and its peer for several rounds and prints medians and their ratio, since machines are
 shared and their speed drifts. Needs `wrk`, `curl` and `h2load` (of Debian's wrk, curl, nghttp2-client); `vegeta` (a
@@ -36,7 +36,7 @@ _LONG = ("memory", "dashboard", "page", "screen")
 
 
 async def main() -> None:
-    """Run the named parts (all but memory, dashboard, page and screen, when none is named)."""
+    """Run the given parts (default: all but memory, dashboard, page and screen)."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
         "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen"

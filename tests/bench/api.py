@@ -1,4 +1,4 @@
-"""The ingest API against bare BlackSheep, at full speed and at fixed rates; its batches against bare publishing."""
+"""Compares the ingest API with bare BlackSheep at full and fixed rates, and its batches with bare publishing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLIENTS = 200
 
 @asynccontextmanager
 async def _both(stage: Harness) -> AsyncIterator[dict[str, str]]:
-    """The api and its bare peer, one process each; URLs by name."""
+    """The API and its ceiling, one process each; URLs by name."""
     ours, bare = free_port(), free_port()
     uvicorn = ["--port", str(bare), "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level=error"]
     async with (
@@ -39,7 +39,7 @@ def _script(folder: Path, body: str) -> Path:
 
 
 async def measure_messages(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Requests/s of single messages, 64 connections."""
+    """Requests/s of single messages with 64 connections."""
     report.title(f"api: POST {_PATH}, wrk with 64 connections, {options.rounds} rounds of {options.seconds:g} s")
     script = _script(stage.folder, next(orders(1)))
     speeds: dict[str, list[float]] = {"nomnom": [], "bare": []}
@@ -54,7 +54,7 @@ async def measure_messages(stage: Harness, report: Report, options: argparse.Nam
 
 
 async def measure_fixed_rate(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Latency at a fixed rate: percentiles of the time from when a request was due."""
+    """Latency at a fixed rate: percentiles of the time since a request was due."""
     vegeta = tool("vegeta", "go install github.com/tsenart/vegeta/v12@latest")
     report.title(f"rate: latency at a fixed rate, {options.seconds * 2:g} s each")
     body = stage.folder / "order"
@@ -73,14 +73,14 @@ async def measure_fixed_rate(stage: Harness, report: Report, options: argparse.N
                 report.line(
                     f"rate: {name} at {rate}/s",
                     {**latency, "sent": figures["rate"], "done": figures["throughput"]},
-                    f"sent {figures['rate']:,.0f}/s, answered 202: {figures['success']:.2%}; "
+                    f"sent {figures['rate']:,.0f}/s, accepted: {figures['success']:.2%}; "
                     f"p50 {latency['50th']:.1f} ms, p99 {latency['99th']:.1f} ms, max {latency['max']:.1f} ms",
                 )
             await stage.empty()
 
 
 async def measure_many_clients(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Latency at a fixed rate that 200 clients share: each sends at its own pace, and waits for its answer.
+    """Latency at a fixed rate shared by 200 clients; each sends at its own rate and waits for the response.
 
     vegeta needs most of a core for 10,000 requests/s, this a fraction: on two cores it is the api that is measured.
     """
@@ -113,7 +113,7 @@ async def measure_many_clients(stage: Harness, report: Report, options: argparse
 
 
 async def measure_batch(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Messages/s of one streamed batch request against publish_async of the same payloads."""
+    """Messages/s of one streamed batch request, compared with publish_async of the same payloads."""
     count = options.messages
     report.title(f"batch: POST /api/ingest/batch of {count:,} lines by curl, against nats-py's bare publish_async")
     file = stage.folder / "orders.txt"

@@ -1,4 +1,4 @@
-"""The api's ceiling: bare BlackSheep with the same route, the same body read, the same answer, nothing behind it."""
+"""The API's ceiling: bare BlackSheep with the same route, request body and response, without any processing."""
 
 from blacksheep import Application, Content, Request, Response
 
@@ -11,6 +11,6 @@ _ANSWER = (
 
 @app.router.post("/api/ingest/message")
 async def accept(request: Request) -> Response:
-    """Read the body and answer as the api does."""
+    """Read the body and respond like the API."""
     await request.read()
     return Response(202, None, Content(b"application/json", _ANSWER))

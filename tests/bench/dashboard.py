@@ -1,4 +1,4 @@
-"""The dashboard's answers at ten thousand and at ten million rows: every request's latency, and their ratio."""
+"""Latency of every dashboard request at ten thousand and at ten million rows, and the ratio."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STEP = 250_000
 
 
 async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Fill the tables, twice, and ask the same of both; the ratio is that of the medians."""
+    """Send the same requests to a small and a large database; the ratio is that of the medians."""
     found: dict[int, dict[str, float]] = {}
     for rows in (SMALL, LARGE):
         report.title(f"dashboard: {rows:,} messages and {rows:,} orders, the last a moment ago")
@@ -58,7 +58,7 @@ async def _fill(url: str, rows: int) -> None:
             end = min(begin + _STEP - 1, rows)
             await connection.execute(_FILL, begin, end, now, float(rows))
             await connection.execute(_FILL_ORDERS, begin, end, now, float(rows))
-        # As autovacuum leaves a table that is written to all day.
+        # The state after autovacuum of a table with continuous writes.
         await connection.execute("VACUUM ANALYZE message_status")
         await connection.execute("VACUUM ANALYZE orders")
     finally:

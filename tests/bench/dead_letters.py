@@ -1,4 +1,4 @@
-"""Dead letters by the hundred thousand: how long an operator waits, and how long the screen stands still meanwhile."""
+"""A hundred thousand dead letters: duration of each operation, and how long it blocks the event loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from statistics import median, quantiles
 from time import perf_counter
 
 from nomnom.envelope import Envelope, Reason, dead_headers, dead_subject, new_message_id
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom.schema import load_schema
 from nomnom_control.environments import Endpoints
-from nomnom_control.session.dead_letters import Filter, GroupBy
 from nomnom_control.session.pipeline import Pipeline
 from tests.bench.figures import Report
 from tests.bench.harness import Harness, orders
@@ -26,8 +26,8 @@ _TICK = 0.005
 
 
 async def measure(stage: Harness, report: Report, _: argparse.Namespace) -> None:
-    """A hundred thousand letters: first page, scan, pages, filters, groups, dry run, replay, undo, deletion."""
-    report.title(f"dead letters: {_DEAD_LETTERS:,} of them")
+    """A hundred thousand dead letters: first page, scan, pages, filters, groups, dry run, replay, undo, deletion."""
+    report.title(f"dead letters: {_DEAD_LETTERS:,}")
     await fill(stage)
     endpoints = Endpoints("http://127.0.0.1:9", stage.nats.url, stage.nats.monitor_url, stage.postgres.url)
     async with Pipeline(endpoints, load_schema("tpch"), spool=stage.folder / "audit") as pipeline:
@@ -85,7 +85,7 @@ async def _time(report: Report, name: str, work: Callable[[], Awaitable[object]]
 
 @asynccontextmanager
 async def _ticking() -> AsyncIterator[list[float]]:
-    """How much later than asked the event loop answered, again and again."""
+    """Measures the delay of the event loop continuously."""
     gaps: list[float] = []
 
     async def tick() -> None:
@@ -99,18 +99,18 @@ async def _ticking() -> AsyncIterator[list[float]]:
     gaps.clear()
     try:
         yield gaps
-        await asyncio.sleep(2 * _TICK)  # the tick that is late by now counts too
+        await asyncio.sleep(2 * _TICK)  # include the tick that is late now
     finally:
         task.cancel()
 
 
 def _memory() -> int:
-    """The most KiB that this process has held."""
+    """The peak memory of this process in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 async def fill(stage: Harness, dead_letters: int = _DEAD_LETTERS) -> None:
-    """Put so many dead letters into the stage's stream, as workers would."""
+    """Publish ``count`` dead letters like workers."""
     now = datetime.now(UTC)
     waiting: list[Awaitable[object]] = []
     for number, payload in enumerate(orders(dead_letters)):

@@ -1,4 +1,4 @@
-"""Figures: rounds of nomnom and of its peers, medians, and the ratio round by round."""
+"""Results: rounds of nomnom and of its peers, medians, and ratios of rounds."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 @dataclass
 class Report:
-    """Prints each figure as it comes, and keeps all."""
+    """Prints each result immediately, and keeps all of them."""
 
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def title(self, text: str) -> None:
-        """Begin a part."""
+        """Print the title of a part."""
         print(f"\n== {text}", flush=True)
 
     def line(self, name: str, value: Any, text: str) -> None:
-        """One figure."""
+        """Print and keep one result."""
         self.figures[name] = value
         print(f"  {name}: {text}", flush=True)
 
     def compare(self, part: str, ours: list[float], peers: dict[str, list[float]], unit: str) -> None:
-        """Medians of ours and of each peer, and the median of the ratios of rounds that ran side by side."""
+        """Print the medians of nomnom and of each peer, and the median ratio of corresponding rounds."""
         self.line(f"{part}: nomnom", ours, f"{median(ours):,.0f} {unit} (from {min(ours):,.0f} to {max(ours):,.0f})")
         for peer, theirs in peers.items():
             ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]

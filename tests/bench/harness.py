@@ -1,4 +1,4 @@
-"""The stage of one part: real servers, set up, and processes of nomnom or of a peer beside them."""
+"""The environment of one part: real servers after setup, and processes of nomnom or of a peer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WINDOW = 4000
 
 
 class Harness:
-    """nats-server and PostgreSQL in a folder, with nomnom's streams and tables; everything ends with the block."""
+    """nats-server and PostgreSQL in a folder, with nomnom's streams and tables; stopped at the end of the block."""
 
     client: Client
     jetstream: JetStreamContext
@@ -41,7 +41,7 @@ class Harness:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process of nomnom needs to work here."""
+        """The environment variables of nomnom's processes."""
         return {"NATS_URL": self.nats.url, "DATABASE_URL": self.postgres.url, "LOG_FORMAT": "json"}
 
     async def __aenter__(self) -> Self:
@@ -59,7 +59,7 @@ class Harness:
     async def running(
         self, name: str, *arguments: str, wait_for: int | None = None, **environment: str
     ) -> AsyncIterator[ChildProcess]:
-        """A Python process; entered once it listens on the port ``wait_for``, stopped at the end."""
+        """Run a Python process; the block starts when it listens on the port ``wait_for``."""
         log = self.folder / f"{name}.log"
         process = ChildProcess(name, [sys.executable, *arguments], log, {**self.environment, **environment})
         await process.start()
@@ -71,7 +71,7 @@ class Harness:
             await process.stop(20)
 
     async def fill(self, payloads: list[bytes]) -> None:
-        """Publish these payloads as the api would."""
+        """Publish these payloads like the API."""
         for start in range(0, len(payloads), _WINDOW):
             acks = []
             for payload in payloads[start : start + _WINDOW]:
@@ -91,7 +91,7 @@ class Harness:
 
 
 def orders(count: int, first: int = 1) -> Iterator[str]:
-    """Distinct orders as TPC-H writes them."""
+    """Distinct orders as in TPC-H."""
     day = date(1992, 1, 1)
     for key in range(first, first + count):
         ordered = day + timedelta(days=key % 2400)
@@ -101,25 +101,27 @@ def orders(count: int, first: int = 1) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on."""
+    """A free TCP port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def run(*command: str) -> str:
-    """Run a program to its end; returns what it printed."""
+    """Run a program to completion; returns its output."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {output.decode(errors='replace')}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed with exit code {process.returncode}: {output.decode(errors='replace')}"
+        )
     return output.decode()
 
 
 def tool(name: str, how: str) -> str:
-    """A program's path; where it is not installed, the run ends with how to install it."""
+    """The path of a program; if it is not installed, exit with instructions."""
     found = shutil.which(name) or shutil.which(name, path=os.fspath(Path.home() / "go" / "bin"))
     if found is None:
         raise SystemExit(f"{name} is not installed: {how}")
@@ -127,7 +129,7 @@ def tool(name: str, how: str) -> str:
 
 
 async def wrk(url: str, body: Path, seconds: float, connections: int = 64) -> float:
-    """Requests/s of wrk posting ``body`` (a Lua script) to ``url``; any answer but 2xx ends the run."""
+    """Requests/s of wrk posting ``body`` (a Lua script) to ``url``; exits on any response other than 2xx."""
     program = tool("wrk", "apt-get install wrk")
     arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(body), url]
     output = await run(program, *arguments)

@@ -31,7 +31,7 @@ ON CONFLICT (message_id) DO UPDATE SET status = 'completed'
 
 
 async def main(loop: str, count: int, batch: int) -> None:
-    """Run one loop over ``count`` messages."""
+    """Run one loop for ``count`` messages."""
     settings = Settings.from_environment()
     schema = load_schema("tpch")
     grammar, entity = Grammar(schema), schema.entity("orders")

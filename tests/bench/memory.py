@@ -16,7 +16,7 @@ _SAMPLE = 5.0
 
 
 async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Flat means: the median of the last fifth is that of the second fifth, within noise."""
+    """Memory is stable if the medians of the second and the last fifth are equal within noise."""
     vegeta = tool("vegeta", "go install github.com/tsenart/vegeta/v12@latest")
     seconds = options.minutes * 60
     report.title(f"memory: {_RATE:,} messages/s for {options.minutes:g} minutes")

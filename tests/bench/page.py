@@ -1,4 +1,4 @@
-"""The page at ten updates a second while messages flow: frames that came late, and time that its code took."""
+"""The page at ten updates per second under load: late frames and CPU time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ seconds => new Promise(done => {
 
 
 async def measure(stage: Harness, report: Report, _: argparse.Namespace) -> None:
-    """No jank means: no task of 50 ms or more, and frames that keep their 16.7 ms."""
+    """Measure long tasks (50 ms or more), frame times (target: 16.7 ms) and CPU usage."""
     report.title(f"page: ten updates a second for {_SECONDS} s, {_RATE} messages/s through one worker")
     port, folder = free_port(), build()
     async with (

@@ -1,4 +1,4 @@
-"""End to end: from the batch request to the last committed row, and the time of one message at a moderate rate."""
+"""End to end: from the batch request to the last committed row, and the latency at a moderate rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DONE = "SELECT count(*) FROM message_status WHERE status = 'completed'"
 
 
 async def measure(stage: Harness, report: Report, options: argparse.Namespace) -> None:
-    """Records/s through api, stream, one worker and database; then latency from accepted to completed."""
+    """Records/s through API, stream, one worker and database; then the latency from accepted to completed."""
     port, count = free_port(), options.messages
     curl = tool("curl", "apt-get install curl")
     vegeta = tool("vegeta", "go install github.com/tsenart/vegeta/v12@latest")

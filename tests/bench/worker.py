@@ -1,4 +1,4 @@
-"""One worker process against bare loops over the same stream and tables."""
+"""Compares one worker process with bare loops over the same stream and tables."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _fresh(stage: Harness, database: asyncpg.Connection, payloads: list[by
 
 
 async def _drained(stage: Harness, count: int) -> float:
-    """Messages/s between the first delivery and the moment at which nothing is pending or unacked."""
+    """Messages/s between the first delivery and the time when nothing is pending or unacknowledged."""
     started = None
     async with asyncio.timeout(300):
         while True:

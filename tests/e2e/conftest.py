@@ -1,8 +1,8 @@
-"""A real cluster for a session: made by the product's own way, kept for all tests, deleted at the end.
+"""A real cluster for all tests of a session, created by nomnom itself and deleted at the end.
 
-It runs where a lab is set up: LAB_NODE_IMAGE and LAB_ADDONS, or a file of them in LAB_HOME; and docker answers. With
-NOMNOM_LAB=1 its absence is an error, not a reason to skip.
-NOMNOM_E2E_CLUSTER names a cluster to use and keep, which makes the second run a quick one.
+It requires a lab: LAB_NODE_IMAGE and LAB_ADDONS, or a file with them in LAB_HOME, and a running Docker. Without a lab
+the tests are skipped; with NOMNOM_LAB=1 that is an error. NOMNOM_E2E_CLUSTER names a cluster to use and keep, which
+makes later runs faster.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def _lab() -> str | None:
-    """Take over the lab's variables; why there is none, where there is none."""
+    """Read the lab's variables; returns why there is no lab, or None."""
     file = Path(os.environ.get("LAB_HOME", "/var/cache/nomnom-lab")) / "env"
     if "LAB_NODE_IMAGE" not in os.environ and file.is_file():
-        for word in shlex.split(file.read_text()):
-            name, equals, value = word.partition("=")
+        for line in shlex.split(file.read_text()):
+            name, equals, value = line.partition("=")
             if equals:
                 os.environ[name] = os.path.expandvars(value)
     if not os.environ.get("LAB_NODE_IMAGE"):
@@ -49,10 +49,10 @@ def _lab() -> str | None:
     if missing:
         return f"no lab: {', '.join(missing)} not on PATH"
     answers = subprocess.run(["docker", "info"], check=False, capture_output=True, timeout=30).returncode == 0
-    return None if answers else "no lab: docker does not answer"
+    return None if answers else "no lab: Docker is unreachable"
 
 
-# Before the tests are imported: they look for helm.
+# Before the tests are imported: they check for helm.
 REASON = _lab()
 if REASON and os.environ.get("NOMNOM_LAB") == "1":
     raise pytest.UsageError(f"NOMNOM_LAB is 1: {REASON}")
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Start:
-    """How bringing the cluster up went."""
+    """The events and the duration of the start."""
 
     steps: list[Progress] = field(default_factory=list)
     seconds: float = 0.0
@@ -81,33 +81,33 @@ class Start:
 
 @pytest.fixture(scope="session")
 def ingress_port() -> int:
-    """The host's port of the ingress controller."""
+    """The port of the ingress controller on the host."""
     return int(os.environ.get("NOMNOM_E2E_INGRESS", "0")) or free_port()
 
 
 @pytest.fixture(scope="session")
 def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterConfiguration:
-    """The lab's node image and add-ons, free host ports; all else as everywhere."""
+    """The lab's node image and add-ons, and free host ports; everything else has its defaults."""
     config: Any = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
     for node in config["nodes"]:
         for each in node.get("extraPortMappings", []):
             each["hostPort"] = ingress_port if each["containerPort"] == 80 else free_port()
-    place = tmp_path_factory.mktemp("kind") / "cluster.yaml"
-    place.write_text(yaml.safe_dump(config))
+    file = tmp_path_factory.mktemp("kind") / "cluster.yaml"
+    file.write_text(yaml.safe_dump(config))
     listed = ["docker", "image", "ls", "nats", "--format", "{{.Tag}}"]
     tags = subprocess.run(listed, check=True, capture_output=True, text=True, timeout=30).stdout.split()
     wanted = yaml.safe_load((ROOT / "helm" / "nomnom" / "values.yaml").read_text())["nats"]["image"]["tag"]
     return ClusterConfiguration(
         node_image=os.environ["LAB_NODE_IMAGE"],
         addons=os.environ["LAB_ADDONS"],
-        kind_config=str(place),
+        kind_config=str(file),
         values="" if wanted in tags else f"nats.image.tag={max(tags, key=len)}",
     )
 
 
 @pytest.fixture(scope="session")
 def start() -> Start:
-    """How bringing the cluster up went; read it in a test that uses the lab."""
+    """The start of the cluster, filled by the fixture ``lab``."""
     return Start()
 
 
@@ -115,12 +115,12 @@ def start() -> Start:
 async def lab(
     settings: ClusterConfiguration, start: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[KindEnvironment]:
-    """The cluster with a pipeline of values-dev in it, ready."""
+    """The cluster with a ready pipeline that uses values-dev."""
     kept = os.environ.get("NOMNOM_E2E_CLUSTER")
     name = kept or f"nomnom-e2e-{uuid.uuid4().hex[:6]}"
-    place = Path(os.environ["NOMNOM_E2E_KUBECONFIG"]) if kept else tmp_path_factory.mktemp("kube") / "config"
+    kubeconfig = Path(os.environ["NOMNOM_E2E_KUBECONFIG"]) if kept else tmp_path_factory.mktemp("kube") / "config"
     namespace = os.environ.get("NOMNOM_E2E_NAMESPACE", "nomnom")
-    here = KindEnvironment(name, settings, kubeconfig=place, namespace=namespace)
+    here = KindEnvironment(name, settings, kubeconfig=kubeconfig, namespace=namespace)
     start.images_built = not await missing_images(settings)
     began = time.monotonic()
     try:
@@ -135,14 +135,14 @@ async def lab(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def pipeline(lab: KindEnvironment) -> AsyncIterator[Pipeline]:
-    """Connections through port-forwards, by a kubeconfig alone."""
+    """A session through port-forwards; it only needs a kubeconfig."""
     async with await Pipeline.of(lab) as opened:
         yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def outside(lab: KindEnvironment, ingress_port: int) -> AsyncIterator[httpx.AsyncClient]:
-    """A client before the ingress, as everyone outside is."""
+    """A client that connects through the ingress."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ingress_port}", timeout=20, trust_env=False) as client:
 
         async def routed() -> bool:
@@ -163,10 +163,10 @@ async def finish(steps: AsyncIterator[Progress]) -> list[Progress]:
 
 
 async def kill(here: KindEnvironment, pod: Mapping[str, Any]) -> None:
-    """SIGKILL what a pod runs, on its node, as the kernel does when memory is short.
+    """Send SIGKILL to a pod's process on its node, like the kernel's OOM killer.
 
-    A pod that is deleted without grace is replaced while its process may still run: for a moment two servers have one
-    volume, which is no test of a server.
+    A pod that is deleted without a grace period is replaced while its process may still be running: two servers would
+    use the same volume for a moment, which is not the failure to be tested.
     """
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
     on_node = [here.configuration.docker, "exec", pod["spec"]["nodeName"]]
@@ -174,29 +174,29 @@ async def kill(here: KindEnvironment, pod: Mapping[str, Any]) -> None:
 
 
 def life(pod: Mapping[str, Any]) -> tuple[str, int]:
-    """Another one after a pod was replaced, or its container started again."""
+    """Identifies a pod and the run of its container; it changes when the pod is replaced or the container restarted."""
     statuses = pod["status"].get("containerStatuses") or [{}]
     return pod["metadata"]["uid"], statuses[0].get("restartCount", 0)
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
+    """A free TCP port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def eventually(check: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
-    """Wait for something to become so."""
+    """Wait until a check succeeds."""
     try:
         async with asyncio.timeout(seconds):
-            while not await check():  # noqa: ASYNC110 (the cluster does it)
+            while not await check():  # noqa: ASYNC110 (the cluster has no event to wait for)
                 await asyncio.sleep(0.5)
     except TimeoutError:
-        pytest.fail(f"not within {seconds:g} s: {what}")
+        pytest.fail(f"timed out after {seconds:g}s: {what}")
 
 
 async def ready(environment: Environment, component: str) -> tuple[int, int]:
-    """How many of a component are ready, and wanted."""
+    """The numbers of ready and desired replicas of a component."""
     found = next(each for each in await environment.components() if each.name == component)
     return found.ready, found.desired

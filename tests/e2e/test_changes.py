@@ -1,4 +1,4 @@
-"""Changes and losses of pods while records come in: nothing accepted is lost, no request goes unanswered."""
+"""Rollouts and failures of pods under load: no accepted message is lost, and every request gets a response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nomnom_control.session.messages import UnknownMessage
 from nomnom_control.session.pipeline import Pipeline
 
 
-async def test_rollouts_under_load_lose_no_message_and_no_request(
+async def test_rollouts_under_load_lose_no_message_or_request(
     lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient
 ) -> None:
     async with flowing(outside) as traffic:
@@ -34,11 +34,11 @@ async def test_rollouts_under_load_lose_no_message_and_no_request(
     await completed(pipeline, traffic)
 
 
-async def test_settings_make_a_revision_and_a_rollback_takes_them_back(lab: KindEnvironment) -> None:
-    await finish(lab.configure("api", {"LOG_LEVEL": "debug", "NOMNOM_API_DRAIN": "3"}, "a look at the details"))
+async def test_settings_create_a_revision_that_can_be_rolled_back(lab: KindEnvironment) -> None:
+    await finish(lab.configure("api", {"LOG_LEVEL": "debug", "NOMNOM_API_DRAIN": "3"}, "debug logging"))
     revisions = await lab.history("api")
     assert revisions[0].current
-    assert revisions[0].cause == "a look at the details"
+    assert revisions[0].cause == "debug logging"
     assert revisions[0].variables["LOG_LEVEL"] == "debug"
     assert revisions[1].variables["LOG_LEVEL"] == "info"
     await finish(lab.rollback("api"))
@@ -48,7 +48,7 @@ async def test_settings_make_a_revision_and_a_rollback_takes_them_back(lab: Kind
     assert after[0].number > revisions[0].number
 
 
-async def test_a_release_rolls_back(lab: KindEnvironment) -> None:
+async def test_release_rollback(lab: KindEnvironment) -> None:
     before = (await lab.scaling()).policy
     await finish(lab.installation.install((), [f"keda.maxReplicas={before.maximum + 1}"]))
     assert (await lab.scaling()).policy.maximum == before.maximum + 1
@@ -57,12 +57,12 @@ async def test_a_release_rolls_back(lab: KindEnvironment) -> None:
     assert (await lab.history("release"))[0].current
 
 
-async def test_the_charts_own_tests_pass(lab: KindEnvironment) -> None:
+async def test_chart_tests_pass(lab: KindEnvironment) -> None:
     events = await finish(lab.installation.test())
     assert any("Succeeded" in each.text for each in events), events
 
 
-async def test_a_rule_holds_over_an_upgrade(lab: KindEnvironment) -> None:
+async def test_scaling_policy_is_kept_by_an_upgrade(lab: KindEnvironment) -> None:
     before = (await lab.scaling()).policy
     await lab.set_scaling_policy(replace(before, maximum=before.maximum + 2, threshold=50))
     await finish(lab.installation.install())
@@ -72,15 +72,15 @@ async def test_a_rule_holds_over_an_upgrade(lab: KindEnvironment) -> None:
 
 
 @pytest.mark.parametrize("component", ["nats", WORKER, "api"])
-async def test_a_killed_pod_loses_nothing(
+async def test_killed_pod_loses_no_message(
     lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient, component: str
 ) -> None:
     async with flowing(outside) as traffic:
 
-        async def there() -> bool:
+        async def available() -> bool:
             return bool((await ready(lab, component))[0])
 
-        await eventually(there, 60, f"a {component}")
+        await eventually(available, 60, f"a {component}")
         killed = next(each for each in await lab.release.pods(component) if pod_ready(each))
         await kill(lab, killed)
 
@@ -91,14 +91,14 @@ async def test_a_killed_pod_loses_nothing(
         await eventually(replaced, 120, f"another {component}")
         before = len(traffic.accepted)
 
-        async def goes_on() -> bool:
+        async def continues() -> bool:
             return len(traffic.accepted) > before + 20
 
-        await eventually(goes_on, 60, f"records are accepted after {component} was killed: {traffic.problems[-3:]}")
+        await eventually(continues, 60, f"records are accepted after {component} was killed: {traffic.problems[-3:]}")
     await completed(pipeline, traffic)
 
 
-async def test_a_drained_node_loses_nothing(
+async def test_drained_node_loses_no_message(
     lab: KindEnvironment, pipeline: Pipeline, outside: httpx.AsyncClient
 ) -> None:
     pod = (await lab.release.pods("api"))[0]
@@ -106,7 +106,7 @@ async def test_a_drained_node_loses_nothing(
     try:
         async with flowing(outside) as traffic:
             await lab.cluster.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
-            # Volumes of this lab are on their node: what keeps data stays there.
+            # Volumes of the lab are local to their node: stateful pods cannot move.
             moving = [
                 each
                 for name in ("api", WORKER, "dashboard", "page")
@@ -125,14 +125,14 @@ async def test_a_drained_node_loses_nothing(
                     each.health is Health.HEALTHY for each in found
                 )
 
-            await eventually(moved, 120, "the pods elsewhere")
+            await eventually(moved, 120, "the pods on other nodes")
         assert len(traffic.accepted) > 20
         await completed(pipeline, traffic)
     finally:
         await lab.cluster.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": False}})
 
 
-async def test_port_forwards_outlive_their_pods(lab: KindEnvironment) -> None:
+async def test_port_forwards_reconnect_to_new_pods(lab: KindEnvironment) -> None:
     async with await Pipeline.of(lab) as opened:
         before = (await lab.endpoints()).api
         await opened.messages.post(region(1))
@@ -141,7 +141,7 @@ async def test_port_forwards_outlive_their_pods(lab: KindEnvironment) -> None:
         assert (await lab.endpoints()).api == before
 
 
-async def test_what_fails_says_why(lab: KindEnvironment) -> None:
+async def test_failures_have_a_reason(lab: KindEnvironment) -> None:
     given = lab.release.path("apps/v1/deployments", "nomnom-api")
     image = (await lab.release.deployment("api"))["spec"]["template"]["spec"]["containers"][0]["image"]
 
@@ -151,19 +151,17 @@ async def test_what_fails_says_why(lab: KindEnvironment) -> None:
     await lab.cluster.patch(given, patch("localhost/no-such-image:1"), "strategic")
     try:
 
-        async def told() -> bool:
+        async def explained() -> bool:
             text = await explain(lab.cluster, lab.release.namespace, lab.release.part("api"))
             return "no-such-image" in text and "Pull" in text
 
-        await eventually(told, 90, "why the pod does not start")
+        await eventually(explained, 90, "why the pod does not start")
         assert (await ready(lab, "api"))[0] >= 1
     finally:
         await lab.cluster.patch(given, patch(image), "strategic")
 
 
-async def test_two_deployments_side_by_side_and_removed_without_a_trace(
-    lab: KindEnvironment, pipeline: Pipeline
-) -> None:
+async def test_two_releases_side_by_side_are_removed_completely(lab: KindEnvironment, pipeline: Pipeline) -> None:
     other = KindEnvironment(
         lab.cluster_name,
         lab.configuration,
@@ -200,7 +198,7 @@ async def test_two_deployments_side_by_side_and_removed_without_a_trace(
 
 
 @pytest.mark.parametrize("values", ["", "dev", "prod", "tpch", "ecommerce"])
-async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnvironment, values: str) -> None:
+async def test_rendered_objects_are_valid(lab: KindEnvironment, values: str) -> None:
     chart = ROOT / "helm" / "nomnom"
     files = ["--values", str(chart / f"values-{values}.yaml")] if values else []
     strict = [lab.configuration.helm, "lint", "--strict", str(chart), *files]
@@ -216,13 +214,13 @@ async def test_every_rendered_object_is_valid_for_the_api_server(lab: KindEnviro
     assert len(served) > 10
     immutable = ("StatefulSet", "Job", "PersistentVolumeClaim")
     for each in served:
-        # A name of its own: fields that cannot be changed later do not stand in the way.
+        # A separate name, so that immutable fields of the existing object do not matter.
         if each["kind"] in immutable or each["kind"] == "Deployment":
-            each["metadata"]["name"] = f"trial-{each['metadata']['name']}"
+            each["metadata"]["name"] = f"dry-run-{each['metadata']['name']}"
     await apply(lab.cluster, served, dry_run=True)
 
 
-async def test_a_change_that_would_lose_the_streams_is_refused(lab: KindEnvironment, pipeline: Pipeline) -> None:
+async def test_change_that_would_lose_the_streams_is_rejected(lab: KindEnvironment, pipeline: Pipeline) -> None:
     before = await pipeline.overview()
     with pytest.raises(ControlError, match="every dead letter would be lost"):
         await finish(lab.installation.install(settings=["nats.replicas=3"]))
@@ -230,7 +228,7 @@ async def test_a_change_that_would_lose_the_streams_is_refused(lab: KindEnvironm
     assert (await pipeline.overview()).dead_letters == before.dead_letters
 
 
-async def test_an_interrupted_installation_goes_on_and_data_that_were_kept_are_found_again(
+async def test_interrupted_installation_is_resumed_and_kept_data_is_used(
     lab: KindEnvironment,
 ) -> None:
     other = KindEnvironment(
@@ -250,7 +248,7 @@ async def test_an_interrupted_installation_goes_on_and_data_that_were_kept_are_f
             if each.step == "postgres ready":
                 break
         await steps.aclose()  # type: ignore[attr-defined]
-        # As a helm that was killed leaves it.
+        # The state that a killed helm leaves.
         names = [each["metadata"]["name"] for each in await lab.cluster.list(other.release.path("v1/secrets"))]
         record = next(each for each in names if each.startswith("sh.helm.release"))
         pending = {"metadata": {"labels": {"status": "pending-install"}}}

@@ -1,4 +1,4 @@
-"""The chart as helm renders it: it lints, every manifest is one that the API server takes, and pods are locked down."""
+"""The rendered chart: lint, labels, restricted pods, secrets, routes, values and network policies."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def pods(manifests: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_it_lints(values: str) -> None:
+def test_chart_lints(values: str) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "--values", str(CHART / values))
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_every_manifest_is_labelled_and_placed(values: str) -> None:
+def test_manifests_have_labels_and_namespace(values: str) -> None:
     for each in render("--values", str(CHART / values)):
         labels = each["metadata"]["labels"]
         assert labels["app.kubernetes.io/instance"] == "nomnom", each["metadata"]
@@ -60,7 +60,7 @@ def test_every_manifest_is_labelled_and_placed(values: str) -> None:
 
 
 @pytest.mark.parametrize("values", VALUES)
-def test_every_container_is_locked_down_and_bounded(values: str) -> None:
+def test_containers_are_restricted_and_have_limits(values: str) -> None:
     found = list(pods(render("--values", str(CHART / values))))
     assert len(found) >= 6
     for name, pod in found:
@@ -80,7 +80,7 @@ def test_every_container_is_locked_down_and_bounded(values: str) -> None:
                 assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
 
 
-def test_no_secret_stands_outside_of_secrets() -> None:
+def test_secret_values_are_only_in_secrets() -> None:
     manifests = render("--set", "ingestion.api.auth.tokens={shop:s3cret-token}")
     values = {
         value
@@ -93,7 +93,7 @@ def test_no_secret_stands_outside_of_secrets() -> None:
     assert not [value for value in values if value in others]
 
 
-def test_a_registry_is_put_before_every_image() -> None:
+def test_registry_prefix_applies_to_all_images() -> None:
     found = list(pods(render("--set", "global.imageRegistry=registry.example.com/mirror/")))
     images = {container["image"] for _, pod in found for container in pod["spec"]["containers"]}
     assert len(images) == 6
@@ -101,7 +101,7 @@ def test_a_registry_is_put_before_every_image() -> None:
     assert not [image for image in images if image.endswith(":latest") or "//" in image]
 
 
-def test_the_workers_number_is_kedas_alone() -> None:
+def test_only_keda_sets_the_number_of_workers() -> None:
     def worker(manifests: list[dict[str, Any]]) -> dict[str, Any]:
         return next(
             e["spec"] for e in manifests if (e["kind"], e["metadata"]["name"]) == ("Deployment", "nomnom-worker")
@@ -121,7 +121,7 @@ def test_the_workers_number_is_kedas_alone() -> None:
     assert not [each for each in without if each["kind"] == "ScaledObject"]
 
 
-def test_the_two_deployments_differ_by_their_schema_alone() -> None:
+def test_releases_differ_only_by_schema() -> None:
     def without_checksums(name: str) -> dict[tuple[str, str], Any]:
         found: dict[tuple[str, str], Any] = {}
         for each in render("--values", str(CHART / f"values-{name}.yaml")):
@@ -138,7 +138,7 @@ def test_the_two_deployments_differ_by_their_schema_alone() -> None:
     assert {key for key in tpch if tpch[key] != shop[key]} == {("ConfigMap", "nomnom-schema"), ("Pod", "nomnom-test")}
 
 
-def test_an_upgrade_that_changes_nothing_sets_nothing_up_again() -> None:
+def test_upgrade_without_changes_keeps_the_setup_job() -> None:
     def job(*arguments: str) -> str:
         return next(each["metadata"]["name"] for each in render(*arguments) if each["kind"] == "Job")
 
@@ -148,14 +148,14 @@ def test_an_upgrade_that_changes_nothing_sets_nothing_up_again() -> None:
     assert job() != job("--set", "nats.streams.maxAge=3600")
 
 
-def test_a_label_of_all_resources_leaves_the_setup_job_as_it_is() -> None:
+def test_common_label_does_not_change_the_setup_job() -> None:
     def template(*arguments: str) -> Any:
         return next(each["spec"]["template"] for each in render(*arguments) if each["kind"] == "Job")
 
     assert template() == template("--set", "global.labels.team=shop")
 
 
-def test_new_tokens_replace_the_apis_pods() -> None:
+def test_new_tokens_restart_the_api() -> None:
     def api(tokens: str) -> Any:
         manifests = render("--set", f"ingestion.api.auth.tokens={{{tokens}}}")
         return next(pod for name, pod in pods(manifests) if name == "Deployment/nomnom-api")
@@ -164,7 +164,7 @@ def test_new_tokens_replace_the_apis_pods() -> None:
     assert api("shop:s3cret-one") != api("shop:s3cret-two")
 
 
-def test_the_passwords_of_a_volume_that_stays_stay() -> None:
+def test_passwords_are_kept_with_the_volumes() -> None:
     def annotations(*arguments: str) -> Any:
         name = ("Secret", "nomnom-database")
         found = (each for each in render(*arguments) if (each["kind"], each["metadata"]["name"]) == name)
@@ -174,7 +174,7 @@ def test_the_passwords_of_a_volume_that_stays_stay() -> None:
     assert annotations("--set", "postgresql.storage.deleteOnUninstall=true") is None
 
 
-def test_the_databases_certificate_is_checked_against_an_authority_of_ones_own() -> None:
+def test_database_certificate_is_verified_with_custom_ca() -> None:
     manifests = render(
         "--set", "postgresql.enabled=false,database.host=db.example,database.existingSecret=roles",
         "--set", "database.sslMode=verify-full,database.caSecret=authority",
@@ -190,7 +190,7 @@ def test_the_databases_certificate_is_checked_against_an_authority_of_ones_own()
         assert volume["secret"] == {"secretName": "authority", "items": [{"key": "ca.crt", "path": "ca.crt"}]}, name
 
 
-def test_servers_elsewhere_are_reached_on_their_own_ports() -> None:
+def test_external_servers_use_their_ports() -> None:
     manifests = render(
         "--set", "nats.enabled=false,nats.auth.existingSecret=users,nats.external.servers={a:4333,b:4333,c:4444}",
         "--set", "nats.external.monitoringEndpoint=a:8222",
@@ -199,16 +199,16 @@ def test_servers_elsewhere_are_reached_on_their_own_ports() -> None:
     assert [port["port"] for port in policy["egress"][0]["ports"]] == [4333, 4444]
 
 
-def test_a_dashboard_with_a_secret_never_stands_open() -> None:
-    def asked(*arguments: str) -> bool:
+def test_dashboard_with_secret_requires_login() -> None:
+    def required(*arguments: str) -> bool:
         backend = next(pod for name, pod in pods(render(*arguments)) if name == "Deployment/nomnom-dashboard-backend")
         return {"name": "NOMNOM_DASHBOARD_AUTH_REQUIRED", "value": "true"} in backend["spec"]["containers"][0]["env"]
 
-    assert asked("--set", "dashboard.auth.existingSecret=viewers")
-    assert not asked()
+    assert required("--set", "dashboard.auth.existingSecret=viewers")
+    assert not required()
 
 
-def test_routes_are_the_longest_first_and_not_rewritten() -> None:
+def test_ingress_routes_are_ordered_and_not_rewritten() -> None:
     manifests = render("--set", "ingress.enabled=true,httpRoute.enabled=true,httpRoute.parentRefs[0].name=gate")
     (ingress,) = (each for each in manifests if each["kind"] == "Ingress")
     (rule,) = ingress["spec"]["rules"]
@@ -227,7 +227,7 @@ def test_routes_are_the_longest_first_and_not_rewritten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--set", "keda.minReplica=1"), "additional properties 'minReplica' not allowed"),
         (("--set-string", "keda.minReplicas=one"), "got string, want integer"),
@@ -255,12 +255,12 @@ def test_routes_are_the_longest_first_and_not_rewritten() -> None:
         (("--set", "ingress.annotations.redirect=false"), "got boolean, want string"),
     ],
 )
-def test_values_that_cannot_work_are_refused_with_a_reason(arguments: tuple[str, ...], said: str) -> None:
-    told = helm("template", "nomnom", str(CHART), "--kube-version", "1.34", *arguments, fails=True)
-    assert said in told
+def test_invalid_values_are_rejected_with_a_reason(arguments: tuple[str, ...], message: str) -> None:
+    output = helm("template", "nomnom", str(CHART), "--kube-version", "1.34", *arguments, fails=True)
+    assert message in output
 
 
-def test_kedas_own_chart_comes_along_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_keda_subchart_is_optional(tmp_path: Path) -> None:
     chart = tmp_path / "nomnom"
     shutil.copytree(CHART, chart)
     operator = chart / "charts" / "keda" / "charts" / "keda"
@@ -277,30 +277,30 @@ def test_kedas_own_chart_comes_along_where_it_is_asked_for(tmp_path: Path) -> No
     assert "name: keda-" not in rendered()
 
 
-def test_alerts_and_the_board_ask_for_figures_that_the_services_tell() -> None:
+def test_alerts_and_dashboard_use_existing_metrics() -> None:
     manifests = render("--values", str(CHART / "values-prod.yaml"))
     rules = next(each["spec"] for each in manifests if each["kind"] == "PrometheusRule")["groups"][0]["rules"]
     board = json.loads(
         next(each["data"] for each in manifests if each["metadata"]["name"] == "nomnom-grafana")["nomnom.json"]
     )
-    asked = [each["expr"] for each in rules]
-    asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    told = {
+    expressions = [each["expr"] for each in rules]
+    expressions += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    metrics = {
         sample.name
         for registry in (ApiMetrics().registry, WorkerMetrics().registry, DashboardMetrics().registry)
         for family in registry.collect()
         # Metrics with labels have no samples yet.
         for sample in (family.samples or [family])
     }
-    told |= {f"{name}_total" for name in told} | {f"{name}_bucket" for name in told}
-    assert len(asked) > 20
-    for each in asked:
+    metrics |= {f"{name}_total" for name in metrics} | {f"{name}_bucket" for name in metrics}
+    assert len(expressions) > 20
+    for each in expressions:
         promql_parser.parse(each)
-        assert set(re.findall(r"nomnom_\w+", each)) <= told, each
+        assert set(re.findall(r"nomnom_\w+", each)) <= metrics, each
 
 
 class Network:
-    """Who reaches whom by the rendered NetworkPolicies (the rules of networking.k8s.io/v1)."""
+    """Evaluates the rendered NetworkPolicies by the rules of networking.k8s.io/v1."""
 
     def __init__(self, manifests: list[dict[str, Any]]) -> None:
         self.policies = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"]
@@ -337,7 +337,7 @@ def _labels(place: str) -> dict[str, str]:
 
 
 def _peer(peer: dict[str, Any], other: str) -> bool:
-    """``other`` is a component of the release, or ``namespace/anything`` of elsewhere."""
+    """``other`` is a component of the release, or ``namespace/name`` of another namespace."""
     namespace, _, outside = other.rpartition("/")
     if selector := peer.get("namespaceSelector"):
         return bool(outside and namespace) and _matches(selector, {"kubernetes.io/metadata.name": namespace})
@@ -393,16 +393,16 @@ def network() -> Network:
 
 
 @pytest.mark.parametrize(("source", "target", "port"), NEEDED)
-def test_policies_allow_what_is_needed(network: Network, source: str, target: str, port: int) -> None:
+def test_network_policies_allow_required_traffic(network: Network, source: str, target: str, port: int) -> None:
     assert network.reaches(source, target, port)
 
 
 @pytest.mark.parametrize(("source", "target", "port"), REFUSED)
-def test_policies_refuse_everything_else(network: Network, source: str, target: str, port: int) -> None:
+def test_network_policies_deny_other_traffic(network: Network, source: str, target: str, port: int) -> None:
     assert not network.reaches(source, target, port)
 
 
-def test_without_named_clients_everyone_may_post_and_nobody_else_may_more() -> None:
+def test_network_policies_without_clients_allow_only_posting() -> None:
     network = Network(render())
     assert network.reaches("anywhere/client", "api", 8080)
     assert not network.reaches("anywhere/client", "nats", 4222)

@@ -1,6 +1,6 @@
-"""A release as production has it: three NATS servers, a PostgreSQL of another's, Secrets of the operator's own.
+"""A production-like release: three NATS servers, an external PostgreSQL, and existing Secrets.
 
-The database server is the first release's; to this one it is external.
+The external database is the one of the first release.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}}
 
 
 def values() -> str:
-    """What differs from values-prod: names of this cluster, sizes of this machine, kinds that it does not serve."""
+    """Differences from values-prod: names of this cluster, smaller sizes, no kinds that the cluster does not serve."""
     roles = [f"database.roles.{each}=prod_{each}" for each in ROLES]
     small = [
         f"{part}.resources.requests.{name}={amount}"
@@ -69,7 +69,7 @@ async def make_secret(here: KindEnvironment, name: str, texts: dict[str, str]) -
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def owner(lab: KindEnvironment) -> AsyncIterator[str]:
-    """The URL of a database whose owner is no superuser, but may make roles: as a managed service gives it."""
+    """The URL of a database as in a managed service: its owner is not a superuser, but can create roles."""
     server = urlsplit((await lab.endpoints()).database)
     password = (await lab.release.secret("nomnom-database"))["owner-password"]
     admin = server._replace(netloc=f"nomnom:{password}@{server.hostname}:{server.port}").geturl()
@@ -97,7 +97,7 @@ async def run(url: str, *statements: str) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def prod(lab: KindEnvironment, owner: str) -> AsyncIterator[KindEnvironment]:
-    """The release, ready."""
+    """The ready release."""
     here = KindEnvironment(
         lab.cluster_name,
         lab.configuration,
@@ -124,7 +124,7 @@ async def prod(lab: KindEnvironment, owner: str) -> AsyncIterator[KindEnvironmen
         await here.close()
 
 
-async def test_all_of_it_is_there_under_restricted_pod_security(prod: KindEnvironment) -> None:
+async def test_components_run_under_restricted_pod_security(prod: KindEnvironment) -> None:
     found = {each.name: each for each in await prod.components()}
     assert set(found) == {"api", "nats", WORKER, "dashboard", "page"}
     assert (found["nats"].desired, found["nats"].health) == (3, Health.HEALTHY)
@@ -137,7 +137,7 @@ async def test_all_of_it_is_there_under_restricted_pod_security(prod: KindEnviro
     assert int(quota[0]["status"]["used"]["persistentvolumeclaims"]) == 3
 
 
-async def test_tokens_are_asked_for(prod: KindEnvironment) -> None:
+async def test_api_requires_tokens(prod: KindEnvironment) -> None:
     endpoints = await prod.endpoints()
     async with httpx.AsyncClient(trust_env=False) as client:
         path = f"{endpoints.api}/api/ingest/message"
@@ -150,7 +150,7 @@ async def test_tokens_are_asked_for(prod: KindEnvironment) -> None:
         assert (await client.get(f"{endpoints.dashboard}/api/stats", headers=seen)).status_code == 200
 
 
-async def test_streams_have_as_many_replicas_as_there_are_servers_and_keda_finds_their_leader(
+async def test_streams_are_replicated_and_keda_finds_their_leader(
     prod: KindEnvironment,
 ) -> None:
     client = await nats.connect((await prod.endpoints()).nats)
@@ -170,12 +170,12 @@ async def test_streams_have_as_many_replicas_as_there_are_servers_and_keda_finds
         conditions = {each["type"]: each["status"] for each in scaled["status"]["conditions"]}
         return conditions["Ready"] == "True" and (await prod.scaling()).ready >= 2
 
-    await eventually(active, 90, "KEDA reads the backlog, and the fewest workers run")
+    await eventually(active, 90, "KEDA reads the lag, and the minimum of workers is running")
 
 
 @asynccontextmanager
 async def refused(prod: KindEnvironment, user: str) -> AsyncIterator[Client]:
-    """A connection as this user, whose doing in the block NATS has to refuse."""
+    """A connection as this user; NATS must reject what the block does."""
     url = urlsplit((await prod.endpoints()).nats)
     password = (await prod.release.secret("prod-nats"))[f"{user}-password"]
     refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -207,17 +207,17 @@ async def refused(prod: KindEnvironment, user: str) -> AsyncIterator[Client]:
         ("operator", "$SYS.REQ.SERVER.PING"),
     ],
 )
-async def test_each_user_of_nats_may_do_no_more_than_it_needs(prod: KindEnvironment, user: str, subject: str) -> None:
+async def test_nats_users_have_minimal_permissions(prod: KindEnvironment, user: str, subject: str) -> None:
     async with refused(prod, user) as client:
         await client.publish(subject, b"{}")
 
 
-async def test_no_user_reads_the_answers_to_another(prod: KindEnvironment) -> None:
+async def test_nats_users_cannot_read_replies_to_others(prod: KindEnvironment) -> None:
     async with refused(prod, "worker") as client:
         await client.subscribe("_INBOX_api.>")
 
 
-async def test_the_streams_leader_is_killed_under_load_and_nothing_is_lost(prod: KindEnvironment, owner: str) -> None:
+async def test_killed_stream_leader_loses_no_message(prod: KindEnvironment, owner: str) -> None:
     endpoints = await prod.endpoints()
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with (
@@ -253,7 +253,7 @@ async def test_the_streams_leader_is_killed_under_load_and_nothing_is_lost(prod:
 
 
 async def stream_leader(url: str) -> str:
-    """The server, which is the pod, that leads MESSAGES."""
+    """The server (pod) that is the leader of MESSAGES."""
     client = await nats.connect(url, connect_timeout=3, max_reconnect_attempts=1)
     try:
         info = await client.jetstream(timeout=3).stream_info("MESSAGES")

@@ -1,4 +1,4 @@
-"""Records posted for as long as something is done to the cluster, each followed to its end."""
+"""Posts records while the cluster is changed, and follows each to its final status."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ GROUP BY status
 
 
 def region(number: int) -> str:
-    """A record of TPC-H that is good."""
+    """A valid TPC-H record."""
     return f"R|{number}|REGION {number}|posted by a test|"
 
 
 @dataclass
 class Traffic:
-    """What was accepted, and which requests were not answered at the first try."""
+    """The accepted messages, and the failed requests."""
 
     accepted: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patience: float = 60.0) -> None:
-    """Post as a careful client: the same key again until there is a receipt."""
+async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, timeout: float = 60.0) -> None:
+    """Post like a careful client: repeat the request with the same key until it is accepted."""
     headers = {"Content-Type": "text/plain", "Idempotency-Key": str(uuid.uuid4())}
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             answer = await client.post("/api/ingest/message", content=text, headers=headers)
@@ -48,9 +48,9 @@ async def post(client: httpx.AsyncClient, text: str, traffic: Traffic, *, patien
                 traffic.accepted.append(answer.json()["message_id"])
                 return
             traffic.problems.append(f"{answer.status_code} {answer.text[:200]}")
-            # Traefik takes a route away that no pod is ready for; what is left of the paths is the dashboard's.
+            # Traefik removes a route without ready pods; requests then reach the dashboard's route.
             assert answer.status_code >= 500 or answer.status_code == 404, answer.text
-        assert time.monotonic() < until, traffic.problems[-3:]
+        assert time.monotonic() < deadline, traffic.problems[-3:]
         await asyncio.sleep(0.2)
 
 
@@ -75,16 +75,16 @@ async def flowing(client: httpx.AsyncClient, *, rate: float = 40.0) -> AsyncIter
         await asyncio.gather(*tasks)
 
 
-async def completed(pipeline: Pipeline, traffic: Traffic, *, patience: float = 120.0) -> None:
-    """Every accepted record is completed, each once; what is not is told."""
+async def completed(pipeline: Pipeline, traffic: Traffic, *, timeout: float = 120.0) -> None:
+    """Wait until every accepted record is completed exactly once; fails with the statuses of the others."""
     wanted = len(set(traffic.accepted))
     assert wanted == len(traffic.accepted)
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         async with pipeline.database.connection() as connection:
             rows = await connection.fetch(STATUSES, traffic.accepted)
         found = {row["status"]: row["messages"] for row in rows}
         if found.get("completed") == wanted:
             return
-        assert time.monotonic() < until, f"{wanted} were accepted; of these {found}"
+        assert time.monotonic() < deadline, f"{wanted} were accepted; statuses: {found}"
         await asyncio.sleep(0.5)

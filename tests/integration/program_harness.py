@@ -1,4 +1,4 @@
-"""``nomnom`` as its users start it, on a directory of its own."""
+"""Runs ``nomnom`` as a user does, on its own directory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nomnom_control.environments.local.processes import INSTANCE
 
 
 class Program:
-    """``nomnom`` on one instance's directory."""
+    """``nomnom`` on the directory of a local instance."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,13 +52,13 @@ class Program:
 def until(check: Callable[[], bool], seconds: float = 40) -> None:
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, f"timed out after {seconds:g}s"
         time.sleep(0.2)
 
 
 @contextmanager
 def started(name: str, *options: str, variables: Mapping[str, str] | None = None) -> Iterator[Program]:
-    """An instance that runs, and is gone with its data at the end."""
+    """A running instance, destroyed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"nomnom-{name}-"))
     folder.chmod(0o755)
     program = Program(folder / "instance")

@@ -1,4 +1,4 @@
-"""Dead letters: reading them by pages, finding, grouping, trying out, deleting."""
+"""Dead letters: paging, finding, grouping, dry run, deletion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import DEAD, Reason
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom.message_status import CLAIM
 from nomnom.streams import ensure_streams
 from nomnom_control.session import dead_letters as module
 from nomnom_control.session.audit import Action
-from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, NotConfirmed, Outcome, Page, Prediction
+from nomnom_control.session.dead_letters import Edit, NotConfirmed, Outcome, Page, Prediction
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, ERROR, RECEIVED, bury, bury_many, open_session, stored
 
@@ -31,7 +32,7 @@ def sequences(page: Page) -> list[int]:
     return [each.sequence for each in page.dead_letters]
 
 
-async def test_a_letter_has_all_that_its_message_said(deployment: Deployment, session: Pipeline) -> None:
+async def test_dead_letter_has_all_properties(deployment: Deployment, session: Pipeline) -> None:
     failed = datetime(2026, 5, 6, 7, 8, 9, 123456, UTC)
     error = "line 1, field o_comment (9): expected at most 79 characters, found 'Grüße, 世界…'"
     payload = "O|Grüße"
@@ -48,43 +49,43 @@ async def test_a_letter_has_all_that_its_message_said(deployment: Deployment, se
     assert consumers == []
 
 
-@pytest.mark.parametrize("near", [2000, -1], ids=["from the index", "straight from the stream"])
-async def test_pages_go_both_ways_over_gaps(
+@pytest.mark.parametrize("near", [2000, -1], ids=["from the index", "directly from the stream"])
+async def test_paging_in_both_directions_over_gaps(
     deployment: Deployment, session: Pipeline, monkeypatch: pytest.MonkeyPatch, near: int
 ) -> None:
     monkeypatch.setattr(module, "_NEAR", near)
     await bury_many(deployment, [BROKEN] * 60)
     for sequence in [*range(11, 41), 60]:
         await deployment.jetstream.delete_msg(session.streams.dead_stream, sequence)
-    there = [*range(1, 11), *range(41, 60)]
+    existing = [*range(1, 11), *range(41, 60)]
     dead_letters = session.dead_letters
 
     newest = await dead_letters.page(limit=12)
-    assert sequences(newest) == there[:-13:-1]
+    assert sequences(newest) == existing[:-13:-1]
     assert (newest.matching, newest.total, newest.older) == (29, 29, True)
     older = await dead_letters.page(before=newest.dead_letters[-1].sequence, limit=12)
-    assert sequences(older) == there[-13:-25:-1]
+    assert sequences(older) == existing[-13:-25:-1]
     assert (older.older, older.newer) == (True, True)
     last = await dead_letters.page(before=older.dead_letters[-1].sequence, limit=12)
-    assert sequences(last) == there[4::-1]
+    assert sequences(last) == existing[4::-1]
     assert (last.older, last.newer) == (False, True)
-    assert sequences(await dead_letters.page(after=older.dead_letters[0].sequence, limit=12)) == there[:-13:-1]
+    assert sequences(await dead_letters.page(after=older.dead_letters[0].sequence, limit=12)) == existing[:-13:-1]
 
     oldest = await dead_letters.page(limit=15, newest_first=False)
-    assert sequences(oldest) == there[:15]
+    assert sequences(oldest) == existing[:15]
     rest = await dead_letters.page(after=oldest.dead_letters[-1].sequence, limit=15, newest_first=False)
-    assert sequences(rest) == there[15:]
+    assert sequences(rest) == existing[15:]
     assert (rest.older, rest.newer) == (True, False)
     assert all(each.payload for each in rest.dead_letters)
 
 
-async def test_an_empty_stream_is_an_empty_page(session: Pipeline) -> None:
+async def test_empty_stream_is_an_empty_page(session: Pipeline) -> None:
     page = await session.dead_letters.page()
     assert (page.dead_letters, page.matching, page.total, page.older, page.newer) == ((), 0, 0, False, False)
     assert await session.dead_letters.groups() == []
 
 
-async def test_letters_that_come_and_go_are_seen(deployment: Deployment, session: Pipeline) -> None:
+async def test_index_follows_new_and_deleted_dead_letters(deployment: Deployment, session: Pipeline) -> None:
     dead_letters, stream = session.dead_letters, session.streams.dead_stream
     await bury_many(deployment, [BROKEN] * 10)
     assert (await dead_letters.page(limit=3)).matching == 10
@@ -103,7 +104,7 @@ async def test_letters_that_come_and_go_are_seen(deployment: Deployment, session
     assert [each.text for each in (await dead_letters.page()).dead_letters] == ["stream", "another"]
 
 
-async def test_large_payloads_are_not_kept_and_still_there(deployment: Deployment, session: Pipeline) -> None:
+async def test_large_payloads_are_not_cached(deployment: Deployment, session: Pipeline) -> None:
     large = "O|" + "x" * 900_000
     sequence, _ = await bury(deployment, large + "needle")
     await bury(deployment, large)
@@ -116,7 +117,7 @@ async def test_large_payloads_are_not_kept_and_still_there(deployment: Deploymen
     assert await session.dead_letters.matching(Filter(payload="NEEDLE")) == [sequence]
 
 
-async def test_a_scan_can_be_done_in_parts(deployment: Deployment, session: Pipeline) -> None:
+async def test_scan_in_steps(deployment: Deployment, session: Pipeline) -> None:
     await bury_many(deployment, [BROKEN] * 1200)
     seen: list[tuple[int, int]] = []
     parts = 0
@@ -132,7 +133,7 @@ async def test_a_scan_can_be_done_in_parts(deployment: Deployment, session: Pipe
 
 async def test_filters(deployment: Deployment, session: Pipeline) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    first_id = str(uuid.uuid4())  # ids made in one millisecond may begin alike
+    first_id = str(uuid.uuid4())  # ids of the same millisecond may have the same prefix
     one, _ = await bury(deployment, "O|1|alpha", message_id=first_id, failed_at=start)
     two, _ = await bury(
         deployment, "C|2|Beta", entity="customer", error="Expected ÄPFEL", failed_at=start + timedelta(1)
@@ -163,7 +164,7 @@ async def test_filters(deployment: Deployment, session: Pipeline) -> None:
     assert (sequences(page), page.matching, page.total, page.older) == ([three], 2, 3, True)
 
 
-async def test_groups_by_reason_entity_and_kind_of_error(deployment: Deployment, session: Pipeline) -> None:
+async def test_group_by_reason_entity_and_kind_of_error(deployment: Deployment, session: Pipeline) -> None:
     errors = [f"line {n}, field o_custkey (2): expected a whole number, found 'x{n}|N#'" for n in range(5)]
     for error in errors:
         await bury(deployment, error=error)
@@ -183,7 +184,7 @@ async def predictions(session: Pipeline, *, edit: Edit | None = None, deep: bool
     return [each async for part in session.dead_letters.dry_run(Filter(), edit, deep=deep) for each in part]
 
 
-async def test_dry_run_tells_what_a_replay_would_do(deployment: Deployment, session: Pipeline) -> None:
+async def test_dry_run_predicts_the_replay(deployment: Deployment, session: Pipeline) -> None:
     later = ORDER.replace("O|123", "O|500")
     insert = "INSERT INTO orders SELECT 500, 1, 'F', 1, now(), 'a', 'b', 1, 'c', $1, gen_random_uuid()"
     await deployment.database.execute(insert, datetime.now(UTC))
@@ -210,7 +211,7 @@ async def test_dry_run_tells_what_a_replay_would_do(deployment: Deployment, sess
     ]
     assert found[0].detail == f"fails the same way: {ERROR}"
     assert found[0].problems[0].field == "o_orderdate"
-    assert "1 of 2 rows have later ones" in found[5].detail
+    assert "1 of 2 rows are older than existing ones" in found[5].detail
     assert found[7].entity_changed
 
     fixed = await predictions(session, edit=Edit(fields={"o_orderdate": "2024-12-01"}))
@@ -218,7 +219,7 @@ async def test_dry_run_tells_what_a_replay_would_do(deployment: Deployment, sess
     assert [each.outcome for each in fixed[6:]] == [Outcome.IMPOSSIBLE, Outcome.IMPOSSIBLE]
 
 
-async def test_deep_dry_run_asks_postgresql_and_changes_nothing(deployment: Deployment, session: Pipeline) -> None:
+async def test_deep_dry_run_uses_postgresql_and_changes_nothing(deployment: Deployment, session: Pipeline) -> None:
     await deployment.database.execute("ALTER TABLE orders ADD CONSTRAINT positive CHECK (o_custkey > 0)")
     await bury(
         deployment, ORDER.replace("|456|", "|-1|"), reason=Reason.DATA, error='violates check constraint "positive"'
@@ -233,26 +234,26 @@ async def test_deep_dry_run_asks_postgresql_and_changes_nothing(deployment: Depl
     assert await deployment.database.fetchval("SELECT count(*) FROM orders") == 0
     assert await deployment.database.fetchval("SELECT count(*) FROM lineitem") == 0
 
-    # A row that a worker is writing is waited for only a moment.
+    # The dry run does not wait long for a row that a worker is writing.
     await deployment.database.execute("BEGIN")
     await deployment.database.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
     try:
-        held = await predictions(session, deep=True)
+        locked = await predictions(session, deep=True)
     finally:
         await deployment.database.execute("ROLLBACK")
-    assert [each.outcome for each in held] == [Outcome.UNDETERMINED, Outcome.UNDETERMINED, Outcome.COMPLETES]
+    assert [each.outcome for each in locked] == [Outcome.UNDETERMINED, Outcome.UNDETERMINED, Outcome.COMPLETES]
 
 
-async def test_deleting_takes_exactly_what_was_confirmed(deployment: Deployment, session: Pipeline) -> None:
+async def test_delete_only_the_confirmed_number(deployment: Deployment, session: Pipeline) -> None:
     dead_letters = session.dead_letters
     buried = await bury_many(deployment, [BROKEN] * 5)
     kept, _ = await bury(deployment, entity="customer")
     orders = Filter(entities=("orders",))
     seen = len(await dead_letters.matching(orders))
     late, _ = await bury(deployment)
-    with pytest.raises(NotConfirmed, match="5 dead letters were confirmed, and 6 are"):
+    with pytest.raises(NotConfirmed, match="5 dead letters were confirmed, but 6 are"):
         await dead_letters.delete(orders, expected_count=seen)
-    with pytest.raises(NotConfirmed, match="2 dead letters were confirmed, and 1 are"):
+    with pytest.raises(NotConfirmed, match="2 dead letters were confirmed, but 1 are"):
         await dead_letters.delete([kept, 99], expected_count=2)
     assert await dead_letters.matching(Filter()) == [*range(1, 8)]
 
@@ -269,9 +270,7 @@ async def test_deleting_takes_exactly_what_was_confirmed(deployment: Deployment,
     assert entries[0].detail["selection"] == "entity:orders"
 
 
-async def test_deletion_and_replay_at_once_leave_no_letter_in_two_hands(
-    deployment: Deployment, session: Pipeline
-) -> None:
+async def test_concurrent_deletion_and_replay(deployment: Deployment, session: Pipeline) -> None:
     await bury_many(deployment, [ORDER] * 300)
     replay = await session.dead_letters.replay(Filter())
     deletion = session.dead_letters.delete(Filter(), expected_count=300)
@@ -283,7 +282,7 @@ async def test_deletion_and_replay_at_once_leave_no_letter_in_two_hands(
     assert deleted.deleted + deleted.gone == 300
 
 
-async def test_a_letter_with_a_foreign_subject_is_shown_and_deleted(deployment: Deployment, session: Pipeline) -> None:
+async def test_dead_letter_with_foreign_subject(deployment: Deployment, session: Pipeline) -> None:
     ack = await deployment.jetstream.publish(f"{DEAD}.strange", b"what is this")
     page = await session.dead_letters.page()
     assert [(each.sequence, each.reason, each.text) for each in page.dead_letters] == [

@@ -1,4 +1,4 @@
-"""A whole incident with a real worker: bad records arrive, are found, tried out, repaired, replayed, completed."""
+"""An incident with a real worker: bad records arrive, are found, dry-run, fixed, replayed and completed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom_control.environments.local.processes import ChildProcess
-from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, Outcome, Result, UndoResult
+from nomnom_control.session.dead_letters import Edit, Outcome, Result, UndoResult
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import open_session, stored
 
@@ -49,7 +50,7 @@ async def send(deployment: Deployment, text: str) -> str:
 
 
 async def completed(session: Pipeline, count: int) -> None:
-    """Wait until so many messages are completed."""
+    """Wait until ``count`` messages are completed."""
     async with asyncio.timeout(60):
         while True:
             found = {each.status: each.messages for each in await session.statuses.counts()}
@@ -59,7 +60,7 @@ async def completed(session: Pipeline, count: int) -> None:
 
 
 async def dead_letters(session: Pipeline, count: int) -> None:
-    """Wait until there are so many dead letters."""
+    """Wait until there are ``count`` dead letters."""
     async with asyncio.timeout(60):
         while (await session.dead_letters.page(limit=1)).total < count:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -85,7 +86,7 @@ async def test_bad_records_are_repaired(deployment: Deployment, session: Pipelin
     (one, *rest) = await session.dead_letters.matching(wanted)
     unchanged = await (await session.dead_letters.replay([one])).finish()
     assert unchanged.counts == {Result.REPLAYED: 1}
-    await dead_letters(session, 20)  # it came back, as it was
+    await dead_letters(session, 20)  # the unchanged one became a dead letter again
     assert (await session.dead_letters.page(limit=1)).dead_letters[0].replays == 1
 
     repaired = await (await session.dead_letters.replay(wanted, edit)).finish()
@@ -104,8 +105,8 @@ async def test_bad_records_are_repaired(deployment: Deployment, session: Pipelin
     assert worker.exit_code is None
 
 
-async def test_undo_against_a_worker_at_work(deployment: Deployment, session: Pipeline, worker: ChildProcess) -> None:
-    """Replay and undo at once, while a worker takes what it can get: each message is in exactly one place after it."""
+async def test_undo_while_a_worker_is_running(deployment: Deployment, session: Pipeline, worker: ChildProcess) -> None:
+    """Replay and undo concurrently with a working worker: afterwards each message is in exactly one place."""
     bad = {await send(deployment, f"O|{key}|broken") for key in range(300)}
     await dead_letters(session, 300)
     edit = Edit(replacements=((r"O\|(\d+)\|broken", ORDER.replace("|123|", r"|\1|")),))
@@ -117,10 +118,10 @@ async def test_undo_against_a_worker_at_work(deployment: Deployment, session: Pi
     async with asyncio.timeout(60):
         while (await session.overview()).lag:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    there = {str(each.subject).rpartition(".")[2] for each in await stored(deployment, session.streams.dead_stream)}
+    remaining = {str(each.subject).rpartition(".")[2] for each in await stored(deployment, session.streams.dead_stream)}
     applied = {str(row[0]) for row in await deployment.database.fetch("SELECT message_id FROM orders")}
-    assert there | applied == bad
+    assert remaining | applied == bad
     undone = {identity for identity, result in results.items() if result is UndoResult.UNDONE}
-    assert undone == there - {each for each, result in results.items() if result is UndoResult.UNCERTAIN}
+    assert undone == remaining - {each for each, result in results.items() if result is UndoResult.UNCERTAIN}
     assert undone.isdisjoint(applied)
     assert worker.exit_code is None

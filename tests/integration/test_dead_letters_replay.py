@@ -1,4 +1,4 @@
-"""Replaying dead letters: order, crashes, limits, edits; nothing is lost and nothing comes twice."""
+"""Replay of dead letters: order, crashes, limits, edits; no message is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from nats.js.api import RawStreamMsg
 
 from conftest import ORDER, Deployment, free_port
+from nomnom.connections.errors import DatabaseUnavailable, NatsUnavailable, NotSetUp
 from nomnom.envelope import (
     MSG_ID,
     RECEIVED_AT,
@@ -24,12 +25,12 @@ from nomnom.envelope import (
     replay_headers,
     to_microseconds,
 )
+from nomnom.inspection.dead_letters import Filter
+from nomnom.inspection.jetstream import StreamFull
 from nomnom.message_status import CLAIM
 from nomnom_control.errors import ControlError
-from nomnom_control.session.audit import Action, AuditWaits
-from nomnom_control.session.connections import DatabaseUnavailable, NatsUnavailable, NotSetUp
-from nomnom_control.session.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
-from nomnom_control.session.jetstream import StreamFull
+from nomnom_control.session.audit import Action, AuditPending
+from nomnom_control.session.dead_letters import Edit, EditError, Replay, ReplayProgress, Result
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 
@@ -50,8 +51,8 @@ async def dead(deployment: Deployment) -> list[RawStreamMsg]:
     return await stored(deployment, deployment.streams.dead_stream)
 
 
-def left_behind(folder: Path) -> list[Path]:
-    """Journals with entries that PostgreSQL does not have."""
+def spooled(folder: Path) -> list[Path]:
+    """Spool files with entries that are not in PostgreSQL."""
     return list(folder.rglob("*.jsonl"))
 
 
@@ -59,7 +60,7 @@ def message_id(message: RawStreamMsg) -> str:
     return str(message.subject).rpartition(".")[2]
 
 
-async def test_a_replay_carries_the_message_on(deployment: Deployment, session: Pipeline) -> None:
+async def test_replay_publishes_the_message(deployment: Deployment, session: Pipeline) -> None:
     sequence, identity = await bury(deployment, replays=1)
     progress = await (await session.dead_letters.replay([sequence])).finish()
     (message,) = await live(deployment)
@@ -76,7 +77,7 @@ async def test_a_replay_carries_the_message_on(deployment: Deployment, session: 
     assert entry.detail["edited"] is False
 
 
-async def test_letters_that_arrive_meanwhile_stay(deployment: Deployment, session: Pipeline) -> None:
+async def test_dead_letters_that_arrive_during_a_replay_are_kept(deployment: Deployment, session: Pipeline) -> None:
     await bury_many(deployment, [BROKEN] * 100)
     replay = await session.dead_letters.replay(ALL, concurrency=10)
     parts = 0
@@ -92,7 +93,7 @@ async def test_letters_that_arrive_meanwhile_stay(deployment: Deployment, sessio
     assert [each.text for each in (await session.dead_letters.page(limit=99)).dead_letters] == [ORDER] * 10
 
 
-async def test_only_what_matches_is_replayed(deployment: Deployment, session: Pipeline) -> None:
+async def test_replay_matching_dead_letters(deployment: Deployment, session: Pipeline) -> None:
     await bury(deployment)
     _, wanted = await bury(deployment, "C|1", entity="customer")
     replay = await session.dead_letters.replay(Filter(entities=("customer",)))
@@ -101,7 +102,7 @@ async def test_only_what_matches_is_replayed(deployment: Deployment, session: Pi
     assert len(await dead(deployment)) == 1
 
 
-async def test_what_is_gone_is_told(deployment: Deployment, session: Pipeline) -> None:
+async def test_deleted_dead_letters_are_reported_as_gone(deployment: Deployment, session: Pipeline) -> None:
     sequence, _ = await bury(deployment)
     await bury(deployment)
     assert await session.dead_letters.scan()
@@ -111,7 +112,7 @@ async def test_what_is_gone_is_told(deployment: Deployment, session: Pipeline) -
     assert len(await live(deployment)) == 1
 
 
-async def test_an_edited_letter(deployment: Deployment, session: Pipeline) -> None:
+async def test_replay_with_edit(deployment: Deployment, session: Pipeline) -> None:
     sequence, identity = await bury(deployment, BROKEN.replace("comment", r"a\|b"))
     edit = Edit(fields={"O.o_orderdate": "2024-12-31", "o_clerk": "x|y"}, replacements=((r"\burgent\b", "5-LOW"),))
     progress = await (await session.dead_letters.replay([sequence], edit)).finish()
@@ -123,40 +124,38 @@ async def test_an_edited_letter(deployment: Deployment, session: Pipeline) -> No
     assert "o_orderdate: '2024-13-01' → '2024-12-31'" in entry.detail["changes"]
 
 
-async def test_an_edit_may_change_the_entity(deployment: Deployment, session: Pipeline) -> None:
+async def test_edit_can_change_the_entity(deployment: Deployment, session: Pipeline) -> None:
     sequence, identity = await bury(deployment, "X|1|AFRICA|hot", entity="unknown")
     await (await session.dead_letters.replay([sequence], Edit(payload=b"R|1|AFRICA|hot"))).finish()
     (message,) = await live(deployment)
     assert message.subject == ingest_subject("region", identity)
 
 
-async def test_an_edit_that_does_not_apply_leaves_the_letter(deployment: Deployment, session: Pipeline) -> None:
+async def test_inapplicable_edit_keeps_the_dead_letter(deployment: Deployment, session: Pipeline) -> None:
     await bury(deployment)
     await bury(deployment, "C|1", entity="customer")
     replay = await session.dead_letters.replay(ALL, Edit(fields={"o_orderdate": "2024-12-31"}))
     assert (await replay.finish()).counts == {Result.REPLAYED: 1, Result.FAILED: 1}
     assert [each.detail for each in replay.failures] == ["no line of the payload has the field o_orderdate"]
     assert [each.data for each in await dead(deployment)] == [b"C|1"]
-    with pytest.raises(ControlError, match="one edited payload for 2 letters"):
+    with pytest.raises(ControlError, match="one edited payload for 2 dead letters"):
         await session.dead_letters.replay([1, 2], Edit(payload=b"O|1"))
     with pytest.raises(EditError, match="invalid group reference"):
         Edit(replacements=(("a", r"\9"),))
 
 
-async def test_the_rate_is_kept(deployment: Deployment, session: Pipeline) -> None:
+async def test_rate_limit(deployment: Deployment, session: Pipeline) -> None:
     await bury_many(deployment, [BROKEN] * 30)
     replay = await session.dead_letters.replay(ALL, rate=40)
     progress = await replay.finish()
-    # 30 letters in parts of 8: the last part may begin 24 letters after the start, no sooner.
+    # 30 dead letters in batches of 8: at 40/s, the last batch must not start before 24 are due.
     assert progress.seconds >= 24 / 40
     assert progress.done == 30
     with pytest.raises(ControlError, match="expected more than 0"):
         await session.dead_letters.replay(ALL, rate=0)
 
 
-async def test_cancelling_leaves_an_exact_state_and_a_new_run_goes_on(
-    deployment: Deployment, session: Pipeline
-) -> None:
+async def test_cancelled_replay_can_be_resumed(deployment: Deployment, session: Pipeline) -> None:
     buried = await bury_many(deployment, [BROKEN] * 400)
     replay = await session.dead_letters.replay(ALL, concurrency=20)
     seen: list[ReplayProgress] = []
@@ -188,13 +187,13 @@ async def test_cancelling_leaves_an_exact_state_and_a_new_run_goes_on(
 
 
 @pytest.mark.parametrize("inside_window", [True, False])
-async def test_a_run_that_broke_before_deleting_is_finished_by_the_next(
+async def test_interrupted_run_is_completed_by_the_next(
     deployment: Deployment, session: Pipeline, *, inside_window: bool
 ) -> None:
     sequence, identity = await bury(deployment)
     headers = replay_headers(Envelope(identity, "orders", RECEIVED), BROKEN.encode())
     if not inside_window:
-        headers[MSG_ID] += ".another"  # what JetStream remembers no longer
+        headers[MSG_ID] += ".another"  # not in JetStream's duplicate window any more
     await deployment.jetstream.publish(ingest_subject("orders", identity), BROKEN.encode(), headers=headers)
     progress = await (await session.dead_letters.replay([sequence])).finish()
     assert progress.counts == {Result.REPLAYED: 1}
@@ -204,18 +203,18 @@ async def test_a_run_that_broke_before_deleting_is_finished_by_the_next(
     assert len(await session.audit.read(message_id=identity)) == 1
 
 
-async def test_another_payload_does_not_join_one_that_waits(deployment: Deployment, session: Pipeline) -> None:
+async def test_pending_replay_with_another_payload_is_reported(deployment: Deployment, session: Pipeline) -> None:
     sequence, identity = await bury(deployment)
     headers = replay_headers(Envelope(identity, "orders", RECEIVED), BROKEN.encode())
     await deployment.jetstream.publish(ingest_subject("orders", identity), BROKEN.encode(), headers=headers)
     replay = await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))
     assert (await replay.finish()).counts == {Result.FAILED: 1}
-    assert "an earlier replay with another payload waits" in replay.failures[0].detail
+    assert "an earlier replay with another payload is pending" in replay.failures[0].detail
     assert (len(await live(deployment)), len(await dead(deployment))) == (1, 1)
 
 
-async def test_what_a_worker_has_answered_is_not_published_again(deployment: Deployment, session: Pipeline) -> None:
-    """A run broke before it deleted the letter, and the worker was faster than the next run."""
+async def test_processed_message_is_not_published_again(deployment: Deployment, session: Pipeline) -> None:
+    """A run was interrupted before it deleted the dead letter, and a worker processed the message meanwhile."""
     sequence, identity = await bury(deployment)
     await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1])
     edited = await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))
@@ -232,14 +231,14 @@ _RUN = """
 import asyncio, sys, msgspec
 from pathlib import Path
 from nomnom.schema import load_schema
-from nomnom_control.session.dead_letters import Filter
+from nomnom.inspection.dead_letters import Filter
 from nomnom_control.environments import Endpoints
 from nomnom_control.session.pipeline import Pipeline
 
 async def main():
     given = msgspec.json.decode(sys.stdin.buffer.readline())
     endpoints = Endpoints("http://127.0.0.1:9", given["nats"], "", given["database"])
-    async with Pipeline(endpoints, load_schema("tpch"), journal=Path(given["journal"])) as pipeline:
+    async with Pipeline(endpoints, load_schema("tpch"), spool=Path(given["spool"])) as pipeline:
         async for progress in await pipeline.dead_letters.replay(Filter(), concurrency=16):
             print(progress.done, flush=True)
 
@@ -247,12 +246,12 @@ asyncio.run(main())
 """
 
 
-async def test_killed_runs_lose_nothing_and_repeat_nothing(deployment: Deployment, tmp_path: Path) -> None:
+async def test_killed_runs_neither_lose_nor_repeat_messages(deployment: Deployment, tmp_path: Path) -> None:
     buried = Counter(each for _, each in await bury_many(deployment, [BROKEN] * 600))
     given = {
         "nats": deployment.settings.nats_url,
         "database": deployment.settings.database_url,
-        "journal": str(tmp_path),
+        "spool": str(tmp_path),
     }
     kills = 0
     for pause in (0.0, 0.001, 0.004, 0.009, 0.016):
@@ -264,7 +263,7 @@ async def test_killed_runs_lose_nothing_and_repeat_nothing(deployment: Deploymen
         process.stdin.write(msgspec.json.encode(given) + b"\n")
         await process.stdin.drain()
         assert await asyncio.wait_for(process.stdout.readline(), 30)
-        await asyncio.sleep(pause)  # into the next part: a different place each time
+        await asyncio.sleep(pause)  # kill at a different point of the next batch each time
         process.kill()
         await process.wait()
         kills += 1
@@ -280,7 +279,7 @@ async def test_killed_runs_lose_nothing_and_repeat_nothing(deployment: Deploymen
         entries = await session.audit.read(action=Action.REPLAY, limit=5000)
         replayed = {each.message_id for each in entries if each.result == "replayed"}
         assert replayed == set(buried)
-    assert left_behind(tmp_path) == []
+    assert spooled(tmp_path) == []
 
 
 async def test_a_full_stream_stops_the_run(deployment: Deployment, session: Pipeline) -> None:
@@ -301,7 +300,7 @@ async def test_a_full_stream_stops_the_run(deployment: Deployment, session: Pipe
     assert len(await live(deployment)) == 100
 
 
-async def test_without_an_audit_nothing_begins(deployment: Deployment, tmp_path: Path) -> None:
+async def test_replay_requires_the_audit_log(deployment: Deployment, tmp_path: Path) -> None:
     await bury(deployment)
     nowhere = f"postgresql://someone:secret@127.0.0.1:{free_port()}/nomnom"
     async with open_session(deployment, tmp_path, database=nowhere) as session:
@@ -315,7 +314,7 @@ async def test_without_an_audit_nothing_begins(deployment: Deployment, tmp_path:
     assert (len(await live(deployment)), len(await dead(deployment))) == (0, 1)
 
 
-async def test_an_audit_that_breaks_in_the_middle_is_made_good(
+async def test_audit_entries_are_spooled_if_postgresql_fails_during_a_run(
     deployment: Deployment, session: Pipeline, tmp_path: Path
 ) -> None:
     await bury_many(deployment, [BROKEN] * 60)
@@ -324,22 +323,22 @@ async def test_an_audit_that_breaks_in_the_middle_is_made_good(
     async def run() -> None:
         async for progress in replay:
             if progress.done == 20:
-                await deployment.database.execute("ALTER TABLE nomnom_audit RENAME TO away")
+                await deployment.database.execute("ALTER TABLE nomnom_audit RENAME TO renamed")
 
-    with pytest.raises(AuditWaits, match="20 audit entries"):
+    with pytest.raises(AuditPending, match="20 audit entries"):
         await run()
-    assert len(left_behind(tmp_path)) == 1
+    assert len(spooled(tmp_path)) == 1
     assert (replay.progress.done, len(replay.unaudited)) == (40, 20)
     assert (len(await live(deployment)), len(await dead(deployment))) == (40, 20)
-    await deployment.database.execute("ALTER TABLE away RENAME TO nomnom_audit")
+    await deployment.database.execute("ALTER TABLE renamed RENAME TO nomnom_audit")
     entries = await session.audit.read(run=replay.run)
     assert {each.sequence for each in entries} == set(range(1, 41))
     assert {each.result for each in entries} == {"replayed"}
     assert len(entries) == 40
-    assert left_behind(tmp_path) == []
+    assert spooled(tmp_path) == []
 
 
-async def test_nats_away_is_told_and_nothing_is_done(deployment: Deployment, tmp_path: Path) -> None:
+async def test_replay_without_nats_changes_nothing(deployment: Deployment, tmp_path: Path) -> None:
     await bury(deployment)
     async with open_session(deployment, tmp_path, nats=f"nats://127.0.0.1:{free_port()}") as session:
         with pytest.raises(NatsUnavailable, match="check that it runs"):
@@ -349,7 +348,7 @@ async def test_nats_away_is_told_and_nothing_is_done(deployment: Deployment, tmp
     assert len(await dead(deployment)) == 1
 
 
-async def test_two_runs_at_once_replay_each_letter_once(deployment: Deployment, session: Pipeline) -> None:
+async def test_concurrent_runs_replay_each_dead_letter_once(deployment: Deployment, session: Pipeline) -> None:
     buried = await bury_many(deployment, [BROKEN] * 300)
     first, second = [await session.dead_letters.replay(ALL) for _ in range(2)]
     results = await asyncio.gather(first.finish(), second.finish())
@@ -359,7 +358,7 @@ async def test_two_runs_at_once_replay_each_letter_once(deployment: Deployment, 
     assert await dead(deployment) == []
 
 
-async def test_the_audit_is_read_by_pages_and_filters(deployment: Deployment, session: Pipeline) -> None:
+async def test_audit_log_pages_and_filters(deployment: Deployment, session: Pipeline) -> None:
     started = datetime.now(UTC)
     await bury_many(deployment, [BROKEN] * 25)
     _, customer = await bury(deployment, "C|1", entity="customer")
@@ -380,9 +379,7 @@ async def test_the_audit_is_read_by_pages_and_filters(deployment: Deployment, se
     assert await session.audit.read(until=started) == []
 
 
-async def test_a_letter_whose_payload_is_no_text_is_replayed_as_it_is(
-    deployment: Deployment, session: Pipeline
-) -> None:
+async def test_binary_payload_is_replayed_unchanged(deployment: Deployment, session: Pipeline) -> None:
     identity = new_message_id()
     sequence, _ = await bury(deployment, b"\xff\x00\xfe", entity="unknown", message_id=identity)
     assert (await (await session.dead_letters.replay([sequence])).finish()).counts == {Result.REPLAYED: 1}

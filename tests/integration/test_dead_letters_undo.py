@@ -1,4 +1,4 @@
-"""Undoing replays: before, while and after a worker takes the message; the message is always in one place at least."""
+"""Undo replays before, during and after processing; the message always exists in at least one stream."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from nats.js.api import RawStreamMsg
 
 from conftest import ORDER, Deployment
 from nomnom.envelope import MSG_ID, REPLAYS
+from nomnom.inspection.dead_letters import Filter
+from nomnom.inspection.jetstream import ConsumerReport
 from nomnom.message_status import CLAIM
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action
-from nomnom_control.session.dead_letters import Edit, Filter, Result, Undone, UndoResult
+from nomnom_control.session.dead_letters import Edit, Result, Undone, UndoResult
 from nomnom_control.session.dead_letters import undo as module
 from nomnom_control.session.dead_letters.undo import Undo
-from nomnom_control.session.jetstream import ConsumerReport
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 
@@ -33,8 +34,8 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
         yield pipeline
 
 
-async def take(deployment: Deployment, count: int = 1) -> list[Msg]:
-    """Be given messages, as a worker is."""
+async def fetch(deployment: Deployment, count: int = 1) -> list[Msg]:
+    """Fetch messages like a worker."""
     streams = deployment.streams
     subscription = await deployment.jetstream.pull_subscribe_bind(streams.consumer, stream=streams.stream)
     messages = await subscription.fetch(count, timeout=5)
@@ -43,15 +44,15 @@ async def take(deployment: Deployment, count: int = 1) -> list[Msg]:
 
 
 async def complete(deployment: Deployment, message: Msg) -> None:
-    """Complete a message, as a worker does: the answer, then the ack."""
+    """Complete a message like a worker: write its status, then acknowledge it."""
     identity = message.subject.rpartition(".")[2]
     replays = int((message.headers or {}).get(REPLAYS, "0"))
     await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [replays])
     await message.ack_sync(timeout=5)
 
 
-async def bury_answered(deployment: Deployment, payload: str = BROKEN) -> tuple[int, str]:
-    """A dead letter with the row that its worker left."""
+async def bury_processed(deployment: Deployment, payload: str = BROKEN) -> tuple[int, str]:
+    """Publish a dead letter with its status, like a worker."""
     sequence, identity = await bury(deployment, payload)
     insert = (
         "INSERT INTO message_status (message_id, entity_type, status, received_at) VALUES ($1, 'orders', 'dlq', $2)"
@@ -71,20 +72,20 @@ async def contents(deployment: Deployment) -> tuple[list[RawStreamMsg], list[Raw
     return await stored(deployment, streams.stream), await stored(deployment, streams.dead_stream)
 
 
-def before_taking_back(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[None]]) -> None:
-    """Let something happen once it is decided what to take back, and nothing is taken back yet."""
-    take_back = Undo._take_back
+def before_restoring(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[None]]) -> None:
+    """Run ``act`` after the decision what to undo, before anything is changed."""
+    restore = Undo._restore
 
-    async def acted(undo: Undo, cases: Any) -> None:
+    async def act_and_restore(undo: Undo, cases: Any) -> None:
         await act()
-        await take_back(undo, cases)
+        await restore(undo, cases)
 
-    monkeypatch.setattr(Undo, "_take_back", acted)
+    monkeypatch.setattr(Undo, "_restore", act_and_restore)
 
 
-@pytest.mark.parametrize("edit", [None, Edit(payload=ORDER.encode())], ids=["as it was", "edited"])
-async def test_the_letter_is_again_what_it_was(deployment: Deployment, session: Pipeline, edit: Edit | None) -> None:
-    sequence, identity = await bury_answered(deployment)
+@pytest.mark.parametrize("edit", [None, Edit(payload=ORDER.encode())], ids=["unchanged", "edited"])
+async def test_undo_restores_the_dead_letter(deployment: Deployment, session: Pipeline, edit: Edit | None) -> None:
+    sequence, identity = await bury_processed(deployment)
     before = await session.dead_letters.dead_letter(sequence)
     await replay(session, edit)
     (undone,) = await session.dead_letters.undo(message_id=identity)
@@ -110,13 +111,13 @@ async def test_the_letter_is_again_what_it_was(deployment: Deployment, session: 
     (entry,) = await session.audit.read(action=Action.UNDO)
     (replayed,) = await session.audit.read(action=Action.REPLAY)
     assert (entry.result, entry.undoes, entry.message_id) == ("undone", replayed.event, identity)
-    with pytest.raises(ControlError, match="no replay of"):
+    with pytest.raises(ControlError, match="no replay to undo"):
         await session.dead_letters.undo(message_id=identity)
 
 
-async def test_replaying_again_what_was_undone_is_no_duplicate(deployment: Deployment, session: Pipeline) -> None:
-    """JetStream remembers the first replay's id for two minutes, and its message is gone."""
-    _, identity = await bury_answered(deployment)
+async def test_replay_after_undo_is_not_a_duplicate(deployment: Deployment, session: Pipeline) -> None:
+    """The id of the first replay is still in JetStream's duplicate window, but its message is deleted."""
+    _, identity = await bury_processed(deployment)
     for _ in range(3):
         await replay(session)
         published, dead_letters = await contents(deployment)
@@ -127,10 +128,10 @@ async def test_replaying_again_what_was_undone_is_no_duplicate(deployment: Deplo
         assert (len(published), len(dead_letters)) == (0, 1)
 
 
-async def test_a_message_in_a_workers_hands_is_left_alone(deployment: Deployment, session: Pipeline) -> None:
-    _, identity = await bury_answered(deployment)
+async def test_delivered_message_is_not_undone(deployment: Deployment, session: Pipeline) -> None:
+    _, identity = await bury_processed(deployment)
     await replay(session)
-    (message,) = await take(deployment)
+    (message,) = await fetch(deployment)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.PROCESSING
     published, dead_letters = await contents(deployment)
@@ -142,21 +143,21 @@ async def test_a_message_in_a_workers_hands_is_left_alone(deployment: Deployment
     assert await contents(deployment) == ([], [])
 
 
-async def test_what_a_worker_is_given_at_the_last_moment_is_left_alone(
+async def test_message_delivered_before_the_pause_is_not_undone(
     deployment: Deployment, session: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, identity = await bury_answered(deployment)
+    _, identity = await bury_processed(deployment)
     await replay(session)
-    held: list[Msg] = []
+    delivered: list[Msg] = []
 
     async def work() -> None:
-        held.extend(await take(deployment))
+        delivered.extend(await fetch(deployment))
 
-    look = session.jetstream.consumer
+    read_consumer = session.jetstream.consumer
 
     async def consumer(stream: str, name: str) -> ConsumerReport:
-        report = await look(stream, name)
-        if not held:
+        report = await read_consumer(stream, name)
+        if not delivered:
             await work()
         return report
 
@@ -167,33 +168,33 @@ async def test_what_a_worker_is_given_at_the_last_moment_is_left_alone(
     assert (len(published), len(dead_letters)) == (1, 0)
 
 
-async def test_deliveries_are_held_back_and_go_on(
+async def test_deliveries_are_paused_during_undo(
     deployment: Deployment, session: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, first = await bury_answered(deployment)
-    _, second = await bury_answered(deployment)
+    _, first = await bury_processed(deployment)
+    _, second = await bury_processed(deployment)
     await replay(session)
     waiting: list[asyncio.Task[list[Msg]]] = []
 
     async def work() -> None:
-        waiting.append(asyncio.create_task(take(deployment)))
-        await asyncio.sleep(0.3)  # time in which a consumer that is not held would deliver
+        waiting.append(asyncio.create_task(fetch(deployment)))
+        await asyncio.sleep(0.3)  # a consumer that is not paused would deliver in this time
         assert not waiting[0].done()
 
-    before_taking_back(monkeypatch, work)
+    before_restoring(monkeypatch, work)
     (undone,) = await session.dead_letters.undo(message_id=first)
     assert undone.result is UndoResult.UNDONE
-    # The pull that waits is answered when deliveries go on, not when it is given up.
+    # The pending pull gets a message as soon as the consumer is resumed, not only after it expires.
     (message,) = await asyncio.wait_for(waiting[0], 2)
     assert message.subject.endswith(second)
     streams = session.streams
     assert not (await session.jetstream.consumer(streams.stream, streams.consumer)).paused
 
 
-async def test_a_pause_of_someone_else_stays(deployment: Deployment, session: Pipeline) -> None:
+async def test_existing_pause_is_kept(deployment: Deployment, session: Pipeline) -> None:
     streams = session.streams
     paused = await session.jetstream.pause(streams.stream, streams.consumer)
-    _, identity = await bury_answered(deployment)
+    _, identity = await bury_processed(deployment)
     await replay(session)
     (undone,) = await session.dead_letters.undo(message_id=identity)
     assert undone.result is UndoResult.UNDONE
@@ -201,34 +202,34 @@ async def test_a_pause_of_someone_else_stays(deployment: Deployment, session: Pi
 
 
 @pytest.mark.parametrize("completes", [True, False])
-async def test_where_deliveries_are_not_held_back_the_workers_answer_decides(
+async def test_undo_after_delivery_waits_for_the_worker(
     deployment: Deployment, session: Pipeline, monkeypatch: pytest.MonkeyPatch, *, completes: bool
 ) -> None:
-    _, identity = await bury_answered(deployment)
+    _, identity = await bury_processed(deployment)
     await replay(session)
     working: list[asyncio.Task[None]] = []
-    held: list[Msg] = []
+    delivered: list[Msg] = []
 
     @asynccontextmanager
-    async def not_held(*_: object) -> AsyncIterator[None]:
-        """As of a session that was stopped for longer than the pause lasts."""
+    async def not_paused(*_: object) -> AsyncIterator[None]:
+        """Simulates a pause that expired."""
         yield
 
     async def work() -> None:
-        held.extend(await take(deployment))
+        delivered.extend(await fetch(deployment))
 
         async def finish() -> None:
             await asyncio.sleep(0.3)
-            await complete(deployment, held[0])
+            await complete(deployment, delivered[0])
 
         if completes:
             working.append(asyncio.create_task(finish()))
 
-    monkeypatch.setattr(module, "held", not_held)
-    before_taking_back(monkeypatch, work)
+    monkeypatch.setattr(module, "held", not_paused)
+    before_restoring(monkeypatch, work)
     (undone,) = await session.dead_letters.undo(message_id=identity, settle=10 if completes else 0.1)
     published, dead_letters = await contents(deployment)
-    assert len(held) == 1
+    assert len(delivered) == 1
     if completes:
         await working[0]
         assert (undone.result, undone.dead_letter) == (UndoResult.TOO_LATE, None)
@@ -236,18 +237,18 @@ async def test_where_deliveries_are_not_held_back_the_workers_answer_decides(
         return
     assert undone.result is UndoResult.UNCERTAIN
     assert (len(published), [each.seq for each in dead_letters]) == (0, [undone.dead_letter])
-    # The worker completes it all the same: the letter that was kept does nothing more.
-    await complete(deployment, held[0])
+    # The worker completes it anyway: replaying the kept dead letter has no effect.
+    await complete(deployment, delivered[0])
     progress = await (await session.dead_letters.replay(ALL)).finish()
     assert progress.counts == {Result.ALREADY: 1}
     assert await contents(deployment) == ([], [])
 
 
-async def test_a_whole_run_is_undone(deployment: Deployment, session: Pipeline) -> None:
+async def test_undo_of_a_run(deployment: Deployment, session: Pipeline) -> None:
     buried = await bury_many(deployment, [BROKEN] * 150)
     run = await replay(session)
-    taken = await take(deployment, 10)
-    for message in taken[:4]:
+    fetched = await fetch(deployment, 10)
+    for message in fetched[:4]:
         await complete(deployment, message)
     progress: list[tuple[int, int]] = []
     results = await session.dead_letters.undo(run=run, progress=lambda *now: progress.append(now))
@@ -270,9 +271,9 @@ async def test_a_whole_run_is_undone(deployment: Deployment, session: Pipeline) 
     assert len(again) == 6
 
 
-async def test_an_undo_that_broke_in_the_middle_is_finished(deployment: Deployment, session: Pipeline) -> None:
-    """The letter was put back and the message not taken out yet: one letter, no message, at the end."""
-    _, identity = await bury_answered(deployment)
+async def test_interrupted_undo_is_completed(deployment: Deployment, session: Pipeline) -> None:
+    """The dead letter was restored but the message not deleted: in the end there is one dead letter and no message."""
+    _, identity = await bury_processed(deployment)
     await replay(session)
     (entry,) = await session.audit.read(message_id=identity)
     headers = {**entry.detail["letter"]["headers"], MSG_ID: f"{identity}.0.dead.undo.{entry.event}"}
@@ -283,8 +284,8 @@ async def test_an_undo_that_broke_in_the_middle_is_finished(deployment: Deployme
     assert (len(published), len(dead_letters)) == (0, 1)
 
 
-async def test_replaying_a_letter_whose_undo_broke_in_the_middle(deployment: Deployment, session: Pipeline) -> None:
-    _, identity = await bury_answered(deployment)
+async def test_replay_after_interrupted_undo(deployment: Deployment, session: Pipeline) -> None:
+    _, identity = await bury_processed(deployment)
     await replay(session)
     (entry,) = await session.audit.read(message_id=identity)
     headers = {**entry.detail["letter"]["headers"], MSG_ID: f"{identity}.0.dead.undo.{entry.event}"}
@@ -294,8 +295,8 @@ async def test_replaying_a_letter_whose_undo_broke_in_the_middle(deployment: Dep
     assert (len(published), len(dead_letters)) == (1, 0)
 
 
-async def test_a_full_stream_of_dead_letters_keeps_the_message(deployment: Deployment, session: Pipeline) -> None:
-    sequence, identity = await bury_answered(deployment, "O|" + "x" * 5000)
+async def test_full_dead_letter_stream_keeps_the_message(deployment: Deployment, session: Pipeline) -> None:
+    sequence, identity = await bury_processed(deployment, "O|" + "x" * 5000)
     await replay(session)
     config = (await deployment.jetstream.stream_info(session.streams.dead_stream)).config
     await deployment.jetstream.update_stream(config.evolve(max_bytes=1000))
@@ -310,8 +311,8 @@ async def test_a_full_stream_of_dead_letters_keeps_the_message(deployment: Deplo
     assert sequence != undone.dead_letter
 
 
-async def test_there_is_nothing_to_undo(session: Pipeline) -> None:
-    with pytest.raises(ControlError, match="no replay of"):
+async def test_nothing_to_undo(session: Pipeline) -> None:
+    with pytest.raises(ControlError, match="no replay to undo"):
         await session.dead_letters.undo(run="01a2094f-e5ef-70ae-9923-e7a71dde9744")
-    with pytest.raises(ControlError, match="name what to undo"):
+    with pytest.raises(ControlError, match="give either a message ID or the run ID"):
         await session.dead_letters.undo()

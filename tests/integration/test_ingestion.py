@@ -1,4 +1,4 @@
-"""Files through ``nomnom ingest``: resumed, repeated, refused in part; in the end each line is one message."""
+"""Ingest files with ``nomnom ingest``: resume, repeat, partial rejection; each line becomes exactly one message."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def nomnom() -> Iterator[Program]:
 
 
 def query(nomnom: Program, statement: str, *arguments: object) -> Any:
-    async def ask() -> Any:
+    async def fetch() -> Any:
         ends = await LocalEnvironment(nomnom.folder).endpoints()
         connection = await asyncpg.connect(ends.database)
         try:
@@ -45,16 +45,16 @@ def query(nomnom: Program, statement: str, *arguments: object) -> Any:
             await connection.close()
 
     with asyncio.Runner() as runner:
-        return runner.run(ask())
+        return runner.run(fetch())
 
 
 def stored(nomnom: Program) -> int:
-    """How many messages the stream has ever taken."""
+    """The number of messages ever stored in the stream."""
     return nomnom.read("stream", "info")["state"]["last_seq"]
 
 
 def written(nomnom: Program, first: int, count: int) -> bool:
-    """Whether these orders are rows, each by a message of its own, once nothing waits."""
+    """Wait until the orders are written and nothing is pending; whether each has its own message."""
     between = "FROM orders WHERE o_orderkey BETWEEN $1 AND $2"
     until(lambda: query(nomnom, f"SELECT count(*) {between}", first, first + count - 1) == count, 90)
     until(lambda: nomnom.read("status")["lag"] == 0)
@@ -73,15 +73,15 @@ def offsets(nomnom: Program) -> set[str]:
 
 
 def await_chunk(nomnom: Program, running: subprocess.Popen[str], seen: set[str]) -> None:
-    """Until one more chunk of lines is acknowledged."""
+    """Wait until one more chunk of lines is acknowledged."""
     deadline = time.monotonic() + 30
     while offsets(nomnom) == seen and running.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_killed_in_the_middle_it_goes_on(nomnom: Program, tmp_path: Path) -> None:
-    """Killed between two chunks or in one: each line is one message in the end."""
+def test_killed_ingestion_is_resumed(nomnom: Program, tmp_path: Path) -> None:
+    """Kills happen between or within chunks; each line still becomes exactly one message."""
     file, first, count = tmp_path / "big.tbl", 100_000, 90_000
     with file.open("w") as target:
         target.writelines(f"{order(key).removeprefix('O|')}|\n" for key in range(first, first + count))
@@ -97,14 +97,14 @@ def test_killed_in_the_middle_it_goes_on(nomnom: Program, tmp_path: Path) -> Non
     assert last["resumed"]
     assert last["lines"] == count
     assert last["accepted"] < count
-    # Repeated chunks are the same messages: JetStream keeps each once.
+    # Repeated chunks are deduplicated by JetStream.
     assert stored(nomnom) == before + count
     assert written(nomnom, first, count)
-    assert "sent already" in nomnom("ingest", str(file), "--entity", "O")
+    assert "already sent completely" in nomnom("ingest", str(file), "--entity", "O")
 
 
-def test_interrupted_it_says_how_to_go_on(nomnom: Program, tmp_path: Path) -> None:
-    # Two chunks and a half: what is left behind the first is long enough to be interrupted.
+def test_interrupted_ingestion_says_how_to_resume(nomnom: Program, tmp_path: Path) -> None:
+    # Two and a half chunks: the rest after the first one takes long enough to be interrupted.
     file, first, count = tmp_path / "interrupted", 500_000, 90_000
     file.write_text("\n".join(order(key) for key in range(first, first + count)))
     running = start(nomnom, str(file))
@@ -119,7 +119,7 @@ def test_interrupted_it_says_how_to_go_on(nomnom: Program, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("part", "first"), [("nomnom_api", 300_000), ("nats-server", 400_000)])
-def test_killed_servers_in_the_middle(nomnom: Program, tmp_path: Path, part: str, first: int) -> None:
+def test_ingestion_survives_killed_servers(nomnom: Program, tmp_path: Path, part: str, first: int) -> None:
     file, count = tmp_path / "file", 45_000
     file.write_text("\n".join(order(key) for key in range(first, first + count)))
     before, seen = stored(nomnom), offsets(nomnom)
@@ -134,7 +134,7 @@ def test_killed_servers_in_the_middle(nomnom: Program, tmp_path: Path, part: str
     assert written(nomnom, first, count)
 
 
-def test_rejected_lines_are_told_and_kept(nomnom: Program, tmp_path: Path) -> None:
+def test_rejected_lines_are_reported_and_saved(nomnom: Program, tmp_path: Path) -> None:
     file, rejects = tmp_path / "mixed", tmp_path / "rejects"
     long = order(9300).replace("comment", "x" * 1_100_000)
     file.write_bytes("\n".join([order(9301), "", long, order(9302)]).encode() + b"\nO|\xff\n")
@@ -144,11 +144,11 @@ def test_rejected_lines_are_told_and_kept(nomnom: Program, tmp_path: Path) -> No
     assert rejects.read_bytes() == f"{long}\n".encode() + b"O|\xff\n"
     output = nomnom("ingest", str(file), "--restart", code=Exit.PARTLY)
     assert f"{file}:5: the line is not UTF-8" in output
-    assert "2 of them there before" in output
+    assert "2 duplicates" in output
 
 
-def test_what_the_api_did_not_look_at_is_sent_again(nomnom: Program, tmp_path: Path) -> None:
-    """The api gives a batch up that is mostly faulty; the records behind its faults are sent all the same."""
+def test_lines_that_the_api_did_not_read_are_sent_again(nomnom: Program, tmp_path: Path) -> None:
+    """The API stops reading a batch with too many faults; the records after them are sent in another batch."""
     file, rejects, faults = tmp_path / "faulty", tmp_path / "rejects", 10_500
     file.write_bytes(b"\xff\n" * faults + f"{order(9310)}\n{order(9311)}\n".encode())
     before = stored(nomnom)
@@ -158,7 +158,7 @@ def test_what_the_api_did_not_look_at_is_sent_again(nomnom: Program, tmp_path: P
     assert stored(nomnom) == before + 2
 
 
-def test_chunks_follow_the_limit_of_the_api(nomnom: Program, tmp_path: Path) -> None:
+def test_chunks_respect_the_limit_of_the_api(nomnom: Program, tmp_path: Path) -> None:
     file, first, count = tmp_path / "limited", 600_000, 3_000
     file.write_text("\n".join(order(key) for key in range(first, first + count)))
     nomnom("config", "api", "NOMNOM_API_BATCH_MAX_BODY=65536")
@@ -170,28 +170,28 @@ def test_chunks_follow_the_limit_of_the_api(nomnom: Program, tmp_path: Path) -> 
     assert written(nomnom, first, count)
 
 
-def test_packed_files_and_standard_input(nomnom: Program, tmp_path: Path) -> None:
+def test_compressed_files_and_standard_input(nomnom: Program, tmp_path: Path) -> None:
     file = tmp_path / "orders.gz"
-    with gzip.open(file, "wt") as packed:
-        packed.write(f"{order(9320)}\n{order(9321)}\n")
+    with gzip.open(file, "wt") as compressed:
+        compressed.write(f"{order(9320)}\n{order(9321)}\n")
     assert nomnom.read("ingest", str(file))["accepted"] == 2
     assert "2 accepted" in nomnom("ingest", "-", given=f"{order(9322)}\n{order(9323)}\n")
     assert nomnom.read("ingest", "-", given="\n\n")["accepted"] == 0
     (tmp_path / "broken.gz").write_bytes(file.read_bytes()[:-12])
-    assert "cannot be read" in nomnom("ingest", str(tmp_path / "broken.gz"), code=Exit.FAILED)
+    assert "cannot read" in nomnom("ingest", str(tmp_path / "broken.gz"), code=Exit.FAILED)
 
 
-async def test_every_table_of_tpchgen(nomnom: Program, tmp_path: Path) -> None:
+async def test_ingest_all_tables_of_tpchgen(nomnom: Program, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("tpchgen-cli")
     command = [program, "-s", "0.001", "--output-dir", tmp_path]
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=60)
     ends = await LocalEnvironment(nomnom.folder).endpoints()
-    sending = Sending(ends.api, ends.api_token, tmp_path / "journal")
+    sending = Sending(ends.api, ends.api_token, tmp_path / "checkpoints")
     keys: dict[str, int] = {}
     for entity in load_schema("tpch"):
         file = tmp_path / f"{entity.table}.tbl"
         rows = [line.split("|") for line in file.read_text().splitlines()]
-        # At so small a scale some keys of partsupp come twice.
+        # At this small scale, some keys of partsupp occur twice.
         keys[entity.table] = len({tuple(row[entity.index[name]] for name in entity.key) for row in rows})
         last = [each async for each in sending.send(file, entity.tag)][-1]
         assert (last.accepted, last.refused) == (len(rows), 0)
@@ -210,9 +210,9 @@ async def test_every_table_of_tpchgen(nomnom: Program, tmp_path: Path) -> None:
     assert not nomnom.read("dlq", "ls")
 
 
-def test_what_cannot_be_sent(nomnom: Program, tmp_path: Path) -> None:
-    assert "name the files" in nomnom("ingest", code=Exit.USAGE)
+def test_invalid_input_is_rejected(nomnom: Program, tmp_path: Path) -> None:
+    assert "no files given" in nomnom("ingest", code=Exit.USAGE)
     assert "no entity" in nomnom("ingest", "-", "--entity", "nothing", code=Exit.FAILED, given="")
     (tmp_path / "empty").touch()
     assert "0 accepted" in nomnom("ingest", str(tmp_path / "empty"))
-    assert "cannot be read" in nomnom("ingest", str(tmp_path), code=Exit.FAILED)
+    assert "cannot read" in nomnom("ingest", str(tmp_path), code=Exit.FAILED)

@@ -1,4 +1,4 @@
-"""Streams, consumers, stored messages, rows and statuses, seen from control; and what is away."""
+"""Inspect streams, consumers, stored messages, rows and statuses through control; unavailable servers."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ import pytest
 from nats.js.api import StreamConfig
 
 from conftest import LINE, ORDER, Deployment, free_port
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NatsUnavailable, NotSetUp, Unavailable
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
+from nomnom.inspection.cursors import CursorError, InvalidQuery
+from nomnom.inspection.jetstream import InvalidName
 from nomnom.message_status import CLAIM, FAIL
 from nomnom.presentation.figures import Property
 from nomnom_control.environments.local.servers import NatsServer
-from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action
-from nomnom_control.session.connections import (
-    ApiUnavailable,
-    DatabaseRefused,
-    DatabaseUnavailable,
-    NatsUnavailable,
-    NotSetUp,
-    Unavailable,
-)
-from nomnom_control.session.entities import CursorError
+from nomnom_control.session.connections import ApiUnavailable
 from nomnom_control.session.jetstream import NotConfirmed
+from nomnom_control.session.jetstream.consumers import consumer_properties, consumer_row
+from nomnom_control.session.jetstream.streams import stream_properties, stream_row
 from nomnom_control.session.messages import UnknownMessage
 from nomnom_control.session.overview import rates
 from nomnom_control.session.pipeline import Pipeline
@@ -44,7 +40,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
 
 
 async def send(deployment: Deployment, text: str = ORDER) -> str:
-    """Publish a message as the api does."""
+    """Publish a message like the API."""
     identity = new_message_id()
     stamp = time.time_ns() // 1000
     await deployment.jetstream.publish(
@@ -58,13 +54,13 @@ def value(properties: list[Property], label: str) -> str:
     return found
 
 
-async def test_a_stream_tells_all_that_nats_tells(deployment: Deployment, session: Pipeline) -> None:
+async def test_stream_report_has_all_properties(deployment: Deployment, session: Pipeline) -> None:
     for _ in range(5):
         await send(deployment)
     await deployment.jetstream.delete_msg("MESSAGES", 3)
     report = await session.jetstream.stream("MESSAGES", deleted=True)
     assert (report.state.messages, report.state.num_deleted, report.state.deleted) == (4, 1, (3,))
-    properties = report.properties()
+    properties = stream_properties(report)
     for label, expected in (
         ("Name", "MESSAGES"),
         ("Subjects", "messages.ingest.>"),
@@ -85,16 +81,16 @@ async def test_a_stream_tells_all_that_nats_tells(deployment: Deployment, sessio
     ):
         labelled = [each.value for each in properties if each.label == label]
         assert expected in labelled, (label, labelled)
-    # Whatever the server's configuration holds is in one of the lines.
+    # Every property of the server's configuration is listed.
     info = await deployment.jetstream.stream_info("MESSAGES")
     assert info.config.description in [each.value for each in properties]
     names = [each.name for each in await session.jetstream.streams()]
     assert names == ["MESSAGES", "MESSAGESDLQ"]
-    assert report.row()["Messages"] == "4"
+    assert stream_row(report)["Messages"] == "4"
 
 
-async def test_many_streams_and_consumers_are_all_listed(deployment: Deployment, session: Pipeline) -> None:
-    """JetStream answers at most 256 names at once."""
+async def test_more_streams_than_one_page_of_jetstream(deployment: Deployment, session: Pipeline) -> None:
+    """JetStream returns at most 256 names per request."""
     added = [f"EXTRA{number:03}" for number in range(260)]
     try:
         for name in added:
@@ -107,7 +103,7 @@ async def test_many_streams_and_consumers_are_all_listed(deployment: Deployment,
             await deployment.jetstream.delete_stream(name)
 
 
-async def test_a_consumer_tells_all_that_nats_tells(deployment: Deployment, session: Pipeline) -> None:
+async def test_consumer_report_has_all_properties(deployment: Deployment, session: Pipeline) -> None:
     for _ in range(5):
         await send(deployment)
     subscription = await deployment.jetstream.pull_subscribe_bind("workers", stream="MESSAGES")
@@ -116,7 +112,7 @@ async def test_a_consumer_tells_all_that_nats_tells(deployment: Deployment, sess
     report = await session.jetstream.consumer("MESSAGES", "workers")
     assert (report.num_pending, report.num_ack_pending, report.lag) == (2, 2, 4)
     assert (report.delivered.stream_seq, report.ack_floor.stream_seq) == (3, 1)
-    properties = report.properties()
+    properties = consumer_properties(report)
     for label, expected in (
         ("Mode", "pull"),
         ("Ack policy", "explicit"),
@@ -131,11 +127,11 @@ async def test_a_consumer_tells_all_that_nats_tells(deployment: Deployment, sess
     ):
         assert value(properties, label) == expected
     (listed,) = await session.jetstream.consumers("MESSAGES")
-    assert (listed.name, listed.row()["Ack pending"]) == ("workers", "2")
+    assert (listed.name, consumer_row(listed)["Ack pending"]) == ("workers", "2")
     assert await session.jetstream.consumers("MESSAGESDLQ") == []
 
 
-async def test_looking_at_messages_consumes_nothing(deployment: Deployment, session: Pipeline) -> None:
+async def test_reading_messages_has_no_side_effects(deployment: Deployment, session: Pipeline) -> None:
     identities = [await send(deployment, f"{ORDER}{number}") for number in range(30)]
     jetstream = session.jetstream
     oldest = await jetstream.messages("MESSAGES", limit=10)
@@ -160,11 +156,11 @@ async def test_looking_at_messages_consumes_nothing(deployment: Deployment, sess
     assert (report.num_pending, report.delivered.consumer_seq) == (30, 0)
 
 
-async def test_a_consumer_is_paused_and_resumed(deployment: Deployment, session: Pipeline) -> None:
+async def test_pause_and_resume(deployment: Deployment, session: Pipeline) -> None:
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     paused = await session.jetstream.pause("MESSAGES", "workers", end)
     assert (paused.paused, paused.paused_until) == (True, end)
-    assert value(paused.properties(), "Paused").startswith("until ")
+    assert value(consumer_properties(paused), "Paused").startswith("until ")
     await send(deployment)
     subscription = await deployment.jetstream.pull_subscribe_bind("workers", stream="MESSAGES")
     fetching = asyncio.create_task(subscription.fetch(1, timeout=20))
@@ -178,7 +174,7 @@ async def test_a_consumer_is_paused_and_resumed(deployment: Deployment, session:
     assert entries[1].detail["consumer"] == "workers"
 
 
-async def test_a_purge_wants_the_streams_name(deployment: Deployment, session: Pipeline) -> None:
+async def test_purge_requires_the_stream_name(deployment: Deployment, session: Pipeline) -> None:
     await bury(deployment)
     with pytest.raises(NotConfirmed, match="must be its name"):
         await session.jetstream.purge("MESSAGESDLQ", confirm="yes")
@@ -189,7 +185,7 @@ async def test_a_purge_wants_the_streams_name(deployment: Deployment, session: P
     assert (entry.entity, entry.result, entry.detail["messages"]) == ("MESSAGESDLQ", "purged 1 messages", 1)
 
 
-async def test_what_is_done_without_postgresql_is_entered_later(deployment: Deployment, tmp_path: Path) -> None:
+async def test_audit_entries_are_written_when_postgresql_is_back(deployment: Deployment, tmp_path: Path) -> None:
     admin = await asyncpg.connect(deployment.settings.database_url.rpartition("/")[0] + "/postgres")
     name = deployment.settings.database_url.rpartition("/")[2]
     async with open_session(deployment, tmp_path) as session:
@@ -203,18 +199,18 @@ async def test_what_is_done_without_postgresql_is_entered_later(deployment: Depl
     await admin.close()
 
 
-async def test_names_that_are_not_there(session: Pipeline) -> None:
+async def test_unknown_stream_and_consumer(session: Pipeline) -> None:
     with pytest.raises(NotSetUp, match="stream NOPE: stream not found"):
         await session.jetstream.stream("NOPE")
     with pytest.raises(NotSetUp, match="consumer nope of MESSAGES"):
         await session.jetstream.consumer("MESSAGES", "nope")
     with pytest.raises(NotSetUp):
         await session.jetstream.messages("NOPE")
-    with pytest.raises(ControlError, match="cannot be the name"):
+    with pytest.raises(InvalidName, match="cannot be the name"):
         await session.jetstream.stream("a.>")
 
 
-async def test_rows_by_pages_of_the_key(deployment: Deployment, session: Pipeline) -> None:
+async def test_rows_are_paged_by_key(deployment: Deployment, session: Pipeline) -> None:
     insert = """
     INSERT INTO lineitem SELECT nullif(o, 0), 1, 1, n, 1, 1, 1, 1, 'N', 'O', now(), now(), now(), 'x', 'y', 'z', now(),
            gen_random_uuid()
@@ -248,13 +244,13 @@ async def test_rows_by_pages_of_the_key(deployment: Deployment, session: Pipelin
         await session.entities.rows("orders", after="nonsense")
 
 
-async def test_counts_say_whether_they_are_exact(deployment: Deployment, session: Pipeline) -> None:
+async def test_exact_and_estimated_counts(deployment: Deployment, session: Pipeline) -> None:
     insert = "INSERT INTO region SELECT n, 'a', 'b', now(), gen_random_uuid() FROM generate_series(1, $1) AS n"
     await deployment.database.execute(insert, 120_000)
-    exact = await session.entities.count("region")
+    exact = (await session.entities.report("region")).count
     assert (exact.rows, exact.exact, str(exact)) == (120_000, True, "120,000")
     await deployment.database.execute("ANALYZE region")
-    estimate = await session.entities.count("R")
+    estimate = (await session.entities.report("R")).count
     assert (estimate.exact, str(estimate)) == (False, f"≈ {estimate.rows:,}")
     assert abs(estimate.rows - 120_000) < 6_000
     reports = {each.entity.name: each for each in await session.entities.reports()}
@@ -285,7 +281,7 @@ async def test_messages_by_status(deployment: Deployment, session: Pipeline) -> 
     assert [each.entity for each in await statuses.recent(entity="customer")] == ["customer"]
     assert await statuses.find(failed[0]) == one
     assert await statuses.find(new_message_id()) is None
-    with pytest.raises(ControlError, match="messages of the stream"):
+    with pytest.raises(InvalidQuery, match="messages of the stream"):
         await statuses.recent(Status.ACCEPTED)
     counts = {each.status: (each.messages, each.exact) for each in await statuses.counts()}
     assert counts == {
@@ -298,7 +294,7 @@ async def test_messages_by_status(deployment: Deployment, session: Pipeline) -> 
     assert hours == {(start, Status.COMPLETED): 25, (start, Status.FAILED): 1}
 
 
-async def test_the_overview_and_its_rates(deployment: Deployment, session: Pipeline) -> None:
+async def test_overview_and_rates(deployment: Deployment, session: Pipeline) -> None:
     before = await session.overview()
     assert (before.lag, before.oldest, before.dead_letters) == (0, None, 0)
     for _ in range(4):
@@ -322,7 +318,7 @@ async def test_the_overview_and_its_rates(deployment: Deployment, session: Pipel
     assert now.error_share == pytest.approx(0.5)
 
 
-async def test_what_is_away_is_a_state(deployment: Deployment, tmp_path: Path) -> None:
+async def test_unavailable_servers_are_reported(deployment: Deployment, tmp_path: Path) -> None:
     nats = f"nats://someone:secret@127.0.0.1:{free_port()}"
     database = f"postgresql://someone:secret@127.0.0.1:{free_port()}/nomnom"
     async with open_session(deployment, tmp_path, nats=nats, database=database) as session:
@@ -330,7 +326,7 @@ async def test_what_is_away_is_a_state(deployment: Deployment, tmp_path: Path) -
         assert overview.stream is None
         assert overview.counts is None
         for problem in (overview.nats_problem, overview.database_problem):
-            assert "is away" in problem
+            assert "is unavailable" in problem
             assert "check that it runs" in problem
             assert "secret" not in problem
         for ask in (
@@ -348,7 +344,7 @@ async def test_what_is_away_is_a_state(deployment: Deployment, tmp_path: Path) -
             await session.messages.state("nonsense")
 
 
-async def test_nats_that_goes_and_comes_back(deployment: Deployment, open_folder: Path, tmp_path: Path) -> None:
+async def test_nats_reconnects(deployment: Deployment, open_folder: Path, tmp_path: Path) -> None:
     server = NatsServer(open_folder / "nats", free_port(), free_port(), open_folder / "nats.log")
     await server.start()
     try:
@@ -356,7 +352,7 @@ async def test_nats_that_goes_and_comes_back(deployment: Deployment, open_folder
             assert await session.jetstream.streams() == []
             await server.stop()
             await until(lambda: not session.nats.connected)
-            with pytest.raises(NatsUnavailable, match="is away"):
+            with pytest.raises(NatsUnavailable, match="is unavailable"):
                 await session.jetstream.streams()
             await server.start()
             await until(lambda: session.nats.connected)
@@ -366,7 +362,7 @@ async def test_nats_that_goes_and_comes_back(deployment: Deployment, open_folder
         await server.stop()
 
 
-async def test_a_slow_statement_is_cut(deployment: Deployment, session: Pipeline) -> None:
+async def test_slow_statement_times_out(deployment: Deployment, session: Pipeline) -> None:
     async with session.database.connection() as connection:
         assert await connection.fetchval("SHOW statement_timeout") == "5s"
     with pytest.raises(DatabaseRefused, match="statement timeout"):
@@ -376,18 +372,18 @@ async def test_a_slow_statement_is_cut(deployment: Deployment, session: Pipeline
         assert await connection.fetchval("SHOW statement_timeout") == "5s"
 
 
-async def test_connections_that_were_cut_are_replaced(deployment: Deployment, session: Pipeline) -> None:
+async def test_broken_connections_are_replaced(deployment: Deployment, session: Pipeline) -> None:
     asked = [new_message_id()]
     assert await session.statuses.answers(asked) == {}
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     await deployment.database.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
-    with contextlib.suppress(DatabaseUnavailable):  # the one call that finds the broken connection
+    with contextlib.suppress(DatabaseUnavailable):  # the first call may find the broken connection
         await session.statuses.answers(asked)
     assert await session.statuses.answers(asked) == {}
     assert session.database.problem is None
 
 
-async def test_a_session_can_be_closed_and_used_again(deployment: Deployment, session: Pipeline) -> None:
+async def test_session_can_be_used_after_close(deployment: Deployment, session: Pipeline) -> None:
     await bury(deployment)
     assert (await session.dead_letters.page()).total == 1
     await session.close()

@@ -1,4 +1,4 @@
-"""Posting messages through a running api and following them, with a running worker."""
+"""Post messages through a running API and follow them, with a running worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from operator_session import open_session
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("nomnom_api") is None or importlib.util.find_spec("nomnom_api.__main__") is None,
-    reason="the api is not installed",
+    reason="the API is not installed",
 )
 
 
 @pytest.fixture
 async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipeline]:
-    """A session on a running api and worker."""
+    """A session with a running API and worker."""
     port, health = free_port(), free_port()
     settings = {
         **deployment.environment,
@@ -60,7 +60,7 @@ async def session(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Pipel
             await program.stop(20)
 
 
-async def test_a_message_is_followed_to_its_end(session: Pipeline) -> None:
+async def test_follow_message_to_its_final_status(session: Pipeline) -> None:
     good = await session.messages.post(ORDER)
     bad = await session.messages.post("O|1|broken")
     assert (good.status, good.duplicate) == (Status.ACCEPTED, False)
@@ -77,15 +77,15 @@ async def test_a_message_is_followed_to_its_end(session: Pipeline) -> None:
     assert row.status is Status.COMPLETED
 
 
-async def test_the_same_key_is_the_same_message(session: Pipeline) -> None:
+async def test_same_key_is_the_same_message(session: Pipeline) -> None:
     first = await session.messages.post(ORDER, idempotency_key="order 123")
     again = await session.messages.post(ORDER, idempotency_key="order 123")
     assert first.message_id == again.message_id
 
 
-async def test_what_the_api_refuses_is_told(session: Pipeline) -> None:
+async def test_errors_of_the_api_are_reported(session: Pipeline) -> None:
     with pytest.raises(ApiRefused, match="answered 400") as caught:
         await session.messages.post(" \n")
     assert caught.value.status == 400
-    with pytest.raises(UnknownMessage, match="no message"):
+    with pytest.raises(UnknownMessage, match="unknown message"):
         await session.messages.state(new_message_id())

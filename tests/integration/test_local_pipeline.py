@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine, through its program: ``nomnom`` and what it starts."""
+"""The whole local pipeline through the command line: ``nomnom`` and the processes it starts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def nomnom() -> Iterator[Program]:
     shutil.rmtree(folder)
 
 
-def test_nothing_runs_yet(nomnom: Program) -> None:
+def test_commands_without_a_running_pipeline(nomnom: Program) -> None:
     assert "no pipeline is running in" in nomnom("status", code=4)
-    assert "nothing runs here" in nomnom("scale", code=4)
+    assert "not running" in nomnom("scale", code=4)
 
 
-def test_up_and_a_record_is_completed(nomnom: Program) -> None:
+def test_up_completes_a_record(nomnom: Program) -> None:
     output = nomnom("up", "--detach", "--check")
     assert "completed" in output
     components = {each["name"]: each["health"] for each in nomnom.read("status")["components"]}
@@ -55,27 +55,27 @@ def test_up_and_a_record_is_completed(nomnom: Program) -> None:
     assert {components[name] for name in ("api", "nats", "postgres", "dashboard")} == {"healthy"}
 
 
-def test_a_second_up_says_who_runs_it(nomnom: Program) -> None:
-    assert "is run by process" in nomnom("up", code=1)
+def test_second_up_reports_the_running_process(nomnom: Program) -> None:
+    assert "is already running (process" in nomnom("up", code=1)
 
 
-def test_one_message_and_its_way(nomnom: Program) -> None:
+def test_post_and_wait(nomnom: Program) -> None:
     assert "completed" in nomnom("post", f"{ORDER}\n{LINE}", "--wait")
 
 
-def test_a_file_is_sent_once(nomnom: Program, tmp_path: Path) -> None:
+def test_file_is_ingested_once(nomnom: Program, tmp_path: Path) -> None:
     file = tmp_path / "orders.tbl"
     lines = [ORDER.removeprefix("O|").replace("123|456", f"{key}|456") + "|" for key in range(1000, 1300)]
     file.write_text("\n".join(lines))
     sent = nomnom.read("ingest", str(file), "--entity", "O")
     assert (sent["accepted"], sent["lines"], sent["refused"]) == (300, 300, 0)
-    assert "already sent" in nomnom("ingest", str(file), "--entity", "O")
+    assert "already sent completely" in nomnom("ingest", str(file), "--entity", "O")
     assert nomnom.read("ingest", str(file), "--entity", "O", "--restart")["accepted"] == 300
     assert "2 accepted" in nomnom("ingest", "-", given=f"{ORDER}\n\n{ORDER}\n")
-    assert "cannot be read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
+    assert "cannot read" in nomnom("ingest", str(tmp_path / "absent"), code=1)
 
 
-def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
+def test_bad_record_is_fixed_and_replayed(nomnom: Program) -> None:
     bad = ORDER.replace("2024-01-01", "2024-02-30").replace("O|123", "O|777")
     assert "dead letter" in nomnom("post", bad, "--wait", code=1)
     [dead_letter] = nomnom.read("dlq", "ls")
@@ -92,7 +92,7 @@ def test_a_bad_record_is_seen_mended_and_replayed(nomnom: Program) -> None:
     assert "select dead letters" in nomnom("dlq", "replay", code=2)
 
 
-def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
+def test_manual_scaling_and_autoscaling(nomnom: Program) -> None:
     nomnom("scale", "2")
     until(lambda: nomnom.read("scale")["ready"] == 2)
     assert nomnom.read("scale")["paused"]
@@ -102,7 +102,7 @@ def test_scaling_by_hand_and_by_the_rule(nomnom: Program) -> None:
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_settings_roll_out_and_back(nomnom: Program) -> None:
+def test_roll_out_and_roll_back_settings(nomnom: Program) -> None:
     nomnom("config", "worker", "BATCH_SIZE=50")
     assert nomnom.read("history", "worker")[0]["variables"] == {"BATCH_SIZE": "50"}
     nomnom("rollback", "worker")
@@ -113,12 +113,12 @@ def test_settings_roll_out_and_back(nomnom: Program) -> None:
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-async def test_a_rollout_that_is_not_ready_is_taken_back(nomnom: Program) -> None:
+async def test_failed_rollout_is_rolled_back(nomnom: Program) -> None:
     for component, wrong in (("worker", "BATCH_SIZE"), ("api", "NOMNOM_API_GRACE")):
         nomnom("scale", "1")
         until(lambda: nomnom.read("scale")["ready"] == 1)
         # Past the checks of the command line: a component may also fail to start for another reason.
-        with pytest.raises(ControlError, match=f"(?s)was taken back.*{wrong}: expected a"):
+        with pytest.raises(ControlError, match=f"(?s)was rolled back.*{wrong}: expected a"):
             async for _ in LocalEnvironment(nomnom.folder).roll_out(component, {wrong: "none"}, "unchecked"):
                 pass
         newest, failed, *_ = nomnom.read("history", component)
@@ -129,7 +129,7 @@ async def test_a_rollout_that_is_not_ready_is_taken_back(nomnom: Program) -> Non
     nomnom("scale", "--auto")
 
 
-def test_a_setting_that_cannot_be_used_is_refused_before_anything_restarts(nomnom: Program) -> None:
+def test_invalid_setting_is_rejected_before_a_restart(nomnom: Program) -> None:
     nomnom("scale", "0")
     until(lambda: nomnom.read("scale")["actual"] == 0)
     before = nomnom.read("history", "worker")
@@ -151,7 +151,7 @@ def test_a_setting_that_cannot_be_used_is_refused_before_anything_restarts(nomno
     nomnom("scale", "--auto")
 
 
-def test_a_secret_is_set_from_a_file_used_by_the_operator_and_never_shown(nomnom: Program, tmp_path: Path) -> None:
+def test_secret_is_read_from_a_file_and_never_shown(nomnom: Program, tmp_path: Path) -> None:
     secret = "till:s3cr3t-token"
     for given in (f"NOMNOM_API_TOKENS={secret}", "NOMNOM_API_TOKENS", "NOMNOM_API_TOKENS=@/nowhere"):
         refused = nomnom("config", "api", given, code=2, given="")
@@ -175,7 +175,7 @@ def test_a_secret_is_set_from_a_file_used_by_the_operator_and_never_shown(nomnom
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_the_dashboard_tells_of_the_same_pipeline(nomnom: Program) -> None:
+def test_dashboard_shows_the_pipeline(nomnom: Program) -> None:
     ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['dashboard']}/api/stats", timeout=10) as answer:
         assert json.load(answer)["counts"]["completed"]["value"] >= 1
@@ -183,20 +183,20 @@ def test_the_dashboard_tells_of_the_same_pipeline(nomnom: Program) -> None:
         assert json.load(answer)["status"] == "ok"
 
 
-async def test_the_scaling_has_a_history(nomnom: Program) -> None:
+async def test_scaling_history(nomnom: Program) -> None:
     samples = await LocalEnvironment(nomnom.folder).scaling_history()
     assert {each.actual for each in samples} >= {0, 1, 2}
     assert [each.at for each in samples] == sorted(each.at for each in samples)
 
 
-def test_streams_and_the_consumer(nomnom: Program) -> None:
+def test_inspect_streams_and_consumer(nomnom: Program) -> None:
     assert [each["Stream"] if "Stream" in each else next(iter(each.values())) for each in nomnom.read("stream", "ls")]
     assert "MESSAGES" in nomnom("stream", "info")
     assert "workers" in nomnom("consumer", "info")
     assert "not confirmed" in nomnom("stream", "purge", "MESSAGES", code=5, given="")
 
 
-async def test_logs_go_on_through_a_restart(nomnom: Program) -> None:
+async def test_logs_continue_after_a_restart(nomnom: Program) -> None:
     here = LocalEnvironment(nomnom.folder)
     lines = here.logs(["api"], follow=True, tail=0)
     reading = asyncio.ensure_future(anext(lines))
@@ -207,28 +207,28 @@ async def test_logs_go_on_through_a_restart(nomnom: Program) -> None:
     await lines.aclose()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_killed_child_is_started_again(nomnom: Program) -> None:
+def test_killed_process_is_restarted(nomnom: Program) -> None:
     [api] = [each for each in nomnom.processes() if "nomnom_api" in each.cmdline()]
     api.send_signal(signal.SIGKILL)
     until(lambda: any("nomnom_api" in each.cmdline() and each.pid != api.pid for each in nomnom.processes()))
     until(lambda: nomnom.read("status")["components"][0]["health"] == "healthy")
 
 
-def test_a_killed_supervisor_leaves_nothing_that_the_next_one_cannot_take_over(nomnom: Program) -> None:
+def test_up_after_the_supervisor_was_killed(nomnom: Program) -> None:
     state = json.loads((nomnom.folder / "state.json").read_text())
     supervisor = psutil.Process(state["pid"])
     supervisor.send_signal(signal.SIGKILL)
     supervisor.wait(10)
-    left = {each.pid for each in nomnom.processes()}
-    assert left
+    orphans = {each.pid for each in nomnom.processes()}
+    assert orphans
     assert "no pipeline is running in" in nomnom("status", code=4)
-    assert "ended" in nomnom("up", "--detach")
-    assert not left & {each.pid for each in nomnom.processes()}
+    assert "left over from a killed run" in nomnom("up", "--detach")
+    assert not orphans & {each.pid for each in nomnom.processes()}
     assert json.loads((nomnom.folder / "state.json").read_text())["ports"] == state["ports"]
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None:
+def test_ctrl_c_stops_gracefully_and_a_second_one_immediately(nomnom: Program) -> None:
     nomnom("down")
     for interrupts, code in ((1, 0), (2, 0)):
         running = subprocess.Popen(
@@ -247,14 +247,14 @@ def test_ctrl_c_stops_in_order_and_a_second_one_at_once(nomnom: Program) -> None
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])
-async def test_an_interrupt_that_a_step_loses_is_not_lost(
+async def test_interrupt_during_a_step_that_ignores_cancellation(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch, interrupts: int
 ) -> None:
-    instance = Instance(open_folder / "deaf")
+    instance = Instance(open_folder / "uncancellable")
     supervisor = Supervisor(instance)
-    told: list[Progress] = []
+    reported: list[Progress] = []
 
-    async def deaf(_: Settings) -> list[str]:
+    async def uncancellable(_: Settings) -> list[str]:
         for _ in range(interrupts):
             supervisor.interrupt()
         with contextlib.suppress(asyncio.CancelledError):
@@ -263,36 +263,36 @@ async def test_an_interrupt_that_a_step_loses_is_not_lost(
         return []
 
     async def ready() -> None:
-        raise AssertionError("it was to stop")
+        raise AssertionError("the supervisor did not stop")
 
-    monkeypatch.setattr("nomnom_control.environments.local.supervisor.set_up", deaf)
+    monkeypatch.setattr("nomnom_control.environments.local.supervisor.set_up", uncancellable)
     async with asyncio.timeout(60):
-        await supervisor.run(told.append, ready)
-    assert [each.step for each in told if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]
-    instance.hold()
+        await supervisor.run(reported.append, ready)
+    assert [each.step for each in reported if each.state is Step.DONE][-2:] == ["stop postgres", "stop nats"]
+    instance.acquire()
     instance.release()
 
 
-def test_a_given_port_that_is_taken_is_said_and_leaves_nothing(nomnom: Program) -> None:
+def test_port_in_use_is_reported_and_nothing_is_left_running(nomnom: Program) -> None:
     nomnom("down")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        assert f"port {port} for api is taken" in nomnom("up", "--port", port, code=1)
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = str(used.getsockname()[1])
+        assert f"port {port} for api is already in use" in nomnom("up", "--port", port, code=1)
     assert not nomnom.processes()
     nomnom("up", "--detach")
 
 
-def test_down_stops_everything_and_keeps_the_data(nomnom: Program) -> None:
+def test_down_keeps_the_data(nomnom: Program) -> None:
     nomnom("down")
     assert not nomnom.processes()
     assert (nomnom.folder / "postgres" / "data" / "PG_VERSION").exists()
-    assert "nothing runs here" in nomnom("down", code=4)
+    assert "not running" in nomnom("down", code=4)
 
 
-def test_two_started_at_once_do_not_meet_on_a_port() -> None:
-    """Both want the usual ports; what one is about to listen on is not free for the other."""
+def test_concurrent_starts_use_different_ports() -> None:
+    """Both prefer the default ports; a port chosen by one is not free for the other, even before it listens."""
     folders = [Path(tempfile.mkdtemp(prefix="nomnom-pair-")) for _ in range(2)]
     programs = [Program(folder / "instance") for folder in folders]
     for folder in folders:
@@ -300,8 +300,8 @@ def test_two_started_at_once_do_not_meet_on_a_port() -> None:
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda program: program("up", "--detach"), programs))
-        taken = [json.loads((program.folder / "state.json").read_text())["ports"] for program in programs]
-        assert not set(taken[0].values()) & set(taken[1].values())
+        ports = [json.loads((program.folder / "state.json").read_text())["ports"] for program in programs]
+        assert not set(ports[0].values()) & set(ports[1].values())
         for program in programs:
             assert {each["health"] for each in program.read("status")["components"]} <= {"healthy", "stopped"}
     finally:

@@ -1,4 +1,4 @@
-"""Every process of a running pipeline is killed in the middle of a load, and every message is accounted for."""
+"""Every process of a running pipeline is killed under load, and every message is accounted for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from worker_harness import order, until
 
 from nomnom_control.environments import Component, Endpoints, Health
-from nomnom_control.environments.local.channel import ask
+from nomnom_control.environments.local.channel import call
 from nomnom_control.environments.local.environment import LocalEnvironment
 from nomnom_control.session.pipeline import Pipeline
 
@@ -26,26 +26,26 @@ CLIENTS = 6
 BATCH = 40
 _COUNTED = """
 CREATE TABLE applied (message_id uuid NOT NULL);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+CREATE FUNCTION record() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN INSERT INTO applied VALUES (new.message_id); RETURN new; END $$;
-CREATE TRIGGER noted AFTER INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER recorded AFTER INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION record();
 """
 
 
 @dataclass
 class Load:
-    """Clients that post orders, some broken, each until it is accepted; and what was accepted."""
+    """Clients that post orders, some of them faulty, each until it is accepted; records the accepted ones."""
 
     api: str
     good: dict[str, int] = field(default_factory=dict[str, int])
-    """The order's key by message id."""
+    """The key of the order by message id."""
     broken: set[str] = field(default_factory=set[str])
     refusals: Counter[str] = field(default_factory=Counter[str])
     stopping: bool = False
     _next: int = 0
 
     async def post(self, chance: random.Random) -> None:
-        """Post messages and batches in turn until :attr:`stopping`; what is begun is finished."""
+        """Post messages and batches in turn until :attr:`stopping`; requests in progress are completed."""
         async with httpx.AsyncClient(base_url=self.api, timeout=15) as client:
             while not self.stopping:
                 if chance.random() < 0.2:
@@ -79,7 +79,7 @@ class Load:
                 else:
                     if answer.status_code == status:
                         return answer.json()
-                    # A part of a batch may have been accepted: the same key makes the whole safe to repeat.
+                    # A part of a batch may have been accepted: the key makes repeating it idempotent.
                     assert answer.status_code in (207, 429, 503), answer.text
                     self.refusals[str(answer.status_code)] += 1
                 await asyncio.sleep(0.1)
@@ -87,7 +87,7 @@ class Load:
 
 @pytest.fixture
 async def running(open_folder: Path) -> AsyncIterator[LocalEnvironment]:
-    """A pipeline of its own, with one to two workers."""
+    """A separate pipeline with one or two workers."""
     here = LocalEnvironment(open_folder / "instance", {"minimum": "1", "maximum": "2", "threshold": "200"})
     async for _ in here.start():
         pass
@@ -97,14 +97,14 @@ async def running(open_folder: Path) -> AsyncIterator[LocalEnvironment]:
 
 
 async def _pid(here: LocalEnvironment, component: str) -> int | None:
-    status = await ask(here.instance.socket, "status")
+    status = await call(here.instance.socket, "status")
     if component in status["servers"]:
         return status["servers"][component]["pid"]
     return next((each["pid"] for each in status["services"] if each["component"] == component), None)
 
 
 async def _kill(here: LocalEnvironment, component: str) -> None:
-    """Kill a component's process and wait until another one runs in its place and is ready."""
+    """Kill a component's process and wait until its replacement is ready."""
     pid = await until(lambda: _pid(here, component), what=f"a {component}")
     os.kill(pid, signal.SIGKILL)
 
@@ -112,17 +112,17 @@ async def _kill(here: LocalEnvironment, component: str) -> None:
         return await _pid(here, component) not in (None, pid)
 
     async def ready() -> bool:
-        return all(_well(each) for each in await here.components())
+        return all(_is_available(each) for each in await here.components())
 
     await until(replaced, 30, f"another {component}")
     await until(ready, 60, f"health after {component}")
 
 
-def _well(component: Component) -> bool:
+def _is_available(component: Component) -> bool:
     return component.health in (Health.HEALTHY, Health.STOPPED) or component.ready > 0
 
 
-async def test_everything_is_killed_under_load_and_nothing_is_lost_or_doubled(running: LocalEnvironment) -> None:
+async def test_kills_under_load_neither_lose_nor_duplicate_messages(running: LocalEnvironment) -> None:
     where = await running.endpoints()
     database = await asyncpg.connect(where.database)
     await database.execute(_COUNTED)
@@ -136,7 +136,7 @@ async def test_everything_is_killed_under_load_and_nothing_is_lost_or_doubled(ru
             await _kill(running, component)
         await until(_more(load, len(load.good) + 100), 30, "a load after all")
         load.stopping = True
-    assert load.refusals, "nobody noticed the kills"
+    assert load.refusals, "the kills had no effect on the clients"
     await _account(where, load, running)
 
 
@@ -148,16 +148,16 @@ def _more(load: Load, count: int) -> Callable[[], Awaitable[bool]]:
 
 
 async def _account(where: Endpoints, load: Load, running: LocalEnvironment) -> None:
-    """Each accepted message is in its table, applied once, or a dead letter, once; the stream is empty."""
+    """Each accepted message was applied once, or is one dead letter; the stream is empty."""
     database = await asyncpg.connect(where.database)
     try:
         count = len(load.good) + len(load.broken)
 
-        async def answered() -> bool:
+        async def processed() -> bool:
             states = "SELECT count(*) FROM message_status WHERE status IN ('completed', 'dlq')"
             return await database.fetchval(states) >= count
 
-        await until(answered, 90, f"{count} answers")
+        await until(processed, 90, f"{count} processed messages")
         rows = await database.fetch("SELECT o_orderkey, message_id FROM orders")
         assert {str(each["message_id"]): each["o_orderkey"] for each in rows} == load.good
         applied = await database.fetch(
@@ -177,5 +177,5 @@ async def _account(where: Endpoints, load: Load, running: LocalEnvironment) -> N
         async def empty() -> bool:
             return (await pipeline.jetstream.consumer("MESSAGES", "workers")).lag == 0
 
-        # Answers that went down with nats-server are given again after the ack wait of 30 s.
+        # Messages whose acks were lost with nats-server are redelivered after the ack wait of 30 s.
         await until(empty, 60, "an empty stream")

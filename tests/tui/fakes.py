@@ -8,25 +8,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nomnom.envelope import Status
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
+from nomnom.inspection.statuses import StatusCount
 from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments import (
     Component,
     Endpoints,
     Environment,
     Health,
-    Instance,
     LogLine,
     Progress,
+    Replica,
     Revision,
     Scaling,
     Step,
 )
 from nomnom_control.environments.variables import Variables
 from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
 from nomnom_control.session.overview import Overview
-from nomnom_control.session.statuses import StatusCount
 from nomnom_tui.app.session import Session
 
 ANSWERS = 5
@@ -184,11 +183,11 @@ def fake_components() -> list[Component]:
     """Return a running pipeline with one worker starting."""
     up = MOMENT - timedelta(hours=3)
     return [
-        Component("nats", 1, 1, Health.HEALTHY, "2.12.1", "127.0.0.1:4222", (Instance("nats", "running", True, up),)),
+        Component("nats", 1, 1, Health.HEALTHY, "2.12.1", "127.0.0.1:4222", (Replica("nats", "running", True, up),)),
         Component(
-            "postgres", 1, 1, Health.HEALTHY, "17.6", "127.0.0.1:5432", (Instance("postgres", "running", True, up),)
+            "postgres", 1, 1, Health.HEALTHY, "17.6", "127.0.0.1:5432", (Replica("postgres", "running", True, up),)
         ),
-        Component("api", 1, 1, Health.HEALTHY, "0.1.0", "127.0.0.1:8080", (Instance("api-1", "running", True, up, 1),)),
+        Component("api", 1, 1, Health.HEALTHY, "0.1.0", "127.0.0.1:8080", (Replica("api-1", "running", True, up, 1),)),
         Component(
             "worker",
             3,
@@ -197,9 +196,9 @@ def fake_components() -> list[Component]:
             "0.1.0",
             "2 of 3 ready",
             (
-                Instance("worker-1", "running", True, up),
-                Instance("worker-2", "running", True, MOMENT - timedelta(minutes=4)),
-                Instance("worker-3", "starting", False, MOMENT - timedelta(seconds=1)),
+                Replica("worker-1", "running", True, up),
+                Replica("worker-2", "running", True, MOMENT - timedelta(minutes=4)),
+                Replica("worker-3", "starting", False, MOMENT - timedelta(seconds=1)),
             ),
         ),
     ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
 from nomnom_control.environments import Component, Health, Scaling, ScalingPolicy
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
 from nomnom_control.session.overview import Overview
 from nomnom_tui.app.alerts import alerts
 from nomnom_tui.app.heartbeat import Heartbeat

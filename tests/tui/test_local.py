@@ -127,7 +127,7 @@ async def test_manual_scaling_pause_and_policy(local: LocalEnvironment) -> None:
         await until(lambda: "nomnom scale 2 --dir" in notifications(app), TIMEOUT)
         await until(lambda: view._scaling and view._scaling.paused and view._scaling.ready == 2, TIMEOUT)
         assert view.query_one("#banner").display
-        await until(lambda: len(view._instances.rows) == 2, TIMEOUT)
+        await until(lambda: len(view._replicas.rows) == 2, TIMEOUT)
         await pilot.press("minus")
         await until(lambda: view._scaling and view._scaling.desired == 1, TIMEOUT)
         await pilot.press("e")

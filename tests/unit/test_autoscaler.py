@@ -21,7 +21,9 @@ def test_desired_workers_follow_the_lag_up_to_the_maximum() -> None:
 def test_scale_to_zero_after_the_cooldown() -> None:
     scaler = Autoscaler(POLICY)
     scaler.decide(500, 0, 0)
-    assert scaler.decide(0, 4, 10).desired == 1
+    decision = scaler.decide(0, 4, 10)
+    assert decision.desired == 1
+    assert decision.reason == "no lag for 10s; keeping 1 worker for another 20s (cooldown)"
     assert scaler.decide(0, 1, 29.9).desired == 1
     assert scaler.decide(0, 1, 30).desired == 0
 

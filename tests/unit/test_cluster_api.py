@@ -325,7 +325,7 @@ async def test_the_tls_server_name_counts_for_requests_and_tunnels(authority: Au
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path, "kube.internal") as server:
         stage = Stage(server, tmp_path)
         async with stage.open(TOKEN) as cluster:
-            with pytest.raises(ClusterUnavailable, match="certificate was not accepted: IP address mismatch"):
+            with pytest.raises(ClusterUnavailable, match="certificate verification failed: IP address mismatch"):
                 await cluster.get(NODE)
         async with (
             stage.open(TOKEN, **{"tls-server-name": "kube.internal"}) as cluster,
@@ -356,7 +356,7 @@ async def test_the_proxy_of_the_kubeconfig_counts_for_requests_and_tunnels(stage
             assert await cluster.get(NODE) == ITEM
         assert proxy.targets == [f"kube.internal:{stage.server.port}"] * 2
         async with stage.open(TOKEN, **more, **{"proxy-url": f"http://127.0.0.1:{proxy.port}"}) as cluster:
-            with pytest.raises(ClusterUnavailable, match="the proxy refused: 407"):
+            with pytest.raises(ClusterUnavailable, match="the proxy responded 407"):
                 await cluster.get(NODE)
 
 
@@ -466,7 +466,7 @@ async def test_a_server_that_is_not_there_is_an_error_in_words(stage: Stage) -> 
             async with cluster.tunnel("shop", "it", 80):
                 pass
     async with stage.open(TOKEN, server="https://no-such-host.invalid") as cluster:
-        with pytest.raises(ClusterUnavailable, match=r"no-such-host\.invalid cannot be resolved"):
+        with pytest.raises(ClusterUnavailable, match=r"cannot resolve host name no-such-host\.invalid"):
             await cluster.get(NODE)
 
 
@@ -474,11 +474,11 @@ async def test_an_unknown_authority_and_a_silent_server_are_errors_in_words(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.open(TOKEN, **{"certificate-authority-data": inline(Authority().certificate)}) as cluster:
-        with pytest.raises(ClusterUnavailable, match="certificate was not accepted"):
+        with pytest.raises(ClusterUnavailable, match="certificate verification failed"):
             await cluster.get(NODE)
     monkeypatch.setattr(api, "TIMEOUT", 0.3)
     async with stage.open(TOKEN) as cluster:
-        with pytest.raises(ClusterUnavailable, match="no answer in time"):
+        with pytest.raises(ClusterUnavailable, match="timed out"):
             await cluster.get("/silent")
 
 

@@ -22,17 +22,17 @@ from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
     read_configuration,
     save_environment,
+    split_args,
     use_environment,
-    words,
 )
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.manifests import read_manifest
 from nomnom_control.environments.cluster.names import spelled
-from nomnom_control.environments.cluster.reasons import pod_instance, pod_problem, pod_ready
+from nomnom_control.environments.cluster.reasons import pod_problem, pod_ready, pod_replica
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.environments.cluster.source import ClusterEnvironments
 from nomnom_control.environments.cluster.variables import read_streams, read_variables, shown_variables
-from nomnom_control.environments.kind.addons import Addon, fit, read_addons
+from nomnom_control.environments.kind.addons import Addon, customize, read_addons
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.environments.merging import merge
 from nomnom_control.environments.variables import describe_settings
@@ -74,7 +74,7 @@ def test_misspelt_setting_is_rejected(own_settings: Path) -> None:
         read_configuration({})
 
 
-def test_images_get_registry_and_tag() -> None:
+def test_image_name_has_registry_and_tag() -> None:
     settings = read_configuration({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
@@ -91,16 +91,16 @@ def test_chart_values_and_addons_are_found() -> None:
 
 @given(st.lists(st.text()))
 def test_quoted_arguments_are_split_back(given: list[str]) -> None:
-    assert words(shlex.join(given)) == given
+    assert split_args(shlex.join(given)) == given
 
 
 def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
-    assert words(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
+    assert split_args(r"ingress.annotations.a\.b/c=d global.note='two words'") == [
         r"ingress.annotations.a\.b/c=d",
         "global.note=two words",
     ]
-    with pytest.raises(ControlError, match="a quote is not closed"):
-        words("global.note='two")
+    with pytest.raises(ControlError, match="unclosed quote"):
+        split_args("global.note='two")
     file = tmp_path / "of the shop.yaml"
     file.write_text("{}")
     here = KindEnvironment("any", read_configuration(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
@@ -180,10 +180,10 @@ def test_starting_pod_has_no_problem() -> None:
 def test_terminating_pod_is_not_ready() -> None:
     pod = _pod(phase="Running", startTime="2026-01-01T00:00:00Z", conditions=[{"type": "Ready", "status": "True"}])
     assert pod_ready(pod)
-    assert pod_instance(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
+    assert pod_replica(pod).started_at == datetime(2026, 1, 1, tzinfo=UTC)
     pod["metadata"] = {"name": "pod", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     assert not pod_ready(pod)
-    assert pod_instance(pod).state == "stopping"
+    assert pod_replica(pod).state == "terminating"
 
 
 # Manifests and add-ons
@@ -208,7 +208,7 @@ items:
 
 @pytest.mark.parametrize("text", ["a: [", "just a text", "{kind: Pod}"])
 def test_invalid_manifest_is_rejected(text: str) -> None:
-    with pytest.raises(ControlError, match="here is no manifest"):
+    with pytest.raises(ControlError, match="here is not a valid manifest"):
         read_manifest(text, "here")
 
 
@@ -223,7 +223,7 @@ def test_addons_are_pinned_and_public() -> None:
 def test_addon_is_adapted_to_the_cluster() -> None:
     pod = {"nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [{"name": "it", "args": ["--one"]}]}
     objects = [{"kind": "Deployment", "metadata": {"name": "it"}, "spec": {"template": {"spec": pod}}}]
-    fit(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
+    customize(objects, Addon("any", "it.yaml", arguments={"it": ["--two"]}, nodes={"it": {"ingress-ready": "true"}}))
     assert pod["containers"][0]["args"] == ["--one", "--two"]
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "ingress-ready": "true"}
     ingress = next(each for each in read_addons(_ROOT / "kind" / "addons.yaml") if each.name == "ingress")
@@ -249,7 +249,7 @@ async def test_program_output_is_yielded_and_part_of_the_error() -> None:
         async for each in run_lines(command, limit=20):
             lines.append(each)  # noqa: PERF401 (items before the error are checked)
 
-    with pytest.raises(ProgramError, match=r"(?s)ended with code 3:.*two"):
+    with pytest.raises(ProgramError, match=r"(?s)failed with exit code 3:.*two"):
         await run()
     assert sorted(lines) == ["one", "two"]
 
@@ -260,7 +260,7 @@ async def test_missing_program_is_reported() -> None:
 
 
 async def test_program_time_limit() -> None:
-    with pytest.raises(ProgramError, match=r"more than 0\.2 s"):
+    with pytest.raises(ProgramError, match=r"timed out after 0\.2s"):
         await run_text([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
 
 
@@ -269,27 +269,27 @@ async def test_closing_the_output_terminates_the_program(tmp_path: Path) -> None
     program = (
         "import pathlib, signal, sys, time\n"
         f"def end(*_): pathlib.Path({str(written)!r}).write_text('cleaned up'); sys.exit()\n"
-        "signal.signal(signal.SIGTERM, end)\nprint('begun', flush=True)\ntime.sleep(60)"
+        "signal.signal(signal.SIGTERM, end)\nprint('started', flush=True)\ntime.sleep(60)"
     )
     lines = run_lines([sys.executable, "-c", program], limit=30)
-    assert await anext(lines) == "begun"
+    assert await anext(lines) == "started"
     await lines.aclose()  # type: ignore[attr-defined]
     assert written.read_text() == "cleaned up"
 
 
 async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
-    ended = asyncio.Event()
+    cancelled = asyncio.Event()
 
     async def waits() -> AsyncIterator[Progress]:
         try:
             yield Progress("waits", Step.STARTED)
             await asyncio.sleep(60)
         finally:
-            ended.set()
+            cancelled.set()
 
     async def fails() -> AsyncIterator[Progress]:
         yield Progress("fails", Step.STARTED)
-        raise ControlError("as it has to")
+        raise ControlError("expected failure")
 
     seen: list[str] = []
 
@@ -297,10 +297,10 @@ async def test_concurrent_operations_are_cancelled_by_the_first_error() -> None:
         async for each in merge(waits(), fails()):
             seen.append(each.step)  # noqa: PERF401 (items before the error are checked)
 
-    with pytest.raises(ControlError, match="as it has to"):
+    with pytest.raises(ControlError, match="expected failure"):
         await run()
     assert sorted(seen) == ["fails", "waits"]
-    assert ended.is_set()
+    assert cancelled.is_set()
 
 
 # Templates and actions
@@ -326,20 +326,20 @@ def test_templates_for_kind_clusters_and_contexts() -> None:
 
 def test_additional_release_on_a_kind_cluster_does_not_delete_the_cluster() -> None:
     (kind, _) = ClusterEnvironments().templates()
-    guest = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
-    assert guest.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
-    assert "delete the kind cluster" not in " ".join(guest.plan("destroy"))
-    assert "the kind cluster" not in " ".join(guest.losses())
+    second = kind.make({"cluster": "one", "namespace": "shop", "values": "dev", "set": ""})
+    assert second.command("destroy") == "nomnom uninstall --yes --env kind:one/shop"
+    assert "delete the kind cluster" not in " ".join(second.plan("destroy"))
+    assert "the kind cluster" not in " ".join(second.losses())
 
 
 @pytest.mark.parametrize(
     ("name", "option", "text", "problem"),
     [
-        ("kind", "cluster", "Big One", "expected small letters"),
-        ("kube", "context", "nowhere", "the kubeconfig has kind-one, prod"),
-        ("kube", "name", "local", "an environment has that name"),
-        ("kube", "namespace", "-x", "expected small letters"),
-        ("kind", "values", "nowhere", "there is no values file nowhere"),
+        ("kind", "cluster", "Big One", "expected lowercase letters"),
+        ("kube", "context", "nowhere", "expected a context of the kubeconfig: kind-one, prod"),
+        ("kube", "name", "local", "this name is already in use"),
+        ("kube", "namespace", "-x", "expected lowercase letters"),
+        ("kind", "values", "nowhere", "values file nowhere not found"),
         ("kind", "set", "alone", "expected name=value, found alone"),
     ],
 )
@@ -357,8 +357,8 @@ def test_release_actions_have_commands() -> None:
     assert set(found) == {"upgrade", "rollback", "uninstall"}
     assert found["upgrade"].command({"values": "dev", "set": ""}) == "nomnom upgrade --yes --values dev --env kube:prod"
     assert found["rollback"].command({"revision": "3"}) == "nomnom rollback release 3 --env kube:prod"
-    assert found["rollback"].options[0].check("0") == "expected a number from 1 on, found 0"
-    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims stay",)
+    assert found["rollback"].options[0].check("0") == "expected a number of at least 1, found 0"
+    assert found["uninstall"].losses == ("the pipeline on prod, namespace nomnom; its volume claims are kept",)
     kind = ClusterEnvironments().find("kind:one")
     assert kind is not None
     assert [each.name for each in kind.actions()][-1] == "load"

@@ -1,4 +1,4 @@
-"""The command line without a pipeline: choosing an environment, questions, exit codes, what is printed."""
+"""The command line without a pipeline: environments, prompts, exit codes, output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GUIDE = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
 class Elsewhere(LocalEnvironment):
-    """An environment that only has a name and logs."""
+    """An environment with only a name and logs."""
 
     kind = "elsewhere"
 
@@ -54,7 +54,7 @@ class Elsewhere(LocalEnvironment):
 
 
 class Source:
-    """Names one environment."""
+    """A source with one environment."""
 
     def names(self) -> Sequence[str]:
         return ("far",)
@@ -76,7 +76,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def consoles() -> Iterator[None]:
-    """The consoles are made for the streams of each test."""
+    """Create the consoles for the streams of each test."""
     output.results.cache_clear()
     output.errors.cache_clear()
     yield
@@ -91,7 +91,7 @@ def run(*arguments: str) -> Exit:
 
 
 class TestEnvironments:
-    def test_local_is_the_one_without_a_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_local_is_the_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NOMNOM_ENV", raising=False)
         monkeypatch.setenv("NOMNOM_HOME", str(tmp_path / "home"))
         assert open_environment(None).location == str(tmp_path / "home")
@@ -99,17 +99,17 @@ class TestEnvironments:
         assert open_environment(Target(dir=tmp_path)).location == str(tmp_path)
         assert state_folder(open_environment(Target(dir=tmp_path))) == tmp_path
 
-    def test_names_come_from_sources(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: None) -> None:
+    def test_environments_come_from_sources(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: None) -> None:
         monkeypatch.setenv("NOMNOM_ENV", "far")
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
         found = open_environment(None)
         assert found.kind == "elsewhere"
         assert state_folder(found) == tmp_path / "nomnom" / "environments" / "far"
-        # What is on the command line wins over the variable.
+        # The command line overrides the variable.
         assert open_environment(Target(env="local")).kind == "local"
         assert open_environment(Target(dir=tmp_path)).location == str(tmp_path)
 
-    def test_an_unknown_name_names_the_known(self, far: None) -> None:
+    def test_unknown_name_lists_available_environments(self, far: None) -> None:
         with pytest.raises(EnvironmentNotFound, match="no environment 'near'; available: local, far"):
             open_environment(Target(env="near"))
         with pytest.raises(EnvironmentNotFound, match="--dir applies to the local environment only"):
@@ -127,7 +127,7 @@ class TestLogs:
             (("-n", "1", "-f"), ["line 5", "quiet", "written later"]),
         ],
     )
-    def test_the_tail_counts_lines_that_are_shown(
+    def test_tail_counts_matching_lines(
         self, far: None, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], texts: list[str]
     ) -> None:
         assert run("logs", "--env", "far", "--json", *arguments) is Exit.OK
@@ -144,12 +144,12 @@ class TestExitCodes:
             (("post",), Exit.USAGE, "requires an argument"),
             (("scale", "-1", "--dir", "{folder}"), Exit.USAGE, "nomnom: "),
             (("scale", "2", "--auto", "--dir", "{folder}"), Exit.USAGE, "exclude each other"),
-            (("dlq", "ls", "since:soon", "--dir", "{folder}"), Exit.NOT_RUNNING, "nothing runs"),
+            (("dlq", "ls", "since:soon", "--dir", "{folder}"), Exit.NOT_RUNNING, "not running"),
             (("destroy", "--dir", "{folder}"), Exit.REFUSED, "not confirmed"),
             (("schema", "check", "{folder}"), Exit.FAILED, "nomnom: "),
         ],
     )
-    def test_one_line_and_a_code(
+    def test_error_is_one_line_with_an_exit_code(
         self,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
@@ -164,23 +164,23 @@ class TestExitCodes:
         assert "Traceback" not in printed.err
         assert not printed.out
 
-    def test_the_help_tells_them(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_lists_exit_codes(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("--help") is Exit.OK
-        told = " ".join(capsys.readouterr().out.split())
-        assert all(f" {each.value} " in told for each in Exit)
+        text = " ".join(capsys.readouterr().out.split())
+        assert all(f" {each.value} " in text for each in Exit)
 
 
-class TestQuestions:
-    def test_yes_asks_nothing(self) -> None:
+class TestPrompts:
+    def test_yes_skips_the_prompt(self) -> None:
         confirm("Purge?", ["all"], yes=True)
 
-    def test_nobody_to_ask(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_prompt_without_terminal_is_declined(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin", (tmp_path / "empty").open("w+"))
         with pytest.raises(Declined, match="--yes"):
             confirm("Purge?", ["12 messages"], yes=False)
 
     @pytest.mark.parametrize(("answer", "agreed"), [("yes", True), ("y", False), ("", False)])
-    def test_only_the_whole_word_agrees(
+    def test_only_yes_confirms(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, agreed: bool
     ) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -194,7 +194,7 @@ class TestQuestions:
 
 
 class TestOutput:
-    def test_json_has_bytes_as_text_and_times_as_iso(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_json_encodes_bytes_as_text_and_times_as_iso_8601(self, capsys: pytest.CaptureFixture[str]) -> None:
         class Part(msgspec.Struct):
             at: datetime
             payload: bytes
@@ -207,7 +207,7 @@ class TestOutput:
         read = json.loads(capsys.readouterr().out)
         assert read == {"whole": {"parts": [{"at": "2026-01-02T00:00:00Z", "payload": "O|�"}]}}
 
-    def test_a_table_is_cut_to_the_terminal_and_piped_whole(
+    def test_table_is_truncated_on_a_terminal_but_not_in_a_pipe(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         columns = (output.Column("N", right=True), output.Column("TEXT", grows=True))
@@ -221,13 +221,13 @@ class TestOutput:
         output.show_table(columns, rows, "nothing")
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 2
-        # Bold is no colour.
+        # Bold is not a color.
         plain = [re.sub(r"\x1b\[[01]m", "", each) for each in lines]
         assert max(map(len, plain)) == 40
         assert plain[1].endswith("…")
         assert "\x1b" not in "".join(plain)
 
-    def test_pairs(self) -> None:
+    def test_read_name_value_pairs(self) -> None:
         assert read_pairs(["A=1", "B=x=y", "C="]) == {"A": "1", "B": "x=y", "C": ""}
         with pytest.raises(UsageError, match="NAME=VALUE"):
             read_pairs(["A"])
@@ -253,7 +253,7 @@ class TestOutput:
         monkeypatch.setattr("getpass.getpass", lambda _: "typed-secret")
         assert read_changes(ApiSettings, ["NOMNOM_API_TOKENS"]) == {"NOMNOM_API_TOKENS": "typed-secret"}
 
-    def test_options_and_words_make_one_filter(self) -> None:
+    def test_options_and_expression_are_combined_into_one_filter(self) -> None:
         made = Matching(entity=("orders",), grep="date", since="2h").filter("reason:record expected entity:OLI")
         assert set(made.entities) == {"orders", "OLI"}
         assert made.reasons == ("record",)
@@ -261,11 +261,11 @@ class TestOutput:
         assert made.since is not None
 
 
-def test_every_command_is_in_the_guide() -> None:
+def test_every_command_is_documented() -> None:
     guide = _GUIDE.read_text()
     named = set(re.findall(r"`nomnom ([a-z-]+(?: [a-z-]+)?)", guide))
     for name in _commands():
-        assert name in named or any(each.startswith(f"{name} ") for each in named), f"nomnom {name} is not explained"
+        assert name in named or any(each.startswith(f"{name} ") for each in named), f"nomnom {name} is not documented"
     known = set(_commands())
     assert {each for each in named if each not in known and each.split()[0] not in known} == set()
 
@@ -286,44 +286,44 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Proxy:
-    """Answers in turn what something between a client and the api may say; keeps the keys that it was asked with."""
+    """A proxy in front of the API that sends the given responses in turn and records the keys of the requests."""
 
-    def __init__(self, answers: list[tuple[int, dict[str, str], Any]]) -> None:
-        self.answers, self.keys = answers, list[str]()
+    def __init__(self, responses: list[tuple[int, dict[str, str], Any]]) -> None:
+        self.responses, self.keys = responses, list[str]()
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             lines = head.decode().split("\r\n")
             given = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if ": " in line)}
             self.keys.append(given["idempotency-key"])
             await reader.readexactly(int(given["content-length"]))
-            status, headers, body = self.answers.pop(0)
+            status, headers, body = self.responses.pop(0)
             content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-            told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            writer.write(f"HTTP/1.1 {status} X\r\n{told}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            writer.write(f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(content)}\r\n\r\n".encode() + content)
             await writer.drain()
-            if not self.answers:
+            if not self.responses:
                 break
         writer.close()
 
 
-async def _send(tmp_path: Path, *answers: tuple[int, dict[str, str], Any]) -> tuple[list[Ingested], list[str], Proxy]:
-    proxy = Proxy(list(answers))
-    server = await asyncio.start_server(proxy.answer, "127.0.0.1", 0)
+async def _send(tmp_path: Path, *responses: tuple[int, dict[str, str], Any]) -> tuple[list[Ingested], list[str], Proxy]:
+    proxy = Proxy(list(responses))
+    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     file = tmp_path / "file"
     file.write_text("a\nb\nc\n")
     problems: list[str] = []
     async with server:
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         found: list[Ingested] = []
-        async for each in Sending(address, None, tmp_path / "journal").send(file):
+        async for each in Sending(address, None, tmp_path / "checkpoints").send(file):
             found.append(each)
             problems.append(each.problem)
     return found, problems, proxy
 
 
 class TestSending:
-    async def test_a_proxy_in_trouble_is_asked_again_under_the_same_key(self, tmp_path: Path) -> None:
+    async def test_retry_uses_the_same_key(self, tmp_path: Path) -> None:
         found, problems, proxy = await _send(
             tmp_path,
             (502, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b"<html>bad gateway</html>"),
@@ -337,7 +337,7 @@ class TestSending:
         assert len(proxy.keys) == 3
         assert len(set(proxy.keys)) == 1
 
-    async def test_lines_that_were_not_read_go_again_from_their_own_place(self, tmp_path: Path) -> None:
+    async def test_unread_lines_are_sent_again(self, tmp_path: Path) -> None:
         problem = {"line": 3, "last_line": None, "status": 400, "code": "too_many_problems", "detail": "too many"}
         refused = {"line": 2, "last_line": 2, "status": 400, "code": "invalid_body", "detail": "not UTF-8"}
         found, _, proxy = await _send(
@@ -353,10 +353,10 @@ class TestSending:
         [
             (401, {"detail": "a token is needed"}, "a token is needed"),
             (404, b"not found", "status 404"),
-            (202, b"<html>", "answers as no api"),
+            (202, b"<html>", "unexpected response"),
         ],
     )
-    async def test_what_is_no_api_is_told(self, tmp_path: Path, status: int, body: Any, text: str) -> None:
+    async def test_unexpected_response_is_reported(self, tmp_path: Path, status: int, body: Any, text: str) -> None:
         with pytest.raises(SendingError, match=text):
             await _send(tmp_path, (status, {}, body))
 
@@ -365,7 +365,7 @@ class TestSending:
     ("arguments", "readonly"),
     [([], False), (["--readonly"], True), (["--dir", "{folder}"], False), (["--readonly", "--dir", "{folder}"], True)],
 )
-def test_without_a_command_the_app_opens(
+def test_app_opens_without_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], readonly: bool
 ) -> None:
     opened: list[tuple[str, bool]] = []
@@ -383,7 +383,7 @@ def test_without_a_command_the_app_opens(
     assert opened == [(str(tmp_path), readonly)]
 
 
-def test_the_app_opens_on_a_named_environment(monkeypatch: pytest.MonkeyPatch, far: None) -> None:
+def test_app_opens_on_a_named_environment(monkeypatch: pytest.MonkeyPatch, far: None) -> None:
     monkeypatch.setattr("nomnom_tui.app.terminal.run", lambda choose, **_: choose().name != "far")
     monkeypatch.setattr("sys.argv", ["nomnom", "--env", "far"])
     with pytest.raises(SystemExit) as ended:

@@ -9,24 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.inspection.dead_letters import DeadLetter, Filter, FilterError, GroupBy, group, parse_moment, window
+from nomnom.inspection.dead_letters.filters import error_shape
 from nomnom.presentation.figures import count, duration, limit, size, size_limit
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
-from nomnom_control.session.dead_letters.filters import Filter, FilterError, GroupBy, error_shape, group, parse_moment
-from nomnom_control.session.dead_letters.index import window
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 def dead_letter(sequence: int, error: str) -> DeadLetter:
-    return DeadLetter(sequence, "", f"id{sequence}", "orders", "record", error, 3, NOW, NOW, 0, 1, b"x")
+    return DeadLetter(sequence, "", f"id{sequence}", "orders", "record", error, 3, NOW, NOW, 0, NOW, 1, b"x")
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("reason:none", "no reason 'none'"),
-        ("since:yesterday", "is no time"),
-        ("regex:yes error:(", "is no regular expression"),
+        ("reason:none", "'none' is not a reason"),
+        ("since:yesterday", "is not a valid time"),
+        ("regex:yes error:(", "is not a valid regular expression"),
         ('error:"open', "No closing quotation"),
     ],
 )
@@ -72,13 +71,13 @@ def test_filter_of_an_error_group_matches_its_members(errors: list[str]) -> None
     st.booleans(),
 )
 def test_window_is_nearest_to_its_bound(
-    there: set[int],
+    existing: set[int],
     after: int | None,
     before: int | None,
     limit_: int,
     newest_first: bool,
 ) -> None:
-    sequences = sorted(there)
+    sequences = sorted(existing)
     within = [each for each in sequences if (after is None or each > after) and (before is None or each < before)]
     chosen, older, newer = window(sequences, after, before, limit_, newest_first=newest_first)
     from_below = before is None and (after is not None or not newest_first)

@@ -93,9 +93,9 @@ async def test_a_proxy_of_the_environment_counts_on_demand(address: str, monkeyp
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
-        ("/silent", "no answer in time"),
-        ("/cut", "the server closed the connection without an answer"),
-        ("/half", "the connection ended in the middle of the answer"),
+        ("/silent", "timed out"),
+        ("/cut", "the server closed the connection without a response"),
+        ("/half", "the connection was closed during the response"),
     ],
 )
 async def test_a_request_without_an_answer_says_why(address: str, path: str, problem: str) -> None:

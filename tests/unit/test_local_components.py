@@ -77,13 +77,13 @@ def test_requested_port_in_use_is_rejected() -> None:
         occupied.bind(("127.0.0.1", 0))
         occupied.listen()
         port = occupied.getsockname()[1]
-        with pytest.raises(InstanceError, match=f"port {port} for api is taken"):
+        with pytest.raises(InstanceError, match=f"port {port} for api is already in use"):
             choose_ports({}, {"api": port})
         assert choose_ports({"api": port}, {})["api"] != port
 
 
 def test_port_of_an_unknown_server_is_rejected() -> None:
-    with pytest.raises(InstanceError, match="no server 'kafka'"):
+    with pytest.raises(InstanceError, match="unknown server 'kafka'"):
         choose_ports({}, {"kafka": 9092})
 
 
@@ -118,7 +118,7 @@ def test_integers_of_a_policy_stay_integers() -> None:
 
 def test_unreadable_state_is_reported_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{]")
-    with pytest.raises(InstanceError, match=r"state\.json cannot be read"):
+    with pytest.raises(InstanceError, match=r"cannot read .*state\.json"):
         Instance(tmp_path).load()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.errors import NomnomError
 from nomnom.presentation import figures
 from nomnom.presentation.terminal import printable
 from nomnom.presentation.terms import Term
@@ -187,7 +188,6 @@ async def _live(here: Environment) -> None:
     from rich.text import Text
 
     from nomnom_cli.output import errors, interactive
-    from nomnom_control.errors import ControlError
 
     def line(text: str, style: str) -> Text:
         return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
@@ -198,7 +198,7 @@ async def _live(here: Environment) -> None:
         while True:
             try:
                 now = await here.scaling()
-            except ControlError as error:
+            except NomnomError as error:
                 live.update(line(str(error), "yellow"), refresh=True)
             else:
                 live.update(line(_figures(now), "dim"), refresh=True)
@@ -235,7 +235,6 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
     The exit code is 4 if the pipeline is not running.
     """
     from nomnom_cli.output import as_json, print_note
-    from nomnom_control.errors import ControlError
 
     here = open_environment(target)
     components = await here.components()
@@ -247,7 +246,7 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
         try:
             async with open_pipeline(target) as pipeline:
                 overview = await pipeline.overview()
-        except ControlError as error:
+        except NomnomError as error:
             problem = str(error)
     if json:
         as_json(

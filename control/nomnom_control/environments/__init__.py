@@ -1,7 +1,7 @@
-"""One interface for wherever a pipeline runs: this machine, a kind cluster, any Kubernetes context.
+"""One interface to a pipeline, wherever it runs: on this machine, on a kind cluster, on any Kubernetes context.
 
-Screens and commands use only this; what is behind it is the environment's own. Every long operation is an asynchronous
-iterator of :class:`Progress`: closing the iterator (or cancelling its task) cancels the operation.
+Screens and commands use only this interface. Every long operation is an asynchronous iterator of :class:`Progress`:
+closing the iterator (or cancelling its task) cancels the operation.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ WORKER = "worker"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One event of a long operation. ``step`` names the step and stays the same over its events."""
+    """One event of a long operation. ``step`` is the name of the step, the same in all its events."""
 
     step: str
     state: Step
     text: str = ""
     seconds: float | None = None
-    """How long the step took, once it is done or failed."""
+    """How long the step took; set when it is done or failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class Replica:
     """One process or pod of a component."""
 
     name: str
@@ -50,7 +50,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A part of the pipeline: what is wanted, what is there, how it is and why."""
+    """A part of the pipeline: desired and ready replicas, its health and the reason for it."""
 
     name: str
     desired: int
@@ -58,12 +58,12 @@ class Component:
     health: Health
     version: str = ""
     detail: str = ""
-    instances: tuple[Instance, ...] = ()
+    replicas: tuple[Replica, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the pipeline's parts answer for this user. What may hold a password is left out of repr."""
+    """The addresses of the pipeline's components for this user. Fields that may contain a password are not in repr."""
 
     api: str
     nats: str = field(repr=False)
@@ -75,10 +75,10 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a component wrote. ``fields`` is its structured part where it is JSON."""
+    """One log line of a component. ``fields`` is the structured part of a JSON line."""
 
     component: str
-    instance: str
+    replica: str
     at: datetime | None
     level: str
     text: str
@@ -87,7 +87,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """The workers' scaling, now: numbers, and the last decision with its reason."""
+    """The current scaling of the workers: numbers, and the last decision with its reason."""
 
     policy: ScalingPolicy
     lag: int | None
@@ -97,12 +97,12 @@ class Scaling:
     paused: bool
     decided_at: datetime | None
     decision: str
-    """What was decided last and why, as one sentence."""
+    """The last decision and its reason, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingSample:
-    """The scaling at one moment: what waited, how many workers were wanted, how many there were."""
+    """The scaling at one moment: the lag, the desired and the actual number of workers."""
 
     at: datetime
     lag: int | None
@@ -124,31 +124,31 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class StartOption:
-    """Something that a person may choose when an environment is started: a directory, a port, a schema."""
+    """An option for starting an environment: a directory, a port, a schema."""
 
     name: str
     label: str
     value: str
-    """The present choice; empty where the environment chooses."""
+    """The current value; empty if the environment chooses."""
     hint: str = ""
     check: Callable[[str], str | None] = field(default=lambda _: None, repr=False)
-    """What is wrong with a value, or None."""
+    """Returns what is wrong with a value, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentAction:
-    """A long operation that an environment offers beside starting, stopping and destroying it.
+    """A long operation that an environment offers in addition to start, stop and destroy.
 
-    ``values`` are the choices by the options' names.
+    ``values`` are the chosen values by option name.
     """
 
     name: str
-    """Its name on the command line, as in ``nomnom upgrade``."""
+    """The name on the command line, as in ``nomnom upgrade``."""
     title: str
-    """What it does, as an imperative: Upgrade the release."""
+    """What it does, in the imperative: Upgrade the release."""
     begin: Callable[[Mapping[str, str]], AsyncIterator[Progress]] = field(repr=False)
     command: Callable[[Mapping[str, str]], str] = field(repr=False)
-    """The command line that does the same."""
+    """Returns the equivalent command line."""
     options: tuple[StartOption, ...] = ()
     plan: Callable[[Mapping[str, str]], Sequence[str]] = field(default=lambda _: (), repr=False)
     losses: tuple[str, ...] = ()
@@ -156,53 +156,53 @@ class EnvironmentAction:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentTemplate:
-    """A kind of environment that can be made where none is yet."""
+    """A kind of environment that can be created."""
 
     name: str
     title: str
     options: tuple[StartOption, ...]
-    """What has to be chosen before there is anything to start."""
+    """The options that must be set before it can be started."""
     make: Callable[[Mapping[str, str]], Environment] = field(repr=False)
-    """The environment of these choices; nothing is done yet. Raises ControlError."""
+    """Returns the environment for these values without starting anything. Raises ControlError."""
     keep: Callable[[Mapping[str, str]], None] = field(default=lambda _: None, repr=False)
-    """Remember the environment, so that it is found again; called when it is started. It writes a file."""
+    """Saves the environment in the user's configuration file. Called when the environment is started."""
 
 
 class Environment(ABC):
-    """A pipeline somewhere. Every method raises ControlError with what failed and what to do."""
+    """Where a pipeline runs. Every method raises ControlError with what failed and what to do."""
 
     kind: str
     name: str
     selector: tuple[str, ...] = ()
-    """The command line's options that choose this environment; none where it is the one chosen without options."""
+    """The command line options that select this environment; none if it is selected without options."""
     location: str = ""
-    """Where it is, for people: a directory, a cluster's context."""
+    """Where it runs, as shown to users: a directory, a cluster's context."""
     worker_limit: int = CLUSTER_LIMIT
-    """The most workers that a scaling policy or a person may ask for."""
+    """The most workers that a scaling policy or an operator may request."""
 
     async def close(self) -> None:  # noqa: B027 (there may be nothing to close)
-        """Close what was opened to look at it; the next look opens it again."""
+        """Close the connections; the next call opens them again."""
 
     @abstractmethod
     async def components(self) -> list[Component]:
-        """All components with desired, ready and health."""
+        """All components with desired and ready replicas and health."""
 
     @abstractmethod
     async def endpoints(self) -> Endpoints:
-        """Where the parts answer; on a cluster this opens the port-forwards."""
+        """The addresses of the components; on a cluster this opens the port-forwards."""
 
     @abstractmethod
     def logs(
         self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
     ) -> AsyncIterator[LogLine]:
-        """Lines of these components (all if none is named), merged; with ``follow``, through restarts until closed."""
+        """Log lines of these components (default: all), merged; with ``follow``, across restarts until closed."""
 
     @abstractmethod
     async def scaling(self) -> Scaling:
-        """The workers' scaling now."""
+        """The current scaling of the workers."""
 
     async def scaling_history(self) -> list[ScalingSample]:
-        """The last minutes of the scaling, oldest first; empty where nobody keeps it."""
+        """Samples of the last minutes, oldest first; empty if the environment keeps no history."""
         return []
 
     @abstractmethod
@@ -226,16 +226,16 @@ class Environment(ABC):
         return StreamSettings()
 
     async def schema(self) -> Schema:
-        """The schema of the records that this pipeline takes."""
-        raise ControlError(f"{self.name} does not tell its schema")
+        """The schema of the records that this pipeline accepts."""
+        raise ControlError(f"{self.name} does not provide its schema")
 
     async def metrics(self, component: str) -> dict[str, str]:
-        """The Prometheus metrics of each instance, as text by instance name; who does not answer is left out."""
+        """The Prometheus metrics of each replica, as text by replica name, without replicas that do not respond."""
         return {}
 
     @abstractmethod
     def restart(self, component: str) -> AsyncIterator[Progress]:
-        """Restart every instance, one after another, without losing or repeating a message."""
+        """Restart every replica, one after another, without losing or repeating a message."""
 
     async def configure(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         """Roll out a component with changed environment variables, as a new revision; an empty one means the default.
@@ -263,38 +263,38 @@ class Environment(ABC):
         """Roll out an earlier revision's variables (the one before by default) as a new revision."""
 
     def start_options(self) -> Sequence[StartOption]:
-        """What may be chosen when it is started."""
+        """The options of :meth:`start`."""
         return ()
 
     def with_options(self, values: Mapping[str, str]) -> Environment:
-        """The environment that :meth:`start` will start with these choices, by the options' names."""
+        """The environment with these values (by option name) for :meth:`start`."""
         return self
 
     def command(self, operation: str) -> str:
-        """The command line that does ``start``, ``stop`` or ``destroy``."""
+        """The command line equivalent to ``start``, ``stop`` or ``destroy``."""
         text = {"start": "up --detach", "stop": "down", "destroy": "destroy --yes"}[operation]
         return " ".join(("nomnom", text, *self.selector))
 
     def plan(self, operation: str) -> Sequence[str]:
-        """What ``start``, ``stop`` or ``destroy`` would do, step by step, before it is done."""
+        """The steps that ``start``, ``stop`` or ``destroy`` would take."""
         return ()
 
     def losses(self) -> Sequence[str]:
-        """What :meth:`destroy` would remove for good."""
+        """What :meth:`destroy` would delete permanently."""
         return (f"everything in {self.location or self.name}",)
 
     def actions(self) -> Sequence[EnvironmentAction]:
-        """What else can be done to it as a whole."""
+        """Further operations on the environment as a whole."""
         return ()
 
     @abstractmethod
     def start(self) -> AsyncIterator[Progress]:
-        """Bring the pipeline up: installed, set up and ready."""
+        """Install and set up the pipeline, and wait until it is ready."""
 
     @abstractmethod
     def stop(self) -> AsyncIterator[Progress]:
-        """Bring the pipeline down in order; data stay."""
+        """Stop the pipeline gracefully; data is kept."""
 
     @abstractmethod
     def destroy(self) -> AsyncIterator[Progress]:
-        """Stop, and remove the data."""
+        """Stop the pipeline and remove its data."""

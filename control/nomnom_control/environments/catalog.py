@@ -1,6 +1,6 @@
-"""The catalog of environments: every kind there is, every name that can be opened, for command line and app alike.
+"""The catalog of environments: every kind and every name that can be opened, for command line and app alike.
 
-Kinds are imported when they are needed: a session on this machine never loads the Kubernetes client.
+Each kind is imported when it is needed: a local session never loads the Kubernetes client.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def _source(make: Callable[[], EnvironmentSource]) -> EnvironmentSource:
 
 
 def default_name() -> str:
-    """The environment that is used if none is named: NOMNOM_ENV, else what ``nomnom env use`` saved, else ``local``."""
+    """The default environment: NOMNOM_ENV, else the one saved by ``nomnom env use``, else ``local``."""
     if named := os.environ.get("NOMNOM_ENV"):
         return named
     given = os.environ.get("NOMNOM_CLUSTERS")
     path = Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
     if not path.is_file():
-        # Most users never saved one: they do not wait for the libraries that read the file.
+        # Avoids loading the YAML library in the common case without saved environments.
         return LOCAL
     from nomnom_control.environments.cluster.configuration import read_configuration
 
@@ -112,7 +112,7 @@ def names() -> list[str]:
 
 
 def open_environment(name: str | None = None, folder: Path | None = None) -> Environment:
-    """The environment of that name; a ``folder`` names a local instance, whatever the default is.
+    """The environment of that name; a ``folder`` selects a local instance, whatever the default is.
 
     Raises EnvironmentNotFound, or ControlError if a folder is given for another kind of environment.
     """

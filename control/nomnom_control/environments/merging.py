@@ -1,4 +1,4 @@
-"""Several long operations at once, as one."""
+"""Run several long operations concurrently as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nomnom_control.environments import Progress
 
 
 async def merge(*operations: AsyncIterator[Progress]) -> AsyncIterator[Progress]:
-    """The events of operations that run at once, as they come; the first error ends the others and is raised."""
+    """Events of concurrent operations in order of arrival; the first error cancels the others and is raised."""
     queue: asyncio.Queue[Progress | None] = asyncio.Queue()
 
     async def run(operation: AsyncIterator[Progress]) -> None:
@@ -23,14 +23,14 @@ async def merge(*operations: AsyncIterator[Progress]) -> AsyncIterator[Progress]
             queue.put_nowait(None)
 
     tasks = [asyncio.ensure_future(run(each)) for each in operations]
-    left = len(tasks)
+    running = len(tasks)
     try:
-        while left:
+        while running:
             event = await queue.get()
             if event is not None:
                 yield event
                 continue
-            left -= 1
+            running -= 1
             for each in tasks:
                 if each.done():
                     each.result()

@@ -1,4 +1,4 @@
-"""Example messages, made from the schema alone: what a person begins with."""
+"""Example messages, generated from the schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN = {
 
 
 def example_message(schema: Schema, entity: Entity, grammar: Grammar | None = None) -> str:
-    """A message that the schema takes: one record, below it one of each kind of child."""
+    """A valid message: one record, followed by one child record of each type."""
     children = [each for each in schema if each.parent is not None and each.parent.entity == entity.name]
     text = "\n".join([_line(entity), *(_line(each, min(each.layouts, key=len)) for each in children)])
     (grammar or Grammar(schema)).parse(text)

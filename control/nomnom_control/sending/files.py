@@ -1,10 +1,10 @@
-"""Files to the api: in chunks of lines, each with an Idempotency-Key of its own, resumed where the last run stopped.
+"""Sends files to the API in chunks of lines, each with its own Idempotency-Key, and resumes interrupted runs.
 
-The journal beside the instance's data keeps the offset behind the last acknowledged chunk of each file. A chunk that
-was sent but not acknowledged is sent again under the same key: its lines are the same messages (the api's rule). So
-where a chunk ends depends on the file alone, or on what the api answered, and never on an option.
+A checkpoint stores the offset after the last acknowledged chunk of each file. A chunk that was sent but not
+acknowledged is sent again under the same key, which does not create new messages. Therefore the end of a chunk must
+depend only on the file and on the API's responses, never on an option.
 
-One chunk is on its way at a time: lines stay in the file's order, and of two with one key the later wins.
+Chunks are sent one at a time: lines keep the order of the file, and of two records with the same key the later wins.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
 
+from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import Answer, HttpClient, HttpError
 
 _CHUNK = 2 * 1024 * 1024
-_PATIENCE = 300.0
-_LONGEST_WAIT = 10.0
+_RETRY_LIMIT = 300.0
+_RETRY = RetryPolicy(first=0.5, longest=10.0)
 _KEPT_REFUSALS = 1000
 _LATER = (408, 429, 502, 503, 504)
-"""Answers of the api, or of a proxy before it, after which the same chunk is sent again."""
+"""HTTP statuses of the API, or of a proxy in front of it, after which the same chunk is sent again."""
 
 
 class SendingError(ControlError):
-    """A file that cannot be read, or an api that does not take it."""
+    """A file cannot be read, or the API does not accept it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Lines that the api did not take and never will, from ``line`` to ``last_line``, and why."""
+    """Lines that the API rejected for good, from ``line`` to ``last_line``, and the reason."""
 
     line: int
     last_line: int
@@ -47,29 +49,29 @@ class Refusal:
 
 @dataclass(slots=True)
 class Ingested:
-    """How far a file is.
+    """The progress of a file.
 
-    ``duplicates`` are those of the accepted that the stream had before, from an earlier run or an earlier try.
+    ``duplicates`` are accepted messages that an earlier run or attempt had already put into the stream.
     """
 
     name: str
     size: int | None
-    """Bytes; None where they are not known before the end."""
+    """Bytes; None if the size is not known in advance."""
     offset: int = 0
     lines: int = 0
     accepted: int = 0
     duplicates: int = 0
     refused: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])
-    """The first thousand."""
+    """The first thousand rejections."""
     resumed: bool = False
     seconds: float = 0.0
     problem: str = ""
-    """Why the api takes nothing just now; it is asked again."""
+    """Why the API does not accept the current chunk, which is being retried."""
 
 
-class Mark(msgspec.Struct):
-    """The journal's entry of one file."""
+class Checkpoint(msgspec.Struct):
+    """How much of a file was acknowledged."""
 
     offset: int = 0
     lines: int = 0
@@ -82,60 +84,67 @@ class _Problem(msgspec.Struct):
     detail: str
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     count: int
     duplicates: int = 0
     problems: list[_Problem] = []
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
-    """What became of a chunk's first ``settled`` lines; the others were not looked at."""
+class _Acknowledged:
+    """The result of the first ``lines`` lines of a chunk; the API did not read the others."""
 
     count: int
     duplicates: int
     refused: list[tuple[int, int, str]]
-    """First and last line, and why."""
-    settled: int
+    """First and last line, and the reason."""
+    lines: int
 
 
 class Sending:
-    """Sends files to one api. ``rejects`` is a file that gets each refused line, as it was sent."""
+    """Sends files to one API. ``rejects`` is a file that rejected lines are appended to, as they were sent.
 
-    def __init__(self, api: str, token: str | None, spool: Path, rejects: Path | None = None) -> None:
+    ``checkpoints`` is the folder of the checkpoints.
+    """
+
+    def __init__(self, api: str, token: str | None, checkpoints: Path, rejects: Path | None = None) -> None:
         self._url = f"{api}/api/ingest/batch?ids=none"
         self._headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
-        self._spool, self._rejects = spool, rejects
+        self._checkpoints, self._rejects = checkpoints, rejects
 
     async def send(self, path: Path, tag: str | None = None, *, restart: bool = False) -> AsyncIterator[Ingested]:
-        """Send a file (one that ends in .gz is unpacked), ``tag`` put before each line.
+        """Send a file, decompressed if its name ends in .gz, with the prefix ``tag`` on each line.
 
-        Yields the progress after each chunk and whenever the api is in trouble; nothing where an earlier run sent all
-        of it. ``restart`` sends it from its beginning, under the same keys. Raises SendingError.
+        Yields the progress after each chunk and whenever a chunk has to be retried; nothing if an earlier run sent the
+        whole file. ``restart`` sends it from the beginning, under the same keys. Raises SendingError.
         """
-        packed = path.suffix == ".gz"
+        compressed = path.suffix == ".gz"
         try:
             status = await asyncio.to_thread(path.stat)
-            source = await asyncio.to_thread(_open, path, packed=packed)
+            source = await asyncio.to_thread(_open, path, compressed=compressed)
         except OSError as error:
-            raise SendingError(f"{path} cannot be read: {error.strerror}") from error
-        given = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
-        identity = hashlib.sha256(given.encode()).hexdigest()[:32]
-        entry = self._spool / f"{identity}.json"
-        mark = Mark() if restart else await asyncio.to_thread(_read_mark, entry)
+            raise SendingError(f"cannot read {path}: {error.strerror}") from error
+        origin = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
+        identity = hashlib.sha256(origin.encode()).hexdigest()[:32]
+        file = self._checkpoints / f"{identity}.json"
+        checkpoint = Checkpoint() if restart else await asyncio.to_thread(_read_checkpoint, file)
         state = Ingested(
-            str(path), None if packed else status.st_size, mark.offset, mark.lines, resumed=mark.offset > 0
+            str(path),
+            None if compressed else status.st_size,
+            checkpoint.offset,
+            checkpoint.lines,
+            resumed=checkpoint.offset > 0,
         )
         with source:
-            await asyncio.to_thread(source.seek, mark.offset)
+            await asyncio.to_thread(source.seek, checkpoint.offset)
             async for each in self._chunks(source, state, identity, tag):
-                await asyncio.to_thread(_write_mark, entry, Mark(each.offset, each.lines))
+                await asyncio.to_thread(_write_checkpoint, file, Checkpoint(each.offset, each.lines))
                 yield each
         if not status.st_size:
             yield state
 
     async def send_stream(self, source: IO[bytes], tag: str | None = None) -> AsyncIterator[Ingested]:
-        """Send what cannot be read twice (standard input): there is nothing to resume."""
+        """Send a stream that cannot be read twice, such as standard input; it cannot be resumed."""
         async for each in self._chunks(source, Ingested("-", None), uuid.uuid4().hex, tag):
             yield each
 
@@ -148,26 +157,26 @@ class Sending:
             lines: list[bytes] = []
             while lines := lines or await _read_lines(source, state.name):
                 sent = [prefix + line if line.strip() else line for line in lines]
-                settled = len(lines)
+                acknowledged = len(lines)
                 if any(line.strip() for line in lines):
-                    async for answer in self._post(client, sent, f"{identity}-{state.offset}"):
+                    async for outcome in self._post(client, sent, f"{identity}-{state.offset}"):
                         state.seconds = time.monotonic() - began
-                        if isinstance(answer, str):
-                            state.problem = answer
+                        if isinstance(outcome, str):
+                            state.problem = outcome
                             yield state
                         else:
-                            settled = answer.settled
-                            await asyncio.to_thread(self._take, state, answer, sent)
-                state.offset += sum(map(len, lines[:settled]))
-                state.lines += settled
+                            acknowledged = outcome.lines
+                            await asyncio.to_thread(self._record, state, outcome, sent)
+                state.offset += sum(map(len, lines[:acknowledged]))
+                state.lines += acknowledged
                 state.problem = ""
-                lines = lines[settled:]
+                lines = lines[acknowledged:]
                 yield state
 
-    def _take(self, state: Ingested, answer: _Settled, lines: list[bytes]) -> None:
-        state.accepted += answer.count
-        state.duplicates += answer.duplicates
-        for first, last, detail in answer.refused:
+    def _record(self, state: Ingested, outcome: _Acknowledged, lines: list[bytes]) -> None:
+        state.accepted += outcome.count
+        state.duplicates += outcome.duplicates
+        for first, last, detail in outcome.refused:
             refused = [line for line in lines[first - 1 : last] if line.strip()]
             if not refused:
                 continue
@@ -178,76 +187,79 @@ class Sending:
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
 
-    async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Settled | str]:
-        """Post a chunk until its first lines, or all, are taken or refused for good: troubles, then what is settled."""
-        wait, ends = 0.25, time.monotonic() + _PATIENCE
-        while True:
-            wait = min(wait * 2, _LONGEST_WAIT)
+    async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Acknowledged | str]:
+        """Post a chunk until its lines, or the first of them, are accepted or rejected for good.
+
+        Yields the reason of each retry, then the result.
+        """
+        deadline = time.monotonic() + _RETRY_LIMIT
+        for failures in count(1):
+            wait = _RETRY.wait(failures)
             try:
                 content = b"".join(lines)
                 answer = await client.request("POST", self._url, content=content, headers={"Idempotency-Key": key})
             except HttpError as error:
-                problem = f"no answer from the api: {error}"
+                problem = f"no response from the API: {error}"
             else:
                 if answer.status in (202, 207):
-                    read = _read_answer(answer)
+                    read = _read_response(answer)
                     later = next((each for each in read.problems if each.status in _LATER), None)
                     if later is None:
-                        yield _settled(read, len(lines))
+                        yield _acknowledged(read, len(lines))
                         return
-                    # Those of its lines that were taken are the same messages next time.
+                    # Lines that were accepted become duplicates in the next attempt.
                     problem = later.detail
                 else:
                     problem = _detail(answer)
                     if answer.status == 413 and len(lines) > 1:
-                        # Too large as a whole, or each line is: the first half has the same ids, being the same lines.
+                        # The chunk or a single line is too large. The ids depend only on the lines: a half keeps them.
                         lines = lines[: len(lines) // 2]
                         continue
                     if answer.status in (400, 413):
-                        yield _Settled(0, 0, [(1, len(lines), problem)], len(lines))
+                        yield _Acknowledged(0, 0, [(1, len(lines), problem)], len(lines))
                         return
                     if answer.status not in _LATER:
-                        raise SendingError(f"the api does not take it: {problem}")
+                        raise SendingError(f"the API rejected the request: {problem}")
                     wait = _retry_after(answer, wait)
-            if time.monotonic() + wait > ends:
-                raise SendingError(f"{problem}, for {_PATIENCE:g} s; run the same command to go on")
+            if time.monotonic() + wait > deadline:
+                raise SendingError(f"gave up after {_RETRY_LIMIT:g}s: {problem}; run the same command to resume")
             yield problem
             await asyncio.sleep(wait)
 
 
-def _read_answer(answer: Answer) -> _Answer:
+def _read_response(answer: Answer) -> _Response:
     try:
-        return msgspec.json.decode(answer.content, type=_Answer)
+        return msgspec.json.decode(answer.content, type=_Response)
     except msgspec.DecodeError as error:
-        raise SendingError(f"{answer.url} answers as no api of nomnom does: {error}") from error
+        raise SendingError(f"unexpected response from {answer.url} (not a nomnom API): {error}") from error
 
 
-def _settled(answer: _Answer, lines: int) -> _Settled:
-    """What a 202 or 207 says. A problem without a last line is about all after it, which the api did not look at."""
+def _acknowledged(answer: _Response, lines: int) -> _Acknowledged:
+    """The result in a 202 or 207. The API did not read the lines after a problem without a last line."""
     unread = next((each for each in answer.problems if each.last_line is None), None)
     refused = [(each.line, each.last_line, each.detail) for each in answer.problems if each.last_line is not None]
     if unread is None:
-        return _Settled(answer.count, answer.duplicates, refused, lines)
+        return _Acknowledged(answer.count, answer.duplicates, refused, lines)
     if unread.line == 1:
-        raise SendingError(f"the api does not take it: {unread.detail}")
-    return _Settled(answer.count, answer.duplicates, refused, unread.line - 1)
+        raise SendingError(f"the API rejected the request: {unread.detail}")
+    return _Acknowledged(answer.count, answer.duplicates, refused, unread.line - 1)
 
 
 def _retry_after(answer: Answer, wait: float) -> float:
-    """Seconds; a proxy's date (RFC 9110 allows one) is not read."""
+    """Seconds to wait; a Retry-After with a date, which RFC 9110 also allows, is ignored."""
     given = answer.headers.get("Retry-After", "")
-    return min(float(given), _LONGEST_WAIT) if given.isdecimal() else wait
+    return min(float(given), _RETRY.longest) if given.isdecimal() else wait
 
 
-def _open(path: Path, *, packed: bool) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+def _open(path: Path, *, compressed: bool) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
 async def _read_lines(source: IO[bytes], name: str) -> list[bytes]:
     try:
         return await asyncio.to_thread(source.readlines, _CHUNK)
     except (OSError, EOFError) as error:
-        raise SendingError(f"{name} cannot be read on: {error}") from error
+        raise SendingError(f"cannot read {name}: {error}") from error
 
 
 def _detail(answer: Answer) -> str:
@@ -257,15 +269,15 @@ def _detail(answer: Answer) -> str:
         return f"status {answer.status} {answer.text[:200]}"
 
 
-def _read_mark(entry: Path) -> Mark:
+def _read_checkpoint(file: Path) -> Checkpoint:
     try:
-        return msgspec.json.decode(entry.read_bytes(), type=Mark)
+        return msgspec.json.decode(file.read_bytes(), type=Checkpoint)
     except FileNotFoundError:
-        return Mark()
+        return Checkpoint()
 
 
-def _write_mark(entry: Path, mark: Mark) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    new = entry.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(mark))
-    new.replace(entry)
+def _write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(checkpoint))
+    new.replace(file)

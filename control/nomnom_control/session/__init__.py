@@ -1,1 +1,1 @@
-"""An operator's session with one running pipeline: its connections, what can be read there and what can be changed."""
+"""An operator's session with a running pipeline: connections, inspection and changes."""

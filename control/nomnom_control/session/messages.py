@@ -1,4 +1,4 @@
-"""Posting messages through the api, and following them to their end."""
+"""Post messages through the API and follow them to their final status."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import TypeVar
 import msgspec
 
 from nomnom.envelope import Status, parse_message_id
+from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.session.connections import Api, ApiRefused
 
 T = TypeVar("T")
 
 FINAL = frozenset({Status.COMPLETED, Status.DLQ})
-"""What a message stays, unless a person replays it."""
-_FIRST_INTERVAL, _LONGEST_INTERVAL = 0.1, 1.0
+"""The final statuses: they change only by a replay."""
+_POLLS = RetryPolicy(first=0.1, longest=1.0, factor=1.5)
 
 
 class UnknownMessage(ControlError):  # noqa: N818
-    """A message id that neither the stream nor the database knows."""
+    """No message of the given id is in the stream or the database."""
 
 
 class Posted(msgspec.Struct, frozen=True):
-    """The api's receipt: the message is in the stream. A ``duplicate`` was there before."""
+    """The API's response: the message is in the stream; a ``duplicate`` was there before."""
 
     message_id: str
     status: Status
@@ -35,7 +36,7 @@ class Posted(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """A message's status as the api tells it."""
+    """The status of a message as the API reports it."""
 
     message_id: str
     status: Status
@@ -48,18 +49,18 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def final(self) -> bool:
-        """Whether it stays so, unless a person replays it."""
+        """Whether the status is final, that is, changes only by a replay."""
         return self.status in FINAL
 
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """Messages by way of the api. Every method raises ApiUnavailable or ApiRefused."""
+    """Posts and reads messages through the API. Every method raises ApiUnavailable or ApiRefused."""
 
     _api: Api
 
     async def post(self, text: str | bytes, *, idempotency_key: str | None = None) -> Posted:
-        """Post one message; returns once it is safe in the stream."""
+        """Post one message; returns when it is stored in the stream."""
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
@@ -68,40 +69,43 @@ class Messages:
         return _read(response.content, Posted)
 
     async def state(self, message_id: str) -> State:
-        """A message's status; raises UnknownMessage where there is none of that id."""
+        """The status of a message. Raises UnknownMessage if there is none with that id."""
         checked = parse_message_id(message_id)
         if checked is None:
-            raise UnknownMessage(f"{message_id!r} is no message id: expected a UUID")
+            raise UnknownMessage(f"{message_id!r} is not a valid message ID; expected a UUID")
         try:
             response = await self._api.send("GET", f"/api/ingest/status/{checked}")
         except ApiRefused as error:
             if error.status == 404:
-                raise UnknownMessage(f"no message {checked} is known: {error}") from error
+                raise UnknownMessage(f"unknown message {checked}: {error}") from error
             raise
         return _read(response.content, State)
 
     async def follow(self, message_id: str, *, timeout: float | None = None) -> AsyncGenerator[State, None]:
-        """A message's status now, and again at each change, up to completed or dlq.
+        """The current status of a message, then each change, until it is completed or dlq.
 
-        Ends without a final status when ``timeout`` seconds have passed.
+        Ends without a final status after ``timeout`` seconds.
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         last: State | None = None
-        interval = _FIRST_INTERVAL
+        unchanged = 0
         while True:
             state = await self.state(message_id)
+            unchanged = unchanged + 1 if state == last else 1
             if state != last:
-                last, interval = state, _FIRST_INTERVAL
+                last = state
                 yield state
+            interval = _POLLS.wait(unchanged)
             if state.final or (deadline is not None and loop.time() + interval > deadline):
                 return
             await asyncio.sleep(interval)
-            interval = min(_LONGEST_INTERVAL, interval * 1.5)
 
 
 def _read(content: bytes, answer: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=answer)
     except msgspec.DecodeError as error:
-        raise ControlError(f"the api's answer cannot be read: {error}; do its version and this one fit?") from error
+        raise ControlError(
+            f"cannot read the API's response: {error}; check that the API has the same version as nomnom"
+        ) from error

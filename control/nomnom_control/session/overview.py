@@ -1,4 +1,4 @@
-"""The pipeline's figures at one moment, cheap enough to ask every second; rates come from two of them."""
+"""The pipeline's key figures at one moment, cheap enough to read every second, and rates between two of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nomnom.envelope import Status
-from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport
-from nomnom_control.session.statuses import StatusCount
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport
+from nomnom.inspection.statuses import StatusCount
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What is where. A part that is away is None, and its trouble says why."""
+    """The key figures. The parts of an unavailable server are None, with the reason in its ``_problem``."""
 
     at: datetime
     stream: StreamReport | None
@@ -31,37 +30,37 @@ class Overview:
 
     @property
     def lag(self) -> int | None:
-        """Messages that no worker has answered."""
+        """Messages that are not acknowledged by a worker."""
         return self.consumer.lag if self.consumer else None
 
     @property
     def oldest(self) -> float | None:
-        """Age of the oldest message in the stream, in seconds; None where there is none."""
+        """Age of the oldest message in the stream in seconds; None if it is empty."""
         first = self.stream.state.oldest if self.stream else None
         return max(0.0, (self.at - first).total_seconds()) if first else None
 
     @property
     def dead_letters(self) -> int | None:
-        """How many dead letters wait."""
+        """The number of dead letters."""
         return self.dead.state.messages if self.dead else None
 
     @property
     def oldest_dead(self) -> float | None:
-        """Age of the oldest dead letter, in seconds."""
+        """Age of the oldest dead letter in seconds; None if there is none."""
         first = self.dead.state.oldest if self.dead else None
         return max(0.0, (self.at - first).total_seconds()) if first else None
 
     def count(self, status: Status) -> StatusCount | None:
-        """Messages of a status."""
+        """The number of messages with a status."""
         return next((each for each in self.counts or () if each.status is status), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Messages a second between two overviews.
+    """Messages per second between two overviews.
 
-    ``accepted`` came into the stream, ``processed`` left it (a purge and an expiry look the same), ``failed`` became
-    dead letters. ``error_share`` is failed of processed, from 0 to 1.
+    ``accepted`` messages entered the stream, ``processed`` ones left it (including purged and expired ones), ``failed``
+    ones became dead letters.
     """
 
     accepted: float
@@ -70,12 +69,12 @@ class Rates:
 
     @property
     def error_share(self) -> float | None:
-        """Share of the processed messages that became dead letters; None where none were processed."""
+        """Fraction of the processed messages that became dead letters, 0 to 1; None if none were processed."""
         return min(1.0, self.failed / self.processed) if self.processed > 0 else None
 
 
 def rates(earlier: Overview, later: Overview) -> Rates | None:
-    """The rates from one overview to the next; None where either lacks the streams, or they were made anew."""
+    """The rates between two overviews; None if one of them has no streams, or the streams were recreated."""
     seconds = (later.at - earlier.at).total_seconds()
     if not earlier.stream or not later.stream or not earlier.dead or not later.dead or seconds <= 0:
         return None
@@ -88,27 +87,27 @@ def rates(earlier: Overview, later: Overview) -> Rates | None:
     return Rates(accepted / seconds, max(0, processed) / seconds, failed / seconds)
 
 
-async def look(pipeline: Pipeline) -> Overview:
-    """Take the figures; what is away leaves its part empty and never raises."""
+async def read_overview(pipeline: Pipeline) -> Overview:
+    """Read the figures; never raises: those of an unavailable server are None."""
     jetstream, streams = pipeline.jetstream, pipeline.streams
     nats_problem = database_problem = ""
     stream = consumer = dead = counts = None
 
-    async def ask_nats() -> None:
+    async def read_nats() -> None:
         nonlocal stream, consumer, dead, nats_problem
         try:
             stream = await jetstream.stream(streams.stream)
             dead = await jetstream.stream(streams.dead_stream)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
-        except ControlError as error:
+        except NomnomError as error:
             nats_problem = str(error)
 
-    async def ask_database() -> None:
+    async def read_database() -> None:
         nonlocal counts, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
-        except ControlError as error:
+        except NomnomError as error:
             database_problem = str(error)
 
-    await asyncio.gather(ask_nats(), ask_database())
+    await asyncio.gather(read_nats(), read_database())
     return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem)

@@ -1,8 +1,8 @@
-"""A pipeline as an operator's session sees it: its connections, its schema, and what can be asked of it and done to it.
+"""A session with a pipeline: its connections, its schema, and all inspection and repair functions.
 
-Everything that inspects or repairs hangs here: ``pipeline.dead_letters``, ``.jetstream``, ``.messages``,
-``.statuses``, ``.entities``, ``.audit``, ``.overview()``. Nothing is opened before it is used, and what is away is an
-error of the call that needed it (:class:`nomnom_control.session.connections.Unavailable`), never of the session.
+They are ``pipeline.dead_letters``, ``.jetstream``, ``.messages``, ``.statuses``, ``.entities``, ``.audit`` and
+``.overview()``. Connections are opened at the first use. If a server is unavailable, the call that needs it raises
+:class:`nomnom.connections.errors.Unavailable`; the session remains usable.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ from typing import TYPE_CHECKING, Self
 
 import platformdirs
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.statuses import Statuses
 from nomnom.schema import Schema
 from nomnom.settings import ProgramSettings
 from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, Database, NatsConnection
+from nomnom_control.session.connections import TIMEOUT, Api
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
     from nomnom_control.session.dead_letters import DeadLetters
-    from nomnom_control.session.entities import Entities
     from nomnom_control.session.jetstream import JetStream
     from nomnom_control.session.messages import Messages
     from nomnom_control.session.overview import Overview
-    from nomnom_control.session.statuses import Statuses
 
 
 class Pipeline:
-    """The connections to one pipeline and all that control does with them; an asynchronous context manager.
+    """The connections to one pipeline; an asynchronous context manager.
 
-    ``actor`` is who the audit names (this user at this host by default). ``journal`` is the folder that keeps audit
-    entries until PostgreSQL has them (see :mod:`nomnom_control.session.audit`); NOMNOM_HOME moves its default.
+    ``actor`` is the user in the audit log (default: user@host). ``spool`` is the folder that keeps audit entries until
+    PostgreSQL has them (see :mod:`nomnom_control.session.audit`); its default depends on NOMNOM_HOME.
     """
 
     def __init__(
@@ -53,13 +55,13 @@ class Pipeline:
         self.streams = streams or StreamSettings()
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
-        self.nats = NatsConnection(endpoints.nats, timeout)
-        self.database = Database(endpoints.database, timeout)
+        self.nats = NatsConnection(endpoints.nats, "nomnom-control", timeout=timeout)
+        self.database = Database(endpoints.database, application="nomnom-control", seconds=timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 
     @classmethod
     async def of(cls, environment: Environment) -> Self:
-        """The pipeline that runs in an environment; raises ControlError where the environment cannot tell of it."""
+        """The pipeline of an environment. Raises ControlError if the environment does not provide what is needed."""
         return cls(await environment.endpoints(), await environment.schema(), await environment.streams())
 
     async def __aenter__(self) -> Self:
@@ -69,14 +71,14 @@ class Pipeline:
         await self.close()
 
     async def close(self) -> None:
-        """Close what was opened; the session can be used again afterwards."""
+        """Close the connections; they are opened again when needed."""
         await self.api.close()
         await self.database.close()
         await self.nats.close()
 
     @cached_property
     def grammar(self) -> Grammar:
-        """The schema's grammar, compiled at its first use."""
+        """The grammar of the schema, compiled at the first use."""
         return Grammar(self.schema)
 
     @cached_property
@@ -95,45 +97,41 @@ class Pipeline:
 
     @cached_property
     def messages(self) -> Messages:
-        """Posting messages and following them."""
+        """Post and follow messages."""
         from nomnom_control.session.messages import Messages
 
         return Messages(self.api)
 
     @cached_property
     def statuses(self) -> Statuses:
-        """The messages that workers have answered."""
-        from nomnom_control.session.statuses import Statuses
-
+        """The statuses of processed messages."""
         return Statuses(self.database)
 
     @cached_property
     def entities(self) -> Entities:
-        """The rows that the messages became."""
-        from nomnom_control.session.entities import Entities
-
+        """The rows of the entities' tables."""
         return Entities(self.database, self.schema)
 
     @cached_property
     def audit(self) -> Audit:
-        """What people did to this pipeline's messages."""
+        """The audit log."""
         from nomnom_control.session.audit import Audit
 
         return Audit(self.database, self.spool, self.actor)
 
     async def overview(self) -> Overview:
-        """The pipeline's figures now; a part that is away leaves its own empty and says why."""
-        from nomnom_control.session.overview import look
+        """The current key figures; those of an unavailable server are None, with the reason."""
+        from nomnom_control.session.overview import read_overview
 
-        return await look(self)
+        return await read_overview(self)
 
 
 def default_actor() -> str:
-    """Who acts, as the audit names them: user@host."""
+    """The user in the audit log: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def default_spool() -> Path:
-    """The folder that keeps audit entries until PostgreSQL has them."""
+    """The folder for audit entries that are not in PostgreSQL yet."""
     home = ProgramSettings.from_environment().nomnom_home
     return Path(home) / "audit" if home else platformdirs.user_state_path("nomnom") / "audit"

@@ -1,4 +1,4 @@
-"""What each worker does a second, from two readings of its own Prometheus metrics."""
+"""The rates of each worker, from two readings of its Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from time import monotonic
 
 from nomnom_control.environments import WORKER, Environment
 
-_ANSWERED = ("nomnom_worker_completed", "nomnom_worker_repeated", "nomnom_worker_dead_letters")
+_PROCESSED = ("nomnom_worker_completed", "nomnom_worker_repeated", "nomnom_worker_dead_letters")
 _FAILED = ("nomnom_worker_failed",)
 _BATCH = "nomnom_worker_batch_messages"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRates:
-    """One worker: messages answered a second and the mean batch since the last reading, and failures since it began."""
+    """One worker: messages/s and mean batch size since the last reading, and the failures since its start."""
 
     rate: float | None
     batch: float | None
@@ -25,21 +25,21 @@ class WorkerRates:
 @dataclass(frozen=True, slots=True)
 class _Reading:
     at: float
-    answered: float
+    processed: float
     failed: float
     batches: float
     batched: float
 
 
 class WorkerMeter:
-    """Reads the workers of one environment; a rate needs two readings."""
+    """Reads the metrics of an environment's workers; rates are available from the second reading on."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._last: dict[str, _Reading] = {}
 
     async def read(self) -> dict[str, WorkerRates]:
-        """Each worker's rates by instance name; raises ControlError where the environment is away."""
+        """The rates of each worker by replica name. Raises ControlError if the environment is unavailable."""
         texts = await self._environment.metrics(WORKER)
         readings = {name: _read(text) for name, text in texts.items()}
         rates = {name: _compare(self._last.get(name), reading) for name, reading in readings.items()}
@@ -56,7 +56,7 @@ def _read(text: str) -> _Reading:
             totals[sample.name] = totals.get(sample.name, 0.0) + (0.0 if "le" in sample.labels else sample.value)
     return _Reading(
         monotonic(),
-        _sum(totals, _ANSWERED),
+        _sum(totals, _PROCESSED),
         _sum(totals, _FAILED),
         totals.get(f"{_BATCH}_count", 0.0),
         totals.get(f"{_BATCH}_sum", 0.0),
@@ -68,9 +68,9 @@ def _sum(totals: Mapping[str, float], names: tuple[str, ...]) -> float:
 
 
 def _compare(before: _Reading | None, now: _Reading) -> WorkerRates:
-    # Totals that fell belong to a new process of the same name.
-    if before is None or now.answered < before.answered or now.at <= before.at:
+    # Decreased totals belong to a new process of the same name.
+    if before is None or now.processed < before.processed or now.at <= before.at:
         return WorkerRates(None, None, int(now.failed))
     batches = now.batches - before.batches
     mean = (now.batched - before.batched) / batches if batches > 0 else None
-    return WorkerRates((now.answered - before.answered) / (now.at - before.at), mean, int(now.failed))
+    return WorkerRates((now.processed - before.processed) / (now.at - before.at), mean, int(now.failed))

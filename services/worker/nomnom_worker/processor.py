@@ -14,7 +14,7 @@ from nomnom.schema import Schema
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
-from nomnom_worker.database import Database
+from nomnom_worker.database import Session
 from nomnom_worker.deliveries import Delivery, Reader, Readings
 from nomnom_worker.errors import AbandonedError, OutageError
 from nomnom_worker.failures import Finalizer
@@ -38,7 +38,7 @@ class Processor:
         settings: WorkerSettings,
         schema: Schema,
         *,
-        database: Database,
+        database: Session,
         intake: Intake,
         link: Link,
         metrics: Metrics,

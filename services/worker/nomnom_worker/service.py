@@ -13,7 +13,7 @@ from nomnom.schema import load_schema
 from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_worker.database import Database
+from nomnom_worker.database import Session
 from nomnom_worker.errors import AbandonedError, WorkerError
 from nomnom_worker.health import State, serve
 from nomnom_worker.intake import Intake
@@ -34,7 +34,7 @@ class Worker:
         self._schema = load_schema(settings.nomnom_schema)
         self._metrics = Metrics()
         self._link = Link(settings, self._metrics)
-        self._database = Database(settings, self._metrics)
+        self._database = Session(settings, self._metrics)
         self._intake = Intake(settings, self._link, self._metrics)
         self._processor = Processor(
             settings,

@@ -58,7 +58,7 @@ class LineDialog(Dialog[None]):
         line = self.line
         rows = {
             "time": figures.moment(line.at),
-            "component": f"{line.component} ({line.instance})",
+            "component": f"{line.component} ({line.replica})",
             "level": line.level,
             "text": line.text,
             **{name: str(value) for name, value in line.fields.items()},

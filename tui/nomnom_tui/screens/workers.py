@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from nomnom.presentation import figures
 from nomnom.scaling import ScalingError, ScalingPolicy
-from nomnom_control.environments import WORKER, Component, Health, Instance, Revision, Scaling
+from nomnom_control.environments import WORKER, Component, Health, Replica, Revision, Scaling
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.heartbeat import Heartbeat, Sample
@@ -64,8 +64,8 @@ class WorkersView(View):
 
     def __init__(self) -> None:
         super().__init__()
-        self._instances: LiveTable[Instance] = LiveTable(
-            self._columns(), key=lambda each: each.name, id="instances", empty="no workers running"
+        self._replicas: LiveTable[Replica] = LiveTable(
+            self._columns(), key=lambda each: each.name, id="replicas", empty="no workers running"
         )
         self._revisions: LiveTable[Revision] = LiveTable(
             revision_columns(), key=lambda each: each.number, id="recent", empty="no revisions yet"
@@ -83,7 +83,7 @@ class WorkersView(View):
         with Horizontal(id="below"):
             yield Panel(
                 "Workers",
-                self._instances,
+                self._replicas,
                 id="workers",
             )
             yield Panel(
@@ -92,7 +92,7 @@ class WorkersView(View):
                 id="revisions",
             )
 
-    def _columns(self) -> list[Column[Instance]]:
+    def _columns(self) -> list[Column[Replica]]:
         return [
             Column("Worker", _name, 16, share=1),
             Column("Uptime", lambda each: figures.age(each.started_at), 7, right=True),
@@ -103,8 +103,8 @@ class WorkersView(View):
             Column("State", lambda each: (each.detail or each.state, Style.MUTED), 10, share=2, rank=2),
         ]
 
-    def _rate(self, instance: Instance, what: str) -> Line:
-        found = self._rates.get(instance.name)
+    def _rate(self, replica: Replica, what: str) -> Line:
+        found = self._rates.get(replica.name)
         if found is None:
             return (figures.NONE, Style.MUTED)
         match what:
@@ -117,7 +117,7 @@ class WorkersView(View):
 
     def begin(self) -> None:
         """Load the scaling every second, the workers' metrics every two, and the revisions every ten."""
-        self._instances.focus()
+        self._replicas.focus()
         self.subscribe("scaling", 1.0, self._load, self._show, self._panel("scaling"))
         self.subscribe("rates", 2.0, self._load_rates, self._show_rates)
         self.subscribe(
@@ -134,7 +134,7 @@ class WorkersView(View):
     def environment_changed(self) -> None:
         """Clear the workers of the previous environment."""
         self._scaling, self._rates, self._meter = None, {}, None
-        self._instances.show([])
+        self._replicas.show([])
         self.query_one("#figures", Static).update("")
 
     def _panel(self, name: str) -> Panel:
@@ -157,7 +157,7 @@ class WorkersView(View):
 
     def _show_component(self, worker: Component) -> None:
         mark, style = MARKS[worker.health]
-        self._instances.show(worker.instances)
+        self._replicas.show(worker.replicas)
         state = f"{worker.health.value}  {worker.detail}".strip()
         self._panel("workers").retitle("Workers", (f" {mark} ", style), (f"{state} ", Style.MUTED))
 
@@ -167,7 +167,9 @@ class WorkersView(View):
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
-            banner.update(f"‖ AUTOSCALING PAUSED: pinned at {scaling.desired} workers. Press p to resume.")
+            banner.update(
+                f"‖ AUTOSCALING PAUSED: pinned at {figures.counted(scaling.desired, 'worker')}. Press p to resume."
+            )
         ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
@@ -234,7 +236,7 @@ class WorkersView(View):
 
     def _show_rates(self, rates: Mapping[str, WorkerRates]) -> None:
         self._rates = rates
-        self._instances.refresh()
+        self._replicas.refresh()
 
     # Changes
 
@@ -269,8 +271,8 @@ class WorkersView(View):
             lambda values: (
                 [
                     ("Pauses autoscaling at ", Style.MUTED),
-                    (values["workers"], Style.STRONG),
-                    (" workers; press p to resume", Style.MUTED),
+                    (figures.counted(int(values["workers"]), "worker"), Style.STRONG),
+                    ("; press p to resume", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
@@ -409,10 +411,10 @@ class WorkersView(View):
             self._scale_to(int(text))
 
 
-def _name(instance: Instance) -> Line:
-    health = Health.HEALTHY if instance.ready else Health.STARTING
-    mark, style = MARKS[Health.FAILED if instance.state == Health.FAILED else health]
-    return [(f"{mark} ", style), (instance.name, Style.PLAIN)]
+def _name(replica: Replica) -> Line:
+    health = Health.HEALTHY if replica.ready else Health.STARTING
+    mark, style = MARKS[Health.FAILED if replica.state == Health.FAILED else health]
+    return [(f"{mark} ", style), (replica.name, Style.PLAIN)]
 
 
 def _points(samples: Iterable[Sample], now: datetime, what: str) -> list[tuple[float, float]]:

@@ -88,7 +88,7 @@ def rank(level: str) -> int:
 def plain(line: LogLine) -> str:
     """Return the line as text, as filters match it and as it is saved."""
     fields = "".join(f" {name}={value}" for name, value in line.fields.items())
-    return f"{line.instance} {line.level} {line.text}{fields}"
+    return f"{line.replica} {line.level} {line.text}{fields}"
 
 
 class LogPane(ScrollView, can_focus=True):
@@ -376,7 +376,7 @@ class LogPane(ScrollView, can_focus=True):
 
 
 def _instance(line: LogLine) -> str:
-    return f"{line.instance:<11} "[:14]
+    return f"{line.replica:<11} "[:14]
 
 
 def _width(line: LogLine) -> int:

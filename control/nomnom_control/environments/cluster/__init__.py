@@ -1,1 +1,1 @@
-"""Pipelines on Kubernetes: what a kubeconfig reaches, read and changed through the API server."""
+"""Pipelines on Kubernetes, read and changed through the API server of any context of a kubeconfig."""

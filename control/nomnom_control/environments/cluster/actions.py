@@ -1,4 +1,4 @@
-"""What can be done to a release as a whole, beside bringing it up and removing it."""
+"""Operations on a whole release: upgrade, rollback, uninstall."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomnom_control.environments import EnvironmentAction, Progress, StartOption
-from nomnom_control.environments.cluster.configuration import words
+from nomnom_control.environments.cluster.configuration import split_args
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def value_options(configuration: ClusterConfiguration, values: str = "", single: str = "") -> tuple[StartOption, ...]:
-    """The choice of values files and single values, checked while typing."""
+    """The options for values files and single values, checked while typing."""
 
     def check(text: str) -> str | None:
         try:
@@ -27,20 +27,24 @@ def value_options(configuration: ClusterConfiguration, values: str = "", single:
         return None
 
     return (
-        StartOption("values", "Values files", values, "dev, prod, tpch, ecommerce or paths", check),
-        StartOption("set", "Values", single, "name=value, with spaces between", _check_pairs),
+        StartOption(
+            "values", "Values files", values, "dev, prod, tpch, ecommerce or paths, separated by spaces", check
+        ),
+        StartOption("set", "Values", single, "name=value, separated by spaces", _check_pairs),
     )
 
 
 def chosen_values(configuration: ClusterConfiguration, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
-    """The files and the single values of such choices; raises ControlError for a file that there is not."""
-    return [configuration.values_file(each) for each in words(values.get("values", ""))], words(values.get("set", ""))
+    """The files and the single values of these options. Raises ControlError for a file that does not exist."""
+    return [configuration.values_file(each) for each in split_args(values.get("values", ""))], split_args(
+        values.get("set", "")
+    )
 
 
 def value_arguments(values: Mapping[str, str]) -> str:
-    """The command line's options for such choices."""
-    found = [word for each in words(values.get("values", "")) for word in ("--values", each)]
-    found += [word for each in words(values.get("set", "")) for word in ("--set", each)]
+    """The equivalent command line options."""
+    found = [argument for each in split_args(values.get("values", "")) for argument in ("--values", each)]
+    found += [argument for each in split_args(values.get("set", "")) for argument in ("--set", each)]
     return shlex.join(found)
 
 
@@ -55,17 +59,22 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
         return here.installation.install(*chosen_values(here.configuration, values), description="nomnom upgrade")
 
     def upgrade_plan(values: Mapping[str, str]) -> Sequence[str]:
-        kept = "these values" if values.get("values") else "the values of before, and these"
-        return (f"upgrade {name} on {where} to this chart with {kept}", "replace pods one by one, and wait until ready")
+        chosen = "these values" if values.get("values") else "the current values and these"
+        return (
+            f"upgrade {name} on {where} to this chart with {chosen}",
+            "replace the pods one by one; wait until ready",
+        )
 
     def rollback(values: Mapping[str, str]) -> AsyncIterator[Progress]:
         return here.installation.rollback(int(values["revision"]) if values.get("revision") else None)
 
     def rollback_plan(values: Mapping[str, str]) -> Sequence[str]:
-        which = f"revision {values['revision']}" if values.get("revision") else "the revision before"
-        return (f"take back {name} on {where} to {which}", "tables and streams stay as they are")
+        target = f"revision {values['revision']}" if values.get("revision") else "the previous revision"
+        return (f"roll {name} on {where} back to {target}", "tables and streams are not changed")
 
-    revision = StartOption("revision", "Revision", "", "empty: the one before (nomnom history release)", _check_number)
+    revision = StartOption(
+        "revision", "Revision", "", "default: the previous one; list: nomnom history release", _check_number
+    )
     return (
         EnvironmentAction(
             "upgrade",
@@ -85,22 +94,24 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
         ),
         EnvironmentAction(
             "uninstall",
-            f"Uninstall {name}, keep its data",
+            f"Uninstall {name} and keep its data",
             lambda _: here.installation.uninstall(data=False),
             lambda _: command("uninstall --keep-data --yes"),
-            plan=lambda _: (f"helm uninstall {name} on {where}", "wait until its pods are gone"),
-            losses=(f"the pipeline on {where}; its volume claims stay",),
+            plan=lambda _: (f"helm uninstall {name} on {where}", "wait until its pods have terminated"),
+            losses=(f"the pipeline on {where}; its volume claims are kept",),
         ),
     )
 
 
 def _check_pairs(text: str) -> str | None:
     try:
-        wrong = next((each for each in words(text) if not each.partition("=")[1] or each.startswith("=")), None)
+        invalid = next((each for each in split_args(text) if not each.partition("=")[1] or each.startswith("=")), None)
     except ControlError as error:
         return str(error)
-    return None if wrong is None else f"expected name=value, found {wrong}"
+    return None if invalid is None else f"expected name=value, found {invalid}"
 
 
 def _check_number(text: str) -> str | None:
-    return None if not text or (text.isdecimal() and int(text) > 0) else f"expected a number from 1 on, found {text}"
+    return (
+        None if not text or (text.isdecimal() and int(text) > 0) else f"expected a number of at least 1, found {text}"
+    )

@@ -1,7 +1,7 @@
-"""What installing needs to know: programs, chart, images, node image, add-ons. Files and variables change the defaults.
+"""What is needed for an installation: programs, chart, images, node image, add-ons.
 
-``NOMNOM_*`` variables come first, then ``clusters.yaml`` in the user's configuration folder, then these defaults:
-public and pinned.
+``NOMNOM_*`` variables take precedence over ``clusters.yaml`` in the user's configuration folder, and the file over
+these defaults, which are public and pinned.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PACKAGE = Path(__file__).parents[2]
 
 
 class SavedEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An environment that a person gave a name: a release on a kind cluster, or on a context of a kubeconfig."""
+    """An environment saved under a name: a release on a kind cluster, or on a context of a kubeconfig."""
 
     kind: str = ""
     context: str = ""
@@ -44,68 +44,68 @@ class ClusterConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     node_image: str = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
     kind_config: str = ""
     addons: str = ""
-    """A file like kind/addons.yaml, or a folder with a manifest NAME.yaml for each add-on."""
+    """A file like kind/addons.yaml, or a folder with one manifest NAME.yaml per add-on."""
     chart: str = ""
     sources: str = ""
-    """The work tree that images are built from."""
+    """The source tree that images are built from."""
     image_registry: str = ""
-    """Put before every image of the pipeline, and of NATS and PostgreSQL."""
+    """Registry prefix for the images of the pipeline, of NATS and of PostgreSQL."""
     image_tag: str = nomnom.__version__
     values: str = ""
-    """Values of every installation from here, name=value with spaces between: tags of a mirror, for example."""
+    """Chart values for every installation, name=value separated by spaces, for example image tags of a mirror."""
     helm: str = "helm"
     kind: str = "kind"
     docker: str = "docker"
     current: str = ""
-    """The environment that is used where none is named."""
+    """The default environment."""
     environments: dict[str, SavedEnvironment] = {}
 
     @property
     def chart_folder(self) -> Path:
-        """The chart; raises ControlError where it is not found."""
+        """The chart. Raises ControlError if it is not found."""
         return _existing(self.chart, "helm/nomnom", "chart", "chart")
 
     @property
     def kind_file(self) -> Path:
-        """kind's cluster configuration; raises ControlError where it is not found."""
+        """kind's cluster configuration. Raises ControlError if it is not found."""
         return _existing(self.kind_config, "kind/cluster.yaml", "kind_config", "kind/cluster.yaml")
 
     @property
-    def addons_place(self) -> Path:
-        """The add-ons' definitions; raises ControlError where they are not found."""
+    def addons_path(self) -> Path:
+        """The definitions of the add-ons. Raises ControlError if they are not found."""
         return _existing(self.addons, "kind/addons.yaml", "addons", "kind/addons.yaml")
 
     @property
     def source_folder(self) -> Path:
-        """The work tree; raises ControlError where it is not found."""
+        """The source tree. Raises ControlError if it is not found."""
         return _existing(self.sources, "images/service.Dockerfile", "sources", "").parents[0 if self.sources else 1]
 
     def image(self, name: str) -> str:
-        """An image of the pipeline with its registry and tag."""
+        """An image of the pipeline with registry and tag."""
         prefix = f"{self.image_registry.rstrip('/')}/" if self.image_registry else ""
         return f"{prefix}{name}:{self.image_tag}"
 
     def values_file(self, given: str) -> Path:
-        """A values file by path, or by the part of the name of one of the chart's (dev: values-dev.yaml)."""
+        """A values file by path, or one of the chart's by short name (dev: values-dev.yaml)."""
         bundled = self.chart_folder / f"values-{given}.yaml"
         path = bundled if bundled.is_file() else Path(given).expanduser()
         if not path.is_file():
             names = ", ".join(sorted(each.stem.removeprefix("values-") for each in self.chart_folder.glob("values-*")))
-            raise ControlError(f"there is no values file {given}: give a path, or one of {names}")
+            raise ControlError(f"values file {given} not found; give a path, or one of {names}")
         return path
 
 
-def words(text: str) -> list[str]:
-    """What one field holds, taken apart as a shell does, but for backslashes: helm's own names need them.
+def split_args(text: str) -> list[str]:
+    """Split text like a shell, but keep backslashes: they are escapes in helm's value names.
 
-    Raises ControlError for a quote that is not closed.
+    Raises ControlError for an unclosed quote.
     """
     lexer = shlex.shlex(text, posix=True)
     lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
     try:
         return list(lexer)
     except ValueError:
-        raise ControlError(f"a quote is not closed: {text}") from None
+        raise ControlError(f"unclosed quote: {text}") from None
 
 
 def configuration_path() -> Path:
@@ -129,7 +129,7 @@ def _stored(path: Path) -> ClusterConfiguration:
     except FileNotFoundError:
         return ClusterConfiguration()
     except (OSError, UnicodeDecodeError) as error:
-        raise ControlError(f"{path} cannot be read: {error}") from error
+        raise ControlError(f"cannot read {path}: {error}") from error
     try:
         return msgspec.convert(yaml.safe_load(text) or {}, ClusterConfiguration)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
@@ -137,7 +137,7 @@ def _stored(path: Path) -> ClusterConfiguration:
 
 
 def save_environment(name: str, environment: SavedEnvironment | None) -> None:
-    """Keep an environment under a name; None forgets it."""
+    """Save an environment under a name; None removes it."""
     stored = _stored(configuration_path())
     kept = {key: value for key, value in stored.environments.items() if key != name}
     if environment is not None:
@@ -147,7 +147,7 @@ def save_environment(name: str, environment: SavedEnvironment | None) -> None:
 
 
 def use_environment(name: str) -> None:
-    """Make an environment the one that is used where none is named; empty: this machine's again."""
+    """Set the default environment; an empty name means the local one."""
     _write(msgspec.structs.replace(_stored(configuration_path()), current=name))
 
 
@@ -169,10 +169,10 @@ def _existing(given: str, in_tree: str, setting: str, packaged: str) -> Path:
     for each in (_tree() / in_tree, _PACKAGE / "files" / packaged):
         if each.exists() and (packaged or each != _PACKAGE / "files"):
             return each
-    raise ControlError(f"{in_tree} is not beside this program: name it with NOMNOM_{setting.upper()}")
+    raise ControlError(f"{in_tree} not found; set NOMNOM_{setting.upper()} to its path")
 
 
 @cache
 def _tree() -> Path:
-    """The work tree that this package is in, if it is in one."""
+    """The source tree that contains this package, if any."""
     return next((each for each in _PACKAGE.parents if (each / "helm" / "nomnom" / "Chart.yaml").is_file()), _PACKAGE)

@@ -1,4 +1,4 @@
-"""A release on a Kubernetes cluster as control's callers see it; a kubeconfig is all it needs."""
+"""A release on a Kubernetes cluster; all it needs is a kubeconfig."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.scaling import ScalingPolicy, check_number
 from nomnom.schema import Schema, parse_schema
 from nomnom.settings.streams import StreamSettings
@@ -30,16 +31,15 @@ from nomnom_control.environments.cluster.forwards import Forward
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.installation import Installation
 from nomnom_control.environments.cluster.logs import follow_pods
-from nomnom_control.environments.cluster.reasons import pod_instance, pod_ready
+from nomnom_control.environments.cluster.reasons import pod_ready, pod_replica
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.environments.cluster.variables import read_streams, read_variables
 from nomnom_control.environments.variables import Variables, declaration_of
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
-from nomnom_control.session.connections import NatsConnection
 
 RELEASE = "release"
-"""Stands for the whole release where a component is named: its history and rollback are helm's."""
+"""A pseudo component for the whole release: its history and rollback are those of helm."""
 _PORTS = {"api": 8080, "nats": 4222, "nats_monitor": 8222, "postgres": 5432, "page": 5173}
 _METRICS = {"api": 8080, WORKER: 8081, "dashboard": 3000}
 _SCRAPE = 3.0
@@ -82,7 +82,7 @@ class KubeEnvironment(Environment):
         return Installation(self.release, self.helm, self.configuration)
 
     async def close(self) -> None:
-        """Close the port-forwards and the session; what was opened opens on the same ports again."""
+        """Close the port-forwards and the session; port-forwards that are opened again use the same local ports."""
         nats, self._nats, self._streams = self._nats, None, None
         if nats is not None:
             await nats.close()
@@ -90,7 +90,7 @@ class KubeEnvironment(Environment):
             await each.close()
         await self.cluster.close()
 
-    # What there is
+    # Inspection
 
     async def components(self) -> list[Component]:
         path, selector = self.release.path, self.release.selector
@@ -158,12 +158,12 @@ class KubeEnvironment(Environment):
         return {name: text for name, text in zip(names, texts, strict=True) if text}
 
     async def _scrape(self, pod: str, port: int) -> str:
-        """One pod's metrics through a forward of its own: a network policy does not stand in the way."""
+        """Read one pod's metrics through a port-forward, which works regardless of network policies."""
 
-        async def this() -> list[str]:
+        async def only_this_pod() -> list[str]:
             return [pod]
 
-        forward = Forward(self.cluster, self.release.namespace, port, this, pod)
+        forward = Forward(self.cluster, self.release.namespace, port, only_this_pod, pod)
         local = await forward.open()
         try:
             async with HttpClient(_SCRAPE) as client:
@@ -187,7 +187,7 @@ class KubeEnvironment(Environment):
 
     async def _connection(self) -> NatsConnection:
         if self._nats is None:
-            self._nats = NatsConnection((await self.endpoints()).nats)
+            self._nats = NatsConnection((await self.endpoints()).nats, "nomnom-control")
         return self._nats
 
     async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
@@ -205,8 +205,8 @@ class KubeEnvironment(Environment):
             if each["spec"]["scaleTargetRef"]["name"] == name:
                 spec = each["spec"]
                 raise ControlError(
-                    f"{component} scales by itself between {spec.get('minReplicas', 1)} and {spec['maxReplicas']}: "
-                    f"its autoscaling is a value of the chart"
+                    f"{component} is scaled automatically between {spec.get('minReplicas', 1)} and "
+                    f"{spec['maxReplicas']} replicas; change its autoscaling in the chart's values"
                 )
         path = self.release.path("apps/v1/deployments", f"{name}/scale")
         await self.cluster.patch(path, {"spec": {"replicas": replicas}})
@@ -243,7 +243,7 @@ class KubeEnvironment(Environment):
             return self.installation.rollback(revision)
         return rollouts.rollback(self.release, component, revision)
 
-    # Life
+    # Lifecycle
 
     def start_options(self) -> Sequence[StartOption]:
         return value_options(self.configuration, self._options.get("values", ""), self._options.get("set", ""))
@@ -261,7 +261,7 @@ class KubeEnvironment(Environment):
         return self
 
     def chosen_values(self) -> tuple[list[Path], list[str]]:
-        """The values files and the values that were chosen for the next installation."""
+        """The values files and values for the next installation."""
         return chosen_values(self.configuration, self._options)
 
     def plan(self, operation: str) -> Sequence[str]:
@@ -269,10 +269,10 @@ class KubeEnvironment(Environment):
         steps = {
             "start": (
                 f"install or upgrade {self.release.name} on {place}",
-                "wait until PostgreSQL and NATS are ready, streams and tables are set up",
-                "wait until api and dashboard are ready",
+                "wait until PostgreSQL and NATS are ready, and streams and tables are set up",
+                "wait until API and dashboard are ready",
             ),
-            "stop": (f"on {place}:", "scale everything to zero, workers first", "data stay in the volumes"),
+            "stop": (f"on {place}:", "scale everything to zero, workers first", "keep the data in the volumes"),
             "destroy": (f"helm uninstall {self.release.name} on {place}", "remove its volume claims"),
         }
         return steps.get(operation, ())
@@ -298,15 +298,15 @@ def _component(workload: Object, pods: Sequence[Object]) -> Component:
     status = workload.get("status", {})
     desired = int(workload["spec"].get("replicas", 1))
     ready = int(status.get("readyReplicas", 0))
-    instances = tuple(pod_instance(each) for each in pods if component_of(each) == name)
-    detail = next((each.detail for each in instances if each.detail), "")
+    replicas = tuple(pod_replica(each) for each in pods if component_of(each) == name)
+    detail = next((each.detail for each in replicas if each.detail), "")
     image = str(workload["spec"]["template"]["spec"]["containers"][0]["image"])
     if desired == 0:
-        health, detail = Health.STOPPED, "no lag, no worker" if name == WORKER else ""
+        health, detail = Health.STOPPED, "scaled to zero (no lag)" if name == WORKER else ""
     elif ready >= desired:
         health, detail = Health.HEALTHY, ""
     elif detail:
         health = Health.DEGRADED if ready else Health.FAILED
     else:
         health = Health.DEGRADED if ready else Health.STARTING
-    return Component(name, desired, ready, health, image.rpartition(":")[2], detail, instances)
+    return Component(name, desired, ready, health, image.rpartition(":")[2], detail, replicas)

@@ -1,4 +1,4 @@
-"""helm as a program: releases of the chart. Values go by file or by name, secrets never."""
+"""Run helm for releases of the chart. Values are passed by file or by name; secrets are never passed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.programs import ProgramError, run_lines, run_text
 
 INSTALL = 180.0
-"""Seconds that an installation or an upgrade may take; readiness is waited for elsewhere."""
+"""Timeout of an installation or upgrade in seconds, without the wait for readiness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class HelmRevision:
 
 @dataclass(frozen=True)
 class Helm:
-    """helm for one release in one namespace of one context."""
+    """helm for one release in one namespace of one context of a kubeconfig."""
 
     program: str
     namespace: str
@@ -39,7 +39,7 @@ class Helm:
     kubeconfig: Path | None = None
 
     def command(self, *arguments: str) -> list[str]:
-        """A command line, with where it acts."""
+        """A helm command line with namespace and context."""
         line = [self.program, *arguments, "--namespace", self.namespace]
         if self.context:
             line += ["--kube-context", self.context]
@@ -57,7 +57,7 @@ class Helm:
         description: str = "",
         limit: float = INSTALL,
     ) -> AsyncIterator[str]:
-        """Install the chart, or upgrade the release; ``reuse`` keeps the values of the last revision."""
+        """Install the chart or upgrade the release; ``reuse`` keeps the values of the last revision."""
         arguments = ["upgrade", self.release, str(chart), "--install", "--create-namespace"]
         arguments += ["--timeout", f"{limit:.0f}s", "--history-max", "10"]
         if reuse:
@@ -72,27 +72,27 @@ class Helm:
             yield line
 
     async def uninstall(self, limit: float = 120.0) -> AsyncIterator[str]:
-        """Remove the release and wait until its objects are gone; nothing where there is none."""
+        """Remove the release and wait until its objects are deleted. Does nothing if it is not installed."""
         arguments = ["uninstall", self.release, "--ignore-not-found", "--wait", "--timeout", f"{limit:.0f}s"]
         arguments += ["--cascade", "foreground"]
         async for line in run_lines(self.command(*arguments), limit=limit + 15):
             yield line
 
     async def rollback(self, revision: int | None = None, limit: float = INSTALL) -> AsyncIterator[str]:
-        """Take an earlier revision's objects again (the one before by default)."""
-        which = [] if revision is None else [str(revision)]
-        arguments = ["rollback", self.release, *which, "--timeout", f"{limit:.0f}s", "--history-max", "10"]
+        """Roll back to a revision (default: the previous one)."""
+        target = [] if revision is None else [str(revision)]
+        arguments = ["rollback", self.release, *target, "--timeout", f"{limit:.0f}s", "--history-max", "10"]
         async for line in run_lines(self.command(*arguments), limit=limit + 15):
             yield line
 
     async def test(self, limit: float = 180.0) -> AsyncIterator[str]:
-        """Run the release's own tests; raises ProgramError where one fails."""
+        """Run the chart's tests. Raises ProgramError if one fails."""
         arguments = ["test", self.release, "--timeout", f"{limit:.0f}s"]
         async for line in run_lines(self.command(*arguments), limit=limit + 15):
             yield line
 
     async def history(self) -> list[HelmRevision]:
-        """The release's revisions, newest first; none where it is not installed."""
+        """The revisions of the release, newest first; empty if it is not installed."""
         try:
             text = await run_text(self.command("history", self.release, "--output", "json"))
         except ProgramError as error:
@@ -106,22 +106,22 @@ class Helm:
         ]
         return sorted(revisions, key=lambda each: -each.number)
 
-    async def mend(self) -> AsyncIterator[str]:
-        """Clear what an interrupted run left: helm refuses a release that is still being changed."""
+    async def recover(self) -> AsyncIterator[str]:
+        """Roll back an interrupted operation: helm refuses to change a release in a pending state."""
         revisions = await self.history()
         if not revisions or not revisions[0].status.startswith("pending-"):
             return
-        good = next((each for each in revisions if each.status in ("deployed", "superseded")), None)
-        step = self.uninstall() if good is None else self.rollback(good.number)
-        yield f"the last run was interrupted ({revisions[0].status}): it is taken back first"
+        last_good = next((each for each in revisions if each.status in ("deployed", "superseded")), None)
+        step = self.uninstall() if last_good is None else self.rollback(last_good.number)
+        yield f"rolling back an interrupted operation (status {revisions[0].status})"
         async for line in step:
             yield line
 
 
 def _moment(text: str) -> datetime:
-    # Go writes nanoseconds, and "Z" or an offset.
-    cut = re.sub(r"(\.\d{6})\d+", r"\1", text)
+    # Go prints nanoseconds, and "Z" or an offset.
+    microseconds = re.sub(r"(\.\d{6})\d+", r"\1", text)
     try:
-        return datetime.fromisoformat(cut)
+        return datetime.fromisoformat(microseconds)
     except ValueError:
-        raise ControlError(f"helm told a time that cannot be read: {text}") from None
+        raise ControlError(f"cannot parse the time that helm reported: {text}") from None

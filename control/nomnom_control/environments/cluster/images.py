@@ -1,4 +1,4 @@
-"""The pipeline's images: built by docker from a work tree."""
+"""Build the pipeline's images with docker from a source tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.programs import ProgramError, run_lines, run_text
 
 BUILD = 900.0
-"""Seconds that one image may take."""
+"""Timeout of one image in seconds."""
 _BASES = {
     "PYTHON_IMAGE": "NOMNOM_BASE_PYTHON",
     "NODE_IMAGE": "NOMNOM_BASE_NODE",
@@ -27,9 +27,9 @@ _SERVICES = {
 
 
 async def build_images(configuration: ClusterConfiguration, names: Sequence[str] = IMAGES) -> AsyncIterator[Progress]:
-    """Build these images, one after another: they share layers. NOMNOM_BASE_PYTHON and the like change their bases."""
+    """Build images one after another, since they share layers. NOMNOM_BASE_PYTHON, _NODE and _NGINX set base images."""
     if unknown := [each for each in names if each not in IMAGES]:
-        raise ControlError(f"no image {unknown[0]}; there are {', '.join(IMAGES)}")
+        raise ControlError(f"unknown image {unknown[0]}; available: {', '.join(IMAGES)}")
     folder = configuration.source_folder
     revision = await _revision(configuration)
     for name in names:
@@ -46,14 +46,14 @@ async def build_images(configuration: ClusterConfiguration, names: Sequence[str]
 
 
 async def missing_images(configuration: ClusterConfiguration) -> list[str]:
-    """The images that docker does not have; raises ProgramError where it cannot be asked."""
+    """The images that docker does not have. Raises ProgramError if docker is unavailable."""
     listed = await run_text([configuration.docker, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])
-    there = set(listed.split())
-    return [each for each in IMAGES if configuration.image(each) not in there]
+    present = set(listed.split())
+    return [each for each in IMAGES if configuration.image(each) not in present]
 
 
 async def image_sizes(configuration: ClusterConfiguration) -> dict[str, str]:
-    """The size of each image that is built, as docker tells it."""
+    """The size of each built image, as docker prints it."""
     form = "{{.Repository}}:{{.Tag}}\t{{.Size}}"
     listed = await run_text([configuration.docker, "image", "ls", "--format", form])
     sizes = dict(line.split("\t", 1) for line in listed.splitlines() if "\t" in line)
@@ -64,4 +64,4 @@ async def _revision(configuration: ClusterConfiguration) -> str:
     try:
         return (await run_text(["git", "-C", str(configuration.source_folder), "rev-parse", "HEAD"])).strip()
     except ProgramError:
-        return ""  # sources without their history can be built as well
+        return ""  # the sources may come without a git repository

@@ -1,4 +1,4 @@
-"""Installing, upgrading, stopping and removing a release, step by step, each with its own time limit."""
+"""Install, upgrade, stop and remove a release in steps, each with its own timeout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nomnom
+from nomnom.errors import NomnomError
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
-from nomnom_control.environments.cluster.configuration import ClusterConfiguration, words
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, split_args
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.reasons import explain, first_problem
 from nomnom_control.environments.cluster.release import PARTS, NotInstalled, Release
@@ -21,7 +22,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.programs import ProgramError
 
 READY = 240.0
-"""Seconds that each component may take until it is ready."""
+"""Timeout in seconds until a component is ready."""
 _POLL = 0.5
 _IMAGES = ("ingestion.api", "ingestion.worker", "dashboard.backend", "dashboard.frontend")
 _STOPPED = "nomnom/stopped-replicas"
@@ -29,13 +30,13 @@ _KEDA = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledobjects.k
 
 
 async def lines_as_step(step: str, lines: AsyncIterator[str]) -> AsyncIterator[Progress]:
-    """A program's lines as one step; what it fails with is told by the step, too."""
+    """The output of a program as one step, which also reports the program's failure."""
     began = time.monotonic()
     yield Progress(step, Step.STARTED)
     try:
         async for line in lines:
             yield Progress(step, Step.OUTPUT, line)
-    except ControlError as error:
+    except NomnomError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
@@ -43,7 +44,7 @@ async def lines_as_step(step: str, lines: AsyncIterator[str]) -> AsyncIterator[P
 
 @dataclass(frozen=True)
 class Installation:
-    """One release's life. Every operation can be repeated: what is done already is left as it is."""
+    """The lifecycle of one release. Every operation can be repeated: finished steps are skipped."""
 
     release: Release
     helm: Helm
@@ -52,15 +53,15 @@ class Installation:
     async def install(
         self, files: Sequence[Path] = (), values: Sequence[str] = (), *, description: str = ""
     ) -> AsyncIterator[Progress]:
-        """Install or upgrade the release and wait until all of it is ready; raises ControlError with the reason.
+        """Install or upgrade the release and wait until it is ready. Raises ControlError with the reason.
 
-        Without values files, the values of the last revision are kept. A policy that was changed here always is.
+        Without values files, those of the last revision are kept; a changed autoscaling policy is always kept.
         """
         mine = self.configuration
         chosen = [f"global.imageRegistry={mine.image_registry}"] if mine.image_registry else []
         if mine.image_tag != nomnom.__version__:
             chosen += [f"{each}.image.tag={mine.image_tag}" for each in _IMAGES]
-        chosen += [*words(mine.values), *values]
+        chosen += [*split_args(mine.values), *values]
         revisions = await self.helm.history()
         reuse = bool(revisions) and not files
         scaled = await scaling.find_scaled_object(self.release) if revisions else None
@@ -70,7 +71,7 @@ class Installation:
             await self._require_keda()
 
         async def work() -> AsyncIterator[str]:
-            async for line in self.helm.mend():
+            async for line in self.helm.recover():
                 yield line
             lines = self.helm.upgrade(mine.chart_folder, files, chosen, reuse=reuse, description=description)
             async for line in lines:
@@ -78,13 +79,13 @@ class Installation:
 
         async for each in lines_as_step(f"chart {self.release.name}", work()):
             yield each
-        async for each in self._wake():
+        async for each in self._start_stopped():
             yield each
         async for each in self.wait():
             yield each
 
     async def wait(self) -> AsyncIterator[Progress]:
-        """Wait until the setup has run and every component is ready."""
+        """Wait until the setup is complete and every component is ready."""
         found: list[tuple[str, str, Object]] = []
         for name in ("postgres", "nats", "api", "dashboard", "page", WORKER):
             try:
@@ -101,14 +102,14 @@ class Installation:
                 yield each
 
     async def rollback(self, revision: int | None = None) -> AsyncIterator[Progress]:
-        """Take an earlier revision of the release again and wait until it is ready."""
+        """Roll back to a revision of the release and wait until it is ready."""
         async for each in lines_as_step(f"roll back {self.release.name}", self.helm.rollback(revision)):
             yield each
         async for each in self.wait():
             yield each
 
     async def test(self) -> AsyncIterator[Progress]:
-        """Run the chart's own tests: a record from the api to the dashboard; a failure tells the end of its log."""
+        """Run the chart's tests: send a record from API to dashboard. A failure includes the end of the test's log."""
 
         async def work() -> AsyncIterator[str]:
             try:
@@ -117,16 +118,16 @@ class Installation:
             except ProgramError as error:
                 selector = f"{self.release.selector},app.kubernetes.io/component=test"
                 why = await explain(self.release.cluster, self.release.namespace, selector)
-                raise ControlError(f"the release's test failed:\n{why}\n{error}") from error
+                raise ControlError(f"the test of the release failed:\n{why}\n{error}") from error
 
         async for each in lines_as_step(f"test {self.release.name}", work()):
             yield each
 
     async def uninstall(self, *, data: bool) -> AsyncIterator[Progress]:
-        """Remove the release; with ``data`` its volume claims, too."""
+        """Remove the release; with ``data`` also its volume claims."""
         async for each in lines_as_step(f"remove {self.release.name}", self.helm.uninstall()):
             yield each
-        async for each in self._gone(None, "pods gone"):
+        async for each in self._wait_until_gone(None, "wait for pods to terminate"):
             yield each
         if not data:
             return
@@ -139,7 +140,7 @@ class Installation:
             if (each["metadata"].get("labels") or {}).get("app.kubernetes.io/name", "nomnom") == "nomnom":
                 yield Progress(step, Step.OUTPUT, name)
                 await self.release.cluster.delete(self.release.path(kind, name))
-        # What the chart keeps for the volumes' sake goes with them.
+        # Secrets that the chart keeps are of no use without the volumes.
         for each in await self.release.cluster.list(self.release.path("v1/secrets"), self.release.selector):
             if (each["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep":
                 yield Progress(step, Step.OUTPUT, each["metadata"]["name"])
@@ -147,7 +148,7 @@ class Installation:
         yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
 
     async def stop(self) -> AsyncIterator[Progress]:
-        """Scale everything to zero, workers first; the volumes stay, and so does the number of each for the start."""
+        """Scale everything to zero, workers first. Volumes are kept, and the numbers of replicas for the next start."""
         if await scaling.find_scaled_object(self.release) is not None:
             await scaling.pin(self.release, 0)
         for name in (WORKER, "page", "dashboard", "api", "nats", "postgres"):
@@ -163,57 +164,57 @@ class Installation:
             workload = await self.release.cluster.patch(path, body)
             async for each in wait_for(self.release, name, kind, workload, f"stop {name}", limit=READY):
                 yield each
-            # The controller does not count pods that are still finishing; what they need has to stay until then.
-            async for each in self._gone(name, f"{name} gone"):
+            # The controller does not count terminating pods, but they still need the components that are stopped next.
+            async for each in self._wait_until_gone(name, f"wait for {name} pods to terminate"):
                 yield each
 
-    async def _gone(self, component: str | None, step: str) -> AsyncIterator[Progress]:
-        """Wait until no pod of a component (of all) is left, not even one that is finishing."""
-        began, left = time.monotonic(), -1
+    async def _wait_until_gone(self, component: str | None, step: str) -> AsyncIterator[Progress]:
+        """Wait until all pods of a component (None: of all components) are gone, terminating ones included."""
+        began, remaining = time.monotonic(), -1
         while pods := await self.release.pods(component):
-            if left < 0:
+            if remaining < 0:
                 yield Progress(step, Step.STARTED)
-            if len(pods) != left:
-                left = len(pods)
-                yield Progress(step, Step.OUTPUT, f"{left} pods are finishing")
+            if len(pods) != remaining:
+                remaining = len(pods)
+                yield Progress(step, Step.OUTPUT, f"{remaining} {'pod' if remaining == 1 else 'pods'} terminating")
             if time.monotonic() - began > READY:
                 names = ", ".join(str(each["metadata"]["name"]) for each in pods)
-                text = f"pods of {self.release.where} do not end within {READY:g} s: {names}"
+                text = f"pods of {self.release.where} still running after {READY:g}s: {names}"
                 yield Progress(step, Step.FAILED, text, time.monotonic() - began)
                 raise ControlError(text)
             await asyncio.sleep(_POLL)
         yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
 
-    async def _wake(self) -> AsyncIterator[Progress]:
-        """Take back a stop: the numbers of before, and the autoscaling."""
-        woken = False
+    async def _start_stopped(self) -> AsyncIterator[Progress]:
+        """Undo :meth:`stop`: restore the previous numbers of replicas, and resume autoscaling."""
+        started = False
         for name in PARTS:
             try:
                 kind, workload = await self.release.workload(name)
             except NotInstalled:
                 continue
-            before = (workload["metadata"].get("annotations") or {}).get(_STOPPED)
-            if before is None:
+            replicas = (workload["metadata"].get("annotations") or {}).get(_STOPPED)
+            if replicas is None:
                 continue
             body: Object = {"metadata": {"annotations": {_STOPPED: None}}}
             if workload["spec"].get("replicas", 1) == 0:
-                body["spec"] = {"replicas": int(before)}
+                body["spec"] = {"replicas": int(replicas)}
             await self.release.cluster.patch(self.release.path(kind, workload["metadata"]["name"]), body)
-            woken = True
-            yield Progress("start what was stopped", Step.OUTPUT, f"{name}: {before}")
-        if woken and await scaling.find_scaled_object(self.release) is not None:
+            started = True
+            yield Progress("start stopped components", Step.OUTPUT, f"{name}: {replicas}")
+        if started and await scaling.find_scaled_object(self.release) is not None:
             await scaling.pin(self.release, None)
-        if woken:
-            yield Progress("start what was stopped", Step.DONE)
+        if started:
+            yield Progress("start stopped components", Step.DONE)
 
     async def _require_keda(self) -> None:
         if await self.release.cluster.find(_KEDA) is None:
             raise ControlError(
-                f"{self.release.cluster.title} has no KEDA: install it there, or choose the value keda.enabled=false"
+                f"KEDA is not installed on {self.release.cluster.title}; install it, or set keda.enabled=false"
             )
 
     async def _wait_for_setup(self) -> AsyncIterator[Progress]:
-        """Wait for the newest setup job; a failed one tells the end of its log."""
+        """Wait for the newest setup job. A failure includes the end of its log."""
         step, began = "setup", time.monotonic()
         selector = f"{self.release.selector},app.kubernetes.io/component=setup"
         problem = ""
@@ -231,7 +232,7 @@ class Installation:
             failed = conditions.get("Failed", {}).get("status") == "True"
             if failed or taken > READY:
                 why = await explain(self.release.cluster, self.release.namespace, selector)
-                text = f"the setup job {'failed' if failed else f'is not done after {READY:g} s'}:\n{why}"
+                text = f"the setup job {'failed' if failed else f'has not finished after {READY:g}s'}:\n{why}"
                 yield Progress(step, Step.FAILED, text, taken)
                 raise ControlError(text)
             found = first_problem(await self.release.cluster.list(self.release.path("v1/pods"), selector))

@@ -1,4 +1,4 @@
-"""Pods' logs as one flow of lines: what is there, and what comes, through restarts and replaced pods."""
+"""The logs of pods as one stream: existing lines, then new ones, across restarts and replaced pods."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.environments import LogLine
 from nomnom_control.environments.cluster.api import ClusterRefused, Object
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.environments.local.log_reader import parse_line
-from nomnom_control.session.connections import Unavailable
 
 _POLL = 2.0
-_WAITING = 1000
+_QUEUE_SIZE = 1000
 _ALL = 10_000
-"""Lines of each pod where all are asked for: the API server sends them at once."""
+"""Limit of lines per pod if all are requested: the API server sends them in one response."""
 
 
 async def follow_pods(
     release: Release, components: Sequence[str], *, follow: bool, tail: int | None
 ) -> AsyncIterator[LogLine]:
-    """The last ``tail`` lines of these components' pods by time (None: all), then, with ``follow``, each as it comes.
+    """The last ``tail`` lines of these components' pods by time (None: all), then, with ``follow``, each new line.
 
-    A container that was restarted tells the end of its life before, too. Raises ControlError.
+    The lines of a restarted container include those of its previous run. Raises ControlError.
     """
-    wanted = tuple(components or PARTS)
-    pods = [pod for each in wanted for pod in await release.pods(each)]
+    names = tuple(components or PARTS)
+    pods = [pod for each in names for pod in await release.pods(each)]
     texts = await asyncio.gather(*(_ended_lines(release, pod, tail) for pod in pods))
     ordered = sorted((line for text in texts for _, line in text), key=_moment)
     for each in ordered if tail is None else ordered[len(ordered) - min(tail, len(ordered)) :]:
@@ -35,33 +35,33 @@ async def follow_pods(
     if not follow:
         return
     last = {pod["metadata"]["name"]: lines[-1][0] for pod, lines in zip(pods, texts, strict=True) if lines}
-    queue: asyncio.Queue[LogLine] = asyncio.Queue(_WAITING)
-    watching = asyncio.ensure_future(_watch(release, wanted, queue, last))
-    taking = asyncio.ensure_future(queue.get())
+    queue: asyncio.Queue[LogLine] = asyncio.Queue(_QUEUE_SIZE)
+    watcher = asyncio.ensure_future(_watch(release, names, queue, last))
+    receiver = asyncio.ensure_future(queue.get())
     try:
         while True:
-            await asyncio.wait({taking, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not taking.done():
-                watching.result()
+            await asyncio.wait({receiver, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiver.done():
+                watcher.result()
                 return
-            line = taking.result()
-            taking = asyncio.ensure_future(queue.get())
+            line = receiver.result()
+            receiver = asyncio.ensure_future(queue.get())
             yield line
     finally:
-        watching.cancel()
-        taking.cancel()
-        await asyncio.gather(watching, taking, return_exceptions=True)
+        watcher.cancel()
+        receiver.cancel()
+        await asyncio.gather(watcher, receiver, return_exceptions=True)
 
 
 async def _watch(
-    release: Release, wanted: Sequence[str], queue: asyncio.Queue[LogLine], last: dict[str, datetime]
+    release: Release, components: Sequence[str], queue: asyncio.Queue[LogLine], last: dict[str, datetime]
 ) -> None:
-    """Keep one reader for each pod; a cluster that is away for a while is asked again."""
+    """Run one reader per pod; retry while the cluster is unavailable."""
     readers: dict[str, asyncio.Task[None]] = {}
     try:
         while True:
             try:
-                pods = [pod for each in wanted for pod in await release.pods(each)]
+                pods = [pod for each in components for pod in await release.pods(each)]
             except Unavailable:
                 pods = []
             for pod in pods:
@@ -80,12 +80,12 @@ async def _watch(
 
 
 async def _read(release: Release, pod: Object, queue: asyncio.Queue[LogLine], last: dict[str, datetime]) -> None:
-    """Lines of one container's life, from the last one seen on."""
+    """Read the log of one run of a container, continuing after the last line that was read."""
     name = pod["metadata"]["name"]
     since = last.get(name)
     parameters = {"follow": "true", "timestamps": "true"}
     if since is not None:
-        # The API server counts in seconds: what was seen of that second is dropped below.
+        # sinceTime has a resolution of seconds: lines of that second that were read before are skipped below.
         parameters["sinceTime"] = since.strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
         async for text in release.cluster.lines(release.path("v1/pods", f"{name}/log"), **parameters):
@@ -95,7 +95,7 @@ async def _read(release: Release, pod: Object, queue: asyncio.Queue[LogLine], la
             last[name] = stamp
             await queue.put(line)
     except (ClusterRefused, Unavailable):
-        # The pod is gone, or the API server for a moment: the watch begins again where it is there.
+        # The pod is gone, or the API server is unavailable: the watcher starts a new reader when both are back.
         return
 
 
@@ -110,22 +110,22 @@ async def _ended_lines(release: Release, pod: Object, tail: int | None) -> list[
         try:
             text = await release.cluster.text(path, **parameters, **each)
         except ClusterRefused:
-            # It has not started, or its node dropped the log of its life before.
+            # It has not started, or its node deleted the log of the previous run.
             continue
         lines += [_line(component, name, line) for line in text.splitlines()]
     return lines
 
 
 def _line(component: str, pod: str, text: str) -> tuple[datetime, LogLine]:
-    """A line with the API server's time stamp before it; a component's own is finer where it is structured."""
+    """Parse a line that begins with the API server's time stamp; a structured line's own time is more precise."""
     stamp, _, rest = text.partition(" ")
     try:
-        # Nanoseconds: one more than Python takes.
+        # Nanoseconds have more digits than Python accepts.
         moment = datetime.fromisoformat(f"{stamp.removesuffix('Z')[:26]}+00:00")
     except ValueError:
         moment, rest = datetime.now(UTC) - timedelta(microseconds=1), text
     parsed = parse_line(component, rest)
-    return moment, replace(parsed, instance=pod, at=moment if parsed.at is None or not parsed.fields else parsed.at)
+    return moment, replace(parsed, replica=pod, at=moment if parsed.at is None or not parsed.fields else parsed.at)
 
 
 def _moment(line: LogLine) -> float:

@@ -1,4 +1,4 @@
-"""Manifests applied through the API server, server-side: what kubectl apply does, without kubectl."""
+"""Server-side apply of manifests through the API server, as ``kubectl apply --server-side`` does it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 
 import yaml
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.environments.cluster.api import Cluster, ClusterRefused, Object
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import Unavailable
 
 _FIRST = ("Namespace", "CustomResourceDefinition")
 _AT_ONCE = 8
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 _POLL = 0.5
 
 
 def read_manifest(text: str, source: str) -> list[Object]:
-    """The objects of a manifest, lists taken apart; raises ControlError where it is none."""
+    """The objects of a manifest; lists are flattened. Raises ControlError if the manifest is not valid."""
     try:
         found: Iterable[Any] = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
-        raise ControlError(f"{source} is no manifest: {error}") from error
+        raise ControlError(f"{source} is not a valid manifest: {error}") from error
     objects: list[Object] = []
     for each in found:
         if not each:
             continue
         if not isinstance(each, dict) or "kind" not in each or "apiVersion" not in each:
-            raise ControlError(f"{source} is no manifest: expected objects with apiVersion and kind")
+            raise ControlError(f"{source} is not a valid manifest: expected objects with apiVersion and kind")
         given: Object = each  # pyright: ignore[reportUnknownVariableType]
         objects += given["items"] if str(given["kind"]).endswith("List") else [given]
     return objects
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # CSafeLoader: ten times as quick
-    """YAML 1.1 has a type for a lone ``=``, which PyYAML cannot build, and CRDs use it as a text."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # CSafeLoader: ten times faster
+    """Reads a plain ``=`` as text: in YAML 1.1 it has a type of its own, which PyYAML cannot construct."""
 
 
 def _plain(_: Any, node: yaml.ScalarNode) -> str:
@@ -48,17 +48,16 @@ _Loader.add_constructor("tag:yaml.org,2002:value", _plain)
 
 
 async def apply(cluster: Cluster, objects: Sequence[Object], *, dry_run: bool = False) -> None:
-    """Make or change the objects, namespaces and definitions first; raises ControlError with the object's name.
+    """Create or change the objects, namespaces and CRDs first. Raises ControlError with the name of the object.
 
-    A ``dry_run`` changes nothing: it reports what the API server would reject.
-
-    What is refused only because a definition or a webhook is not served yet is tried again for a while.
+    With ``dry_run`` nothing is changed, but errors of the API server are raised. Objects that are rejected because a
+    CRD or a webhook is not served yet are retried.
     """
     kinds = _Kinds(cluster)
-    room = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(each: Object) -> None:
-        async with room:
+        async with slots:
             await _apply_one(cluster, kinds, each, dry_run=dry_run)
 
     for wave in ("Namespace",), ("CustomResourceDefinition",):
@@ -68,15 +67,15 @@ async def apply(cluster: Cluster, objects: Sequence[Object], *, dry_run: bool = 
 
 async def _apply_one(cluster: Cluster, kinds: _Kinds, each: Object, *, dry_run: bool) -> None:
     name = f"{each['kind']} {each['metadata']['name']}"
-    until = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while True:
         try:
             plural, namespaced = await kinds.find(each["apiVersion"], each["kind"])
             await cluster.patch(_path(each, plural, namespaced=namespaced), each, "apply", dry_run=dry_run)
         except (ClusterRefused, Unavailable, _NotServed) as error:
-            passing = not isinstance(error, ClusterRefused) or error.status in (404, 409, 429, 500, 503)
-            if not passing or time.monotonic() > until:
-                raise ControlError(f"{name} cannot be applied: {error}") from error
+            temporary = not isinstance(error, ClusterRefused) or error.status in (404, 409, 429, 500, 503)
+            if not temporary or time.monotonic() > deadline:
+                raise ControlError(f"cannot apply {name}: {error}") from error
             await asyncio.sleep(_POLL)
         else:
             return
@@ -91,23 +90,23 @@ def _path(each: Object, plural: str, *, namespaced: bool) -> str:
 
 
 class _NotServed(ControlError):  # noqa: N818
-    """A kind that the API server does not know yet."""
+    """The API server does not serve a kind yet."""
 
 
 class _Kinds:
-    """Where the API server serves a kind: its path's plural, and whether it lives in namespaces."""
+    """The resource name of a kind, and whether it is namespaced, from the API server's discovery."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._known: dict[tuple[str, str], tuple[str, bool]] = {}
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def find(self, version: str, kind: str) -> tuple[str, bool]:
-        async with self._asking:
+        async with self._lock:
             if (version, kind) not in self._known:
                 root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-                told = await self._cluster.find(root)
-                for each in (told or {}).get("resources") or []:
+                group = await self._cluster.find(root)
+                for each in (group or {}).get("resources") or []:
                     if "/" not in each["name"]:
                         self._known[version, each["kind"]] = (each["name"], each["namespaced"])
             if (version, kind) not in self._known:

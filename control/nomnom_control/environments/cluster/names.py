@@ -1,4 +1,4 @@
-"""Opening cluster environments: from what was saved, and from names like ``kind:CLUSTER/NAMESPACE/RELEASE``."""
+"""Open cluster environments: saved ones, and those named like ``kind:CLUSTER/NAMESPACE/RELEASE``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_CLUSTER = "nomnom"
 def spelled(name: str) -> SavedEnvironment:
     """The release that a name like ``kind:CLUSTER/NAMESPACE/RELEASE`` describes; raises ControlError."""
     kind, _, rest = name.partition(":")
-    # A context's name may have slashes of its own (a cloud's ARN): the longest context that fits counts.
+    # The name of a context may contain slashes (an ARN, for example): the longest matching context is used.
     known = sorted((each for each in contexts() if rest == each or rest.startswith(f"{each}/")), key=len)
     where = known[-1] if kind == "kube" and known else rest.partition("/")[0]
     parts = rest.removeprefix(where).strip("/").split("/") if rest != where else []

@@ -1,4 +1,4 @@
-"""One release of the chart in a namespace: its objects, found by the labels that the chart gives them."""
+"""One release of the chart in a namespace: its objects, found by their labels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PARTS = {
     "dashboard": "dashboard-backend",
     "page": "dashboard-frontend",
 }
-"""Components as people name them, and the chart's label of each."""
+"""The names of the components, and the chart's label of each."""
 _NAMES = {label: name for name, label in PARTS.items()}
 
 
 class NotInstalled(ControlError):  # noqa: N818
-    """The namespace has no release of that name."""
+    """The component is not installed in the namespace."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A release by name; nothing of it needs to exist yet."""
+    """A release by name; it does not have to exist."""
 
     cluster: Cluster
     namespace: str = "nomnom"
@@ -37,54 +37,54 @@ class Release:
 
     @property
     def selector(self) -> str:
-        """The label selector of everything that is the release's."""
+        """The label selector of all objects of the release."""
         return f"app.kubernetes.io/part-of=nomnom,app.kubernetes.io/instance={self.name}"
 
     def part(self, component: str) -> str:
-        """The label selector of one component; raises ControlError where there is none of that name."""
+        """The label selector of one component. Raises ControlError for an unknown name."""
         if component not in PARTS:
-            raise ControlError(f"no component {component!r}; there are {', '.join(PARTS)}")
+            raise ControlError(f"unknown component {component!r}; available: {', '.join(PARTS)}")
         return f"{self.selector},app.kubernetes.io/component={PARTS[component]}"
 
     def path(self, kind: str, name: str = "") -> str:
-        """The path of the namespace's objects of a kind, as ``apps/v1/deployments``, or of one of them."""
+        """The API path of a kind in the namespace, such as ``apps/v1/deployments``, or of one object of it."""
         group, _, plural = kind.rpartition("/")
         root = f"/apis/{group}" if "/" in group else f"/api/{group}"
         return f"{root}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     async def pods(self, component: str | None = None) -> list[Object]:
-        """Its pods, or those of one component."""
+        """The pods of the release, or of one component."""
         selector = self.selector if component is None else self.part(component)
         return await self.cluster.list(self.path("v1/pods"), selector)
 
     async def workload(self, component: str) -> tuple[str, Object]:
-        """The Deployment or StatefulSet of a component, with its kind's path; raises NotInstalled."""
+        """The Deployment or StatefulSet of a component, with the path of its kind. Raises NotInstalled."""
         for kind in ("apps/v1/deployments", "apps/v1/statefulsets"):
             if found := await self.cluster.list(self.path(kind), self.part(component)):
                 return kind, found[0]
-        raise NotInstalled(f"{self.where} has no {component}: nomnom install makes it, where the chart's values say so")
+        raise NotInstalled(f"{self.where} has no {component}; run nomnom install with chart values that enable it")
 
     async def deployment(self, component: str) -> Object:
-        """The Deployment of a component that has one; raises ControlError for one with a StatefulSet."""
+        """The Deployment of a component. Raises ControlError for a component with a StatefulSet."""
         kind, found = await self.workload(component)
         if kind != "apps/v1/deployments":
-            raise ControlError(f"{component} keeps data: it is changed by the chart's values (nomnom upgrade)")
+            raise ControlError(f"{component} is stateful; change it through the chart's values (nomnom upgrade)")
         return found
 
     @property
     def where(self) -> str:
-        """Release, namespace and cluster, for people."""
+        """Release, namespace and cluster, as shown to users."""
         return f"release {self.name} in namespace {self.namespace} of {self.cluster.title}"
 
     async def secret(self, name: str) -> Mapping[str, str]:
-        """The texts of a Secret; raises ControlError where it is missing."""
+        """The decoded values of a Secret. Raises ControlError if it does not exist."""
         found = await self.cluster.find(self.path("v1/secrets", name))
         if found is None:
-            raise ControlError(f"there is no Secret {name} in namespace {self.namespace} of {self.cluster.title}")
+            raise ControlError(f"Secret {name} not found in namespace {self.namespace} of {self.cluster.title}")
         return {key: base64.b64decode(value).decode() for key, value in (found.get("data") or {}).items()}
 
     async def schema_text(self) -> str:
-        """The schema that the workers read, from its ConfigMap."""
+        """The schema from the ConfigMap that the workers mount."""
         worker = await self.deployment("worker")
         for volume in worker["spec"]["template"]["spec"].get("volumes") or []:
             if volume["name"] == "schema" and "configMap" in volume:
@@ -94,7 +94,7 @@ class Release:
         raise ControlError(f"{self.where} does not mount a schema")
 
     async def access(self) -> Access:
-        """What an operator logs in with, from the Secrets that the api's Deployment names."""
+        """The operator's credentials, from the Secrets that the API's Deployment refers to."""
         api = await self.deployment("api")
         container = api["spec"]["template"]["spec"]["containers"][0]
         given = {each["name"]: each for each in container.get("env") or []}
@@ -104,15 +104,15 @@ class Release:
         tokens = ""
         if "NOMNOM_API_TOKENS" in given:
             tokens = (await self.secret(_secret_of(given, "NOMNOM_API_TOKENS"))).get("tokens", "")
-        # All components log in as the owner where the chart was told so: then there is no role of the operator's own.
+        # The chart can be configured to let all components log in as the owner; then there is no operator role.
         separate = given["DATABASE_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] != "owner-password"
-        who = "operator" if separate else "owner"
+        login = "operator" if separate else "owner"
         role = "nomnom_operator" if separate else url.username or "nomnom"
         setup = await self._setup_role() if separate else None
         return Access(
             nats_password=_value(nats, "operator-password"),
             role=setup or role,
-            database_password=_value(database, f"{who}-password"),
+            database_password=_value(database, f"{login}-password"),
             database=url.path.removeprefix("/"),
             database_server=url.netloc.rpartition("@")[2],
             nats_servers=given["NATS_URL"]["value"],
@@ -120,7 +120,7 @@ class Release:
         )
 
     async def _setup_role(self) -> str | None:
-        """The operator's role as the setup was told to make it; None where another makes the roles."""
+        """The name of the operator role that the setup creates; None if the roles are created elsewhere."""
         for job in await self.cluster.list(self.path("batch/v1/jobs"), self.selector):
             for each in job["spec"]["template"]["spec"]["containers"][0].get("env") or []:
                 if each["name"] == "DATABASE_OPERATOR_URL":
@@ -130,21 +130,21 @@ class Release:
 
 @dataclass(frozen=True, repr=False)
 class Access:
-    """An operator's credentials. They are never shown."""
+    """An operator's credentials. Never show them."""
 
     nats_password: str
     role: str
     database_password: str
     database: str
     database_server: str
-    """host:port as the components reach it."""
+    """host:port as used by the components."""
     nats_servers: str
-    """The components' URLs, for where the servers are not the release's own."""
+    """The components' URLs, for servers that are not part of the release."""
     token: str | None = None
 
 
 def component_of(labelled: Object) -> str:
-    """The component that an object belongs to, as people name it."""
+    """The name of the component that an object belongs to."""
     label = str((labelled["metadata"].get("labels") or {}).get("app.kubernetes.io/component", ""))
     return _NAMES.get(label, label)
 
@@ -153,10 +153,12 @@ def _secret_of(given: Mapping[str, Object], name: str) -> str:
     try:
         return str(given[name]["valueFrom"]["secretKeyRef"]["name"])
     except KeyError:
-        raise ControlError(f"the api's Deployment takes no {name} from a Secret: was it made by this chart?") from None
+        raise ControlError(
+            f"the API's Deployment does not read {name} from a Secret; install it with this chart"
+        ) from None
 
 
 def _value(secret: Mapping[str, str], key: str) -> str:
     if key not in secret:
-        raise ControlError(f"a Secret of the release has no {key}; it has {', '.join(secret)}")
+        raise ControlError(f"a Secret of the release has no key {key}; it has {', '.join(secret)}")
     return secret[key]

@@ -1,4 +1,4 @@
-"""Rollouts of a component: changed variables, restarts, revisions, and the wait until all pods are the new ones."""
+"""Rollouts of a component: changed variables, restarts, revisions, and the wait for completion."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _REVISION = "deployment.kubernetes.io/revision"
 _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 _DEPLOYMENTS = "apps/v1/deployments"
 _POLL = 0.5
-_LOOK = 3.0
+_CHECK = 3.0
 ROLLOUT = 300.0
-"""Seconds that a rollout may take."""
+"""Timeout of a rollout in seconds."""
 
 
 async def restart(release: Release, component: str) -> AsyncIterator[Progress]:
@@ -60,7 +60,7 @@ async def roll_out(release: Release, component: str, changes: Mapping[str, str],
 
 
 async def history(release: Release, component: str) -> list[Revision]:
-    """The revisions that the Deployment keeps, newest first."""
+    """The revisions kept by the Deployment, newest first."""
     found = await release.deployment(component)
     sets = await _replica_sets(release, found)
     now = (found["metadata"].get("annotations") or {}).get(_REVISION)
@@ -69,7 +69,7 @@ async def history(release: Release, component: str) -> list[Revision]:
     for each in sets:
         annotations = each["metadata"].get("annotations") or {}
         why = (annotations.get(CAUSE, ""), annotations.get(_CHANGED_AT, ""))
-        # The Deployment keeps its last cause; where helm changed it next, that is not the cause any more.
+        # helm does not update the cause: if it is that of the revision before, helm made this revision.
         chart = (each["spec"]["template"]["metadata"].get("labels") or {}).get("helm.sh/chart", "the chart")
         cause = why[0] if why[0] and why != before else f"helm, {chart}"
         before = why
@@ -86,14 +86,14 @@ async def history(release: Release, component: str) -> list[Revision]:
 
 
 async def rollback(release: Release, component: str, revision: int | None) -> AsyncIterator[Progress]:
-    """Take an earlier revision's pods again; raises ControlError where there is none of that number."""
+    """Roll back to a revision of the Deployment. Raises ControlError if it does not exist."""
     found = await release.deployment(component)
     now = (found["metadata"].get("annotations") or {}).get(_REVISION)
     sets = [(_number(each), each) for each in await _replica_sets(release, found)]
     earlier = [(number, each) for number, each in sets if str(number) != now and revision in (None, number)]
     if not earlier:
         numbers = ", ".join(str(number) for number, _ in sets) or "none"
-        raise ControlError(f"{component} has no revision {revision or 'before this one'}; there are: {numbers}")
+        raise ControlError(f"{component} has no revision {revision or 'before the current one'}; available: {numbers}")
     number, chosen = earlier[-1]
     template = chosen["spec"]["template"]
     template["metadata"].get("labels", {}).pop("pod-template-hash", None)
@@ -113,16 +113,16 @@ async def wait_for(
 ) -> AsyncIterator[Progress]:
     """Follow a rollout until every pod is of the newest revision and ready.
 
-    Raises ControlError with what the pods say where that takes more than ``limit`` seconds.
+    Raises ControlError with the state of the pods if that takes more than ``limit`` seconds.
     """
     began = time.monotonic()
     path = release.path(kind, workload["metadata"]["name"])
     yield Progress(step, Step.STARTED)
-    said, problem, looked = "", "", began
+    shown, problem, checked_at = "", "", began
     while True:
         done, text = _rolled_out(workload)
-        if text != said:
-            said = text
+        if text != shown:
+            shown = text
             yield Progress(step, Step.OUTPUT, text)
         taken = time.monotonic() - began
         if done:
@@ -130,12 +130,12 @@ async def wait_for(
             return
         if taken > limit:
             why = await explain(release.cluster, release.namespace, release.part(component))
-            text = f"{component} is not ready after {limit:g} s: {said}\n{why}"
+            text = f"{component} is not ready after {limit:g}s: {shown}\n{why}"
             yield Progress(step, Step.FAILED, text, taken)
             raise ControlError(text)
-        if time.monotonic() - looked > _LOOK:
-            # Who watches need not wait for the limit to be told what is wrong.
-            looked = time.monotonic()
+        if time.monotonic() - checked_at > _CHECK:
+            # Report problems early instead of only at the timeout.
+            checked_at = time.monotonic()
             found = first_problem(await release.pods(component))
             if found and found != problem:
                 problem = found
@@ -145,16 +145,16 @@ async def wait_for(
 
 
 def _rolled_out(workload: Object) -> tuple[bool, str]:
-    """Whether a workload is as it should be, and how far it is."""
+    """Whether a rollout is complete, and its progress as text."""
     status = workload.get("status", {})
     desired = int(workload["spec"].get("replicas", 1))
     updated = int(status.get("updatedReplicas", 0))
     ready = int(status.get("availableReplicas", status.get("readyReplicas", 0)))
     total = int(status.get("replicas", 0))
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
-        return False, "the change is taken up"
+        return False, "waiting for the controller to observe the change"
     if workload.get("kind") == "StatefulSet" and status.get("currentRevision") == status.get("updateRevision"):
-        updated = total  # the field is left out once nothing is updated
+        updated = total  # the field is omitted when no update is in progress
     text = f"{updated} of {desired} new, {ready} ready" + (f", {total - updated} old" if total > updated else "")
     return updated >= desired and ready >= desired and total <= desired, text
 

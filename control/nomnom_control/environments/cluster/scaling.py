@@ -1,12 +1,13 @@
-"""The workers' scaling by KEDA: what its ScaledObject, the autoscaler that it makes, and their events say."""
+"""The workers' autoscaling by KEDA: its ScaledObject, the HPA it creates, and their events."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Any
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
 from nomnom.scaling import KEDA_DEFAULTS, ScalingPolicy
 from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import WORKER, Scaling
@@ -14,10 +15,9 @@ from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
 
 PAUSED = "autoscaling.keda.sh/paused-replicas"
-"""KEDA's annotation: keep this number of workers, and decide nothing."""
+"""KEDA's annotation that pauses autoscaling at a number of replicas."""
 _PAUSED_AS_IS = "autoscaling.keda.sh/paused"
 CHANGED = "nomnom/scaling-rule"
 """Set if the policy was changed here: an upgrade by nomnom keeps it."""
@@ -26,7 +26,7 @@ _REASONS = ("SuccessfulRescale", "KEDAScaleTargetActivated", "KEDAScaleTargetDea
 
 
 async def find_scaled_object(release: Release) -> Object | None:
-    """The workers' ScaledObject; None where KEDA does not scale them."""
+    """The workers' ScaledObject; None if KEDA does not scale them."""
     from nomnom_control.environments.cluster.api import ClusterRefused
 
     try:
@@ -39,15 +39,15 @@ async def find_scaled_object(release: Release) -> Object | None:
 
 
 async def scaled_object(release: Release) -> Object:
-    """The workers' ScaledObject; raises ControlError where KEDA does not scale them."""
+    """The workers' ScaledObject. Raises ControlError if KEDA does not scale them."""
     found = await find_scaled_object(release)
     if found is None:
-        raise ControlError(f"KEDA does not scale the workers of {release.where}: see keda.enabled of the chart")
+        raise ControlError(f"KEDA does not scale the workers of {release.where}; set the chart's value keda.enabled")
     return found
 
 
 def policy_of(scaled: Object) -> ScalingPolicy:
-    """The policy that a ScaledObject states; what it does not state has KEDA's default."""
+    """The policy in a ScaledObject, with KEDA's defaults for missing values."""
     spec = scaled["spec"]
     trigger: dict[str, Any] = next((each for each in spec["triggers"] if each["type"] == "nats-jetstream"), {})
     return ScalingPolicy(
@@ -60,9 +60,11 @@ def policy_of(scaled: Object) -> ScalingPolicy:
 
 
 async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSettings) -> Scaling:
-    """The scaling now. Raises ControlError. The lag is None while NATS does not answer."""
+    """The current scaling. The lag is None while NATS is unavailable. Raises ControlError."""
     deployment, scaled, lag = await asyncio.gather(
-        release.deployment(WORKER), find_scaled_object(release), read_lag(nats, streams)
+        release.deployment(WORKER),
+        find_scaled_object(release),
+        JetStream(nats).lag(streams.stream, streams.consumer),
     )
     status = deployment.get("status", {})
     desired = int(deployment["spec"].get("replicas", 1))
@@ -80,18 +82,8 @@ async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSe
     )
 
 
-async def read_lag(nats: NatsConnection, streams: StreamSettings) -> int | None:
-    """Pending and unacknowledged messages: the lag of KEDA's nats-jetstream scaler."""
-    try:
-        answer = await nats.request(f"$JS.API.CONSUMER.INFO.{streams.stream}.{streams.consumer}")
-    except ControlError:
-        return None
-    told = json.loads(answer.data)
-    return None if "error" in told else int(told["num_pending"]) + int(told["num_ack_pending"])
-
-
 def paused_at(scaled: Object) -> str | None:
-    """The number that autoscaling is paused at (``now``: at the present one); None where it is not."""
+    """The number of workers that autoscaling is paused at (``now``: the current one); None if it is not paused."""
     annotations = scaled["metadata"].get("annotations") or {}
     if PAUSED in annotations:
         return str(annotations[PAUSED])
@@ -99,28 +91,28 @@ def paused_at(scaled: Object) -> str | None:
 
 
 async def _decision(release: Release, scaled: Object | None, desired: int) -> tuple[datetime | None, str]:
-    """When what was decided last, and why."""
+    """Time and reason of the last decision."""
     if scaled is None:
-        return None, f"KEDA does not scale the workers: {desired} by the chart's values"
+        return None, f"KEDA does not scale the workers; the chart's values set {desired}"
     if (pinned := paused_at(scaled)) is not None:
         return None, f"manual override: pinned at {desired if pinned == 'now' else pinned}"
     conditions = {each["type"]: each for each in scaled.get("status", {}).get("conditions") or []}
     ready = conditions.get("Ready", {})
     if ready.get("status") == "False":
-        return None, f"KEDA cannot scale: {ready.get('message', ready.get('reason', 'it does not say why'))}"
+        return None, f"KEDA cannot scale: {ready.get('message', ready.get('reason', '(no reason given)'))}"
     name = scaled["metadata"]["name"]
     events = await release.cluster.list(release.path("v1/events"))
     objects = {name, scaled.get("status", {}).get("hpaName") or f"keda-hpa-{name}"}
-    told = [
+    decisions = [
         each
         for each in events
         if each.get("reason") in _REASONS and (each.get("involvedObject") or {}).get("name") in objects
     ]
-    if told:
-        last = max(told, key=event_time)
+    if decisions:
+        last = max(decisions, key=event_time)
         return datetime.fromisoformat(event_time(last)), str(last.get("message", "")).strip()
     active = conditions.get("Active", {}).get("status") == "True"
-    return None, f"{desired} wanted: " + ("messages wait" if active else "nothing waits")
+    return None, f"{desired} desired: " + ("messages are pending" if active else "no messages are pending")
 
 
 async def change_policy(release: Release, policy: ScalingPolicy) -> None:

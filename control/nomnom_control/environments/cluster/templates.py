@@ -1,4 +1,4 @@
-"""Cluster environments that can be made: a kind cluster of this machine, a release on a context of the kubeconfig."""
+"""Cluster environments that can be created: a kind cluster, or a release on a context of the kubeconfig."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
     read_configuration,
     save_environment,
-    words,
+    split_args,
 )
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.environments.cluster.names import DEFAULT_CLUSTER, open_saved
 from nomnom_control.errors import ControlError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
-"""RFC 1123's label, short enough for the names that are made of it."""
+"""A label as in RFC 1123, short enough for the names that are derived from it."""
 _CLUSTER = re.compile(r"[a-z0-9][a-z0-9.-]*")
-"""What kind takes."""
+"""Names that kind accepts."""
 
 
 def templates() -> Sequence[EnvironmentTemplate]:
-    """A kind cluster; and, where the kubeconfig names a context, a release on one."""
+    """A kind cluster and, if the kubeconfig has contexts, a release on one of them."""
     configuration = read_configuration()
 
     def kind(values: Mapping[str, str]) -> Environment:
@@ -34,7 +34,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
         ).with_options(values)
 
     def keep_kind(values: Mapping[str, str]) -> None:
-        # One with the usual namespace is found by its context.
+        # With the default namespace it is found by its context.
         if values["namespace"] != "nomnom":
             entry = SavedEnvironment(kind=values["cluster"], namespace=values["namespace"])
             save_environment(f"{values['cluster']}-{values['namespace']}", entry)
@@ -45,10 +45,10 @@ def templates() -> Sequence[EnvironmentTemplate]:
     found = [
         EnvironmentTemplate(
             "kind",
-            "A kind cluster on this machine's docker, with everything in it",
+            "A kind cluster on the local Docker, with the whole pipeline",
             (
-                StartOption("cluster", "Cluster", DEFAULT_CLUSTER, "the kind cluster's name", _check_cluster),
-                StartOption("namespace", "Namespace", "nomnom", "of the pipeline", _check_name),
+                StartOption("cluster", "Cluster", DEFAULT_CLUSTER, "name of the kind cluster", _check_cluster),
+                StartOption("namespace", "Namespace", "nomnom", "namespace of the pipeline", _check_name),
                 *value_options(configuration, "dev"),
             ),
             kind,
@@ -59,22 +59,22 @@ def templates() -> Sequence[EnvironmentTemplate]:
     if names:
 
         def check_context(text: str) -> str | None:
-            return None if text in names else f"the kubeconfig has {', '.join(names[:6])}"
+            return None if text in names else f"expected a context of the kubeconfig: {', '.join(names[:6])}"
 
         def check_saved(text: str) -> str | None:
             if problem := _check_name(text):
                 return problem
-            return "an environment has that name" if text == "local" or text in configuration.environments else None
+            return "this name is already in use" if text == "local" or text in configuration.environments else None
 
         found.append(
             EnvironmentTemplate(
                 "kube",
-                "A release on a cluster of the kubeconfig",
+                "A release on an existing cluster",
                 (
-                    StartOption("name", "Name", "", "what you call it here", check_saved),
+                    StartOption("name", "Name", "", "name of the environment in nomnom", check_saved),
                     StartOption("context", "Context", "", f"one of {', '.join(names[:4])}", check_context),
-                    StartOption("namespace", "Namespace", "nomnom", "it is made where it is not there", _check_name),
-                    StartOption("release", "Release", "nomnom", "its resources' names begin with it", _check_name),
+                    StartOption("namespace", "Namespace", "nomnom", "created if it does not exist", _check_name),
+                    StartOption("release", "Release", "nomnom", "prefix of the names of its resources", _check_name),
                     *value_options(configuration),
                 ),
                 kube,
@@ -91,18 +91,18 @@ def _kind_name(values: Mapping[str, str]) -> str:
 
 def _entry(values: Mapping[str, str]) -> SavedEnvironment:
     if not values.get("context"):
-        raise ControlError("choose a context of the kubeconfig")
+        raise ControlError("no context given; choose a context of the kubeconfig")
     return SavedEnvironment(
         context=values["context"],
         namespace=values["namespace"],
         release=values["release"],
-        values=tuple(words(values.get("values", ""))),
+        values=tuple(split_args(values.get("values", ""))),
     )
 
 
 def _check_name(text: str) -> str | None:
-    return None if _NAME.fullmatch(text) else "expected small letters, digits and -, at most 40"
+    return None if _NAME.fullmatch(text) else "expected lowercase letters, digits and -, at most 40 characters"
 
 
 def _check_cluster(text: str) -> str | None:
-    return None if _CLUSTER.fullmatch(text) else "expected small letters, digits, . and -"
+    return None if _CLUSTER.fullmatch(text) else "expected lowercase letters, digits, . and -"

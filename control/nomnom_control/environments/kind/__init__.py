@@ -1,1 +1,1 @@
-"""kind: whole clusters on this machine, with everything that a pipeline needs in them."""
+"""kind: local Kubernetes clusters with everything that a pipeline needs."""

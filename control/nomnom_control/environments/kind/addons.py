@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments import Progress, Step
 from nomnom_control.environments.cluster.api import Cluster, Object
 from nomnom_control.environments.cluster.manifests import apply, read_manifest
@@ -21,38 +22,38 @@ _DOWNLOAD = 60.0
 _READY = 180.0
 _POLL = 0.5
 _RECORD = "/api/v1/namespaces/kube-system/configmaps/nomnom-addons"
-"""Which add-ons were brought up, and from where: a later run needs no manifest for those."""
+"""Records the installed add-ons with the source of their manifests, so that a later run can skip them."""
 
 
 class Addon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One add-on. ``manifest`` is a file, relative to the definition's, or an address; {version} stands for it."""
+    """One add-on. ``manifest`` is a URL or a file relative to the definition; {version} is replaced by the version."""
 
     name: str
     manifest: str
     version: str = ""
     arguments: dict[str, list[str]] = {}
-    """More arguments for the first container of these Deployments."""
+    """Additional arguments for the first container of Deployments, by their names."""
     nodes: dict[str, dict[str, str]] = {}
-    """Labels of the nodes that these Deployments have to run on."""
+    """Node selectors of Deployments, by their names."""
 
 
 class _AddonsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addons: list[Addon]
 
 
-def read_addons(place: Path) -> list[Addon]:
-    """The add-ons of a definition file, or of a folder with a manifest for each; raises ControlError."""
-    if place.is_dir():
-        found = [Addon(each.stem, str(each)) for each in sorted(place.glob("*.yaml"))]
+def read_addons(path: Path) -> list[Addon]:
+    """The add-ons of a definition file, or of a folder with one manifest each. Raises ControlError."""
+    if path.is_dir():
+        found = [Addon(each.stem, str(each)) for each in sorted(path.glob("*.yaml"))]
         if not found:
-            raise ControlError(f"{place} has no manifest NAME.yaml")
+            raise ControlError(f"no manifest NAME.yaml in {path}")
         return found
     try:
-        file = msgspec.convert(yaml.safe_load(place.read_text(encoding="utf-8")), _AddonsFile)
+        file = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), _AddonsFile)
     except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ControlError(f"{place} does not define add-ons: {error}") from error
+        raise ControlError(f"{path} is not a valid definition of add-ons: {error}") from error
     return [
-        msgspec.structs.replace(each, manifest=_located(each.manifest.replace("{version}", each.version), place.parent))
+        msgspec.structs.replace(each, manifest=_located(each.manifest.replace("{version}", each.version), path.parent))
         for each in file.addons
     ]
 
@@ -62,49 +63,49 @@ def _located(manifest: str, folder: Path) -> str:
 
 
 async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progress]:
-    """Apply an add-on and wait until its workloads and the APIs that it serves are ready; done is skipped."""
+    """Apply an add-on and wait until its workloads and APIs are ready; skipped if it is installed."""
     step, began = f"add-on {addon.name}", time.monotonic()
     yield Progress(step, Step.STARTED, addon.version)
     recorded = await _recorded(cluster, addon.name)
     if recorded == addon.manifest and "://" in addon.manifest:
-        yield Progress(step, Step.SKIPPED, "it is there")
+        yield Progress(step, Step.SKIPPED, "already installed")
         return
     try:
         try:
             text = await _manifest(addon)
-        except ControlError as error:
+        except NomnomError as error:
             if not recorded:
                 raise
-            yield Progress(step, Step.SKIPPED, f"the one from {recorded} stays: {error}")
+            yield Progress(step, Step.SKIPPED, f"keeping the one installed from {recorded}: {error}")
             return
         objects = await asyncio.to_thread(read_manifest, text, addon.manifest)
-        fit(objects, addon)
+        customize(objects, addon)
         if await _unready(cluster, objects) == "":
             await _record(cluster, addon)
-            yield Progress(step, Step.SKIPPED, "it is ready")
+            yield Progress(step, Step.SKIPPED, "already ready")
             return
         yield Progress(step, Step.OUTPUT, f"{len(objects)} objects")
         await apply(cluster, objects)
-        said = ""
-        while waits := await _unready(cluster, objects):
-            if waits != said:
-                said = waits
-                yield Progress(step, Step.OUTPUT, f"waits for {waits}")
+        shown = ""
+        while unready := await _unready(cluster, objects):
+            if unready != shown:
+                shown = unready
+                yield Progress(step, Step.OUTPUT, f"waiting for {unready}")
             if time.monotonic() - began > _READY:
                 namespaces = {_namespace(each) for each in objects if each["kind"] in ("Deployment", "DaemonSet")}
                 why = "\n".join([await explain(cluster, each, "") for each in sorted(namespaces)])
-                text = f"add-on {addon.name} is not ready after {_READY:g} s: {waits}\n{why}"
-                raise ControlError(text)  # noqa: TRY301 (it is told by the step like every other)
+                text = f"add-on {addon.name} is not ready after {_READY:g}s: {unready}\n{why}"
+                raise ControlError(text)
             await asyncio.sleep(_POLL)
         await _record(cluster, addon)
-    except ControlError as error:
+    except NomnomError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
 
 
 async def _recorded(cluster: Cluster, name: str) -> str:
-    """The manifest that an add-on was brought up from; empty where it was not, or not to its end."""
+    """The manifest that an add-on was installed from; empty if it was not installed completely."""
     found = await cluster.find(_RECORD)
     return str(((found or {}).get("data") or {}).get(name, ""))
 
@@ -120,7 +121,7 @@ async def _manifest(addon: Addon) -> str:
         try:
             return await asyncio.to_thread(Path(addon.manifest).read_text, encoding="utf-8")
         except OSError as error:
-            raise ControlError(f"add-on {addon.name}: {addon.manifest} cannot be read: {error}") from error
+            raise ControlError(f"add-on {addon.name}: cannot read {addon.manifest}: {error}") from error
     try:
         async with HttpClient(_DOWNLOAD, proxies=True, redirects=True) as client:
             answer = await client.get(addon.manifest)
@@ -129,14 +130,14 @@ async def _manifest(addon: Addon) -> str:
         answer, problem = None, str(error)
     if answer is None or problem:
         raise ControlError(
-            f"add-on {addon.name}: {addon.manifest} cannot be downloaded: {problem}; "
-            "NOMNOM_ADDONS can name a folder with the manifests instead"
+            f"add-on {addon.name}: cannot download {addon.manifest}: {problem}; "
+            "set NOMNOM_ADDONS to a folder with the manifests"
         )
     return answer.text
 
 
-def fit(objects: list[Object], addon: Addon) -> None:
-    """Put into an add-on's objects what its definition asks for beside its manifest."""
+def customize(objects: list[Object], addon: Addon) -> None:
+    """Apply the arguments and node selectors of an add-on's definition to its objects."""
     for each in objects:
         if each["kind"] != "Deployment":
             continue
@@ -149,7 +150,7 @@ def fit(objects: list[Object], addon: Addon) -> None:
 
 
 async def _unready(cluster: Cluster, objects: list[Object]) -> str:
-    """The first of an add-on's workloads and APIs that is not ready; empty where all are."""
+    """The first workload or API of an add-on that is not ready; empty if all are ready."""
     for each in objects:
         name = each["metadata"]["name"]
         if each["kind"] in ("Deployment", "DaemonSet"):

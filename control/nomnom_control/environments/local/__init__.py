@@ -1,1 +1,1 @@
-"""The local environment: the whole pipeline as processes of this machine, with no Docker."""
+"""The local environment: the whole pipeline as processes on this machine, without Docker."""

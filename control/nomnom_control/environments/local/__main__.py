@@ -1,4 +1,4 @@
-"""The supervisor on its own: ``python -m nomnom_control.environments.local --dir DIR``. Progress goes out as JSON
+"""The supervisor as a process: ``python -m nomnom_control.environments.local --dir DIR``. It prints progress as JSON
 lines.
 """
 
@@ -23,25 +23,25 @@ from nomnom_control.environments.local.supervisor import Supervisor
 
 
 async def _run(supervisor: Supervisor) -> None:
-    def tell(each: Progress) -> None:
+    def report(each: Progress) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(each) + b"\n")
         sys.stdout.flush()
 
     async def ready() -> None:
         sys.stdout.buffer.write(b"ready\n")
         sys.stdout.flush()
-        # Whoever started this process stops listening now: what is said from here on goes to the log alone.
+        # The parent process stops reading now: later output goes to the log only.
         log = os.open(supervisor.instance.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)
-    await supervisor.run(tell, ready)
+    await supervisor.run(report, ready)
 
 
 def main() -> None:
-    """Run one instance until SIGTERM, SIGINT, or 'nomnom down'."""
+    """Run one local instance until SIGTERM, SIGINT, or 'nomnom down'."""
     parser = argparse.ArgumentParser(prog="python -m nomnom_control.environments.local", description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--schema")

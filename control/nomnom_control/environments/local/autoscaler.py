@@ -13,7 +13,7 @@ from nomnom.scaling import ScalingPolicy
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How many workers are wanted, and why, in one sentence."""
+    """The desired number of workers, and the reason in one sentence."""
 
     desired: int
     reason: str
@@ -21,16 +21,16 @@ class Decision:
 
 @dataclass(slots=True)
 class Autoscaler:
-    """Remembers when there was last a lag. ``now`` is any steady clock's seconds."""
+    """Remembers the last time with a lag. ``now`` is in seconds of any monotonic clock."""
 
     policy: ScalingPolicy
     _active_at: float | None = field(default=None, init=False)
 
     def decide(self, lag: int | None, current: int, now: float) -> Decision:
-        """Decide for a lag (None: unknown) with ``current`` workers wanted so far."""
+        """Decide for a lag (None: unknown), with ``current`` workers desired so far."""
         policy = self.policy
         if lag is None:
-            return Decision(current, f"the lag is unknown: kept at {current}")
+            return Decision(current, f"lag unknown; keeping {_workers(current)}")
         if lag > 0:
             self._active_at = now
             share, desired = policy.share(lag), policy.desired(lag)
@@ -46,5 +46,11 @@ class Autoscaler:
         if current > policy.minimum and quiet < policy.cooldown:
             kept = min(current, max(policy.minimum, 1))
             left = policy.cooldown - quiet
-            return Decision(kept, f"no lag for {quiet:.0f} s: {kept} kept for {left:.0f} s more of cooldown")
+            return Decision(
+                kept, f"no lag for {quiet:.0f}s; keeping {_workers(kept)} for another {left:.0f}s (cooldown)"
+            )
         return Decision(policy.minimum, f"no lag: the minimum {policy.minimum}")
+
+
+def _workers(number: int) -> str:
+    return f"{number} {'worker' if number == 1 else 'workers'}"

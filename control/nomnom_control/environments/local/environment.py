@@ -1,4 +1,4 @@
-"""The local environment as control's callers see it: a client of the instance's supervisor, which it can start."""
+"""The local environment: a client of the instance's supervisor, which it can start."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ from nomnom_control.environments import (
     Health,
     LogLine,
     Progress,
+    Replica,
     Revision,
     Scaling,
     ScalingSample,
     StartOption,
     Step,
 )
-from nomnom_control.environments import (
-    Instance as Running,
-)
-from nomnom_control.environments.local.channel import NotRunning, ask, request
+from nomnom_control.environments.local.channel import NotRunning, call, request
 from nomnom_control.environments.local.instance import PORTS, Instance
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.servers import PostgresServer
@@ -53,18 +51,18 @@ _START = 120.0
 ERROR = b"error "
 """Begins the line, on the supervisor's standard output, with the error that it did not start for."""
 _PORT_LABELS = {
-    "api": "the api",
-    "dashboard": "the dashboard's API",
-    "page": "the dashboard's page",
-    "nats": "nats-server",
-    "nats_monitor": "nats-server's monitoring",
+    "api": "API",
+    "dashboard": "dashboard API",
+    "page": "dashboard page",
+    "nats": "NATS",
+    "nats_monitor": "NATS monitoring",
     "postgres": "PostgreSQL",
 }
 _POLICY_LABELS = {
-    "minimum": "Fewest workers",
-    "maximum": "Most workers",
-    "threshold": "Lag for each worker",
-    "cooldown": "Seconds of cooldown",
+    "minimum": "Minimum workers",
+    "maximum": "Maximum workers",
+    "threshold": "Target lag per worker",
+    "cooldown": "Cooldown in seconds",
 }
 
 
@@ -81,12 +79,12 @@ class LocalEnvironment(Environment):
         self.selector = () if folder is None else ("--dir", str(folder))
         self._options = dict(options or {})
 
-    async def _ask(self, name: str, **arguments: Any) -> Any:
-        return await ask(self.instance.socket, name, arguments)
+    async def _call(self, name: str, **arguments: Any) -> Any:
+        return await call(self.instance.socket, name, arguments)
 
     async def components(self) -> list[Component]:
         try:
-            status = await self._ask("status")
+            status = await self._call("status")
         except NotRunning:
             return [Component(name, 0, 0, Health.STOPPED, detail="not running") for name in COMPONENTS]
         async with HttpClient(2) as client:
@@ -96,10 +94,10 @@ class LocalEnvironment(Environment):
             _server_component("postgres", status["servers"]["postgres"]),
         ]
         for name in SERVICES:
-            running = [
-                Running(
+            replicas = [
+                Replica(
                     each["name"],
-                    "running" if each["pid"] else "ended",
+                    "running" if each["pid"] else "exited",
                     detail is None,
                     datetime.fromisoformat(each["started_at"]),
                     each["restarts"],
@@ -108,11 +106,11 @@ class LocalEnvironment(Environment):
                 for each, detail in zip(status["services"], details, strict=True)
                 if each["component"] == name
             ]
-            found.append(_service_component(name, status["desired"][name], tuple(running)))
+            found.append(_service_component(name, status["desired"][name], tuple(replicas)))
         return sorted(found, key=lambda each: COMPONENTS.index(each.name))
 
     async def endpoints(self) -> Endpoints:
-        ports = (await self._ask("status"))["ports"]
+        ports = (await self._call("status"))["ports"]
         postgres = PostgresServer(self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"))
         return Endpoints(
             api=f"http://127.0.0.1:{ports['api']}",
@@ -130,7 +128,7 @@ class LocalEnvironment(Environment):
         return load_schema(self.instance.load().schema)
 
     async def metrics(self, component: str) -> dict[str, str]:
-        services = [each for each in (await self._ask("status"))["services"] if each["component"] == component]
+        services = [each for each in (await self._call("status"))["services"] if each["component"] == component]
         texts: dict[str, str] = {}
         async with HttpClient(2) as client:
             for each in services:
@@ -145,12 +143,12 @@ class LocalEnvironment(Environment):
         self, components: Sequence[str] = (), *, follow: bool = False, tail: int | None = 100
     ) -> AsyncIterator[LogLine]:
         if unknown := [name for name in components if name not in COMPONENTS]:
-            raise ControlError(f"no component {unknown[0]!r}; there are {', '.join(COMPONENTS)}")
+            raise ControlError(f"unknown component {unknown[0]!r}; available: {', '.join(COMPONENTS)}")
         paths = {name: self.instance.log(name) for name in components or COMPONENTS}
         return follow_logs(paths, follow=follow, tail=tail)
 
     async def scaling(self) -> Scaling:
-        now = await self._ask("scaling")
+        now = await self._call("scaling")
         ready = sum(each.ready for each in await self.components() if each.name == WORKER)
         decided = now["decided_at"]
         return Scaling(
@@ -165,21 +163,21 @@ class LocalEnvironment(Environment):
         )
 
     async def scaling_history(self) -> list[ScalingSample]:
-        return msgspec.convert(await self._ask("history"), list[ScalingSample])
+        return msgspec.convert(await self._call("history"), list[ScalingSample])
 
     async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
-        await self._ask("policy", **asdict(policy))
+        await self._call("policy", **asdict(policy))
 
     async def scale(self, component: str, replicas: int) -> None:
         if component != WORKER:
-            raise ControlError(f"{component} cannot be scaled here: only {WORKER}s can")
-        await self._ask("scale", replicas=replicas)
+            raise ControlError(f"{component} cannot be scaled in the local environment; only {WORKER} can")
+        await self._call("scale", replicas=replicas)
 
     async def pause_autoscaling(self) -> None:
-        await self._ask("scale")
+        await self._call("scale")
 
     async def resume_autoscaling(self) -> None:
-        await self._ask("scale", auto=True)
+        await self._call("scale", auto=True)
 
     async def restart(self, component: str) -> AsyncIterator[Progress]:
         async for each in self._progress("restart", component=component):
@@ -210,7 +208,9 @@ class LocalEnvironment(Environment):
         earlier = [each for each in revisions if not each.current and revision in (None, each.number)]
         if not earlier:
             numbers = ", ".join(str(each.number) for each in revisions) or "none"
-            raise ControlError(f"{component} has no revision {revision or 'before this one'}; there are: {numbers}")
+            raise ControlError(
+                f"{component} has no revision {revision or 'before the current one'}; available: {numbers}"
+            )
         chosen = earlier[0]
         cause = f"rollback to revision {chosen.number}"
         variables = dict(chosen.variables)
@@ -228,9 +228,9 @@ class LocalEnvironment(Environment):
         ports = [
             StartOption(
                 name,
-                f"Port of {_PORT_LABELS[name]}",
+                f"{_PORT_LABELS[name]} port",
                 self._options.get(name, ""),
-                f"empty: {state.ports.get(name, usual)} where it is free",
+                f"default: {state.ports.get(name, usual)} if free, otherwise any free port",
                 _check_port,
             )
             for name, usual in PORTS.items()
@@ -240,13 +240,13 @@ class LocalEnvironment(Environment):
                 name,
                 label,
                 self._options.get(name) or f"{getattr(state.policy, name):g}",
-                "of the workers' scaling",
+                "autoscaling policy of the workers",
                 _check_number,
             )
             for name, label in _POLICY_LABELS.items()
         ]
         return (
-            StartOption("schema", "Schema", chosen, "tpch, ecommerce or a file", _check_schema),
+            StartOption("schema", "Schema", chosen, "tpch, ecommerce or path to a file", _check_schema),
             *ports,
             *policies,
         )
@@ -256,21 +256,21 @@ class LocalEnvironment(Environment):
         return LocalEnvironment(folder, {**self._options, **values})
 
     def plan(self, operation: str) -> Sequence[str]:
-        place = self.instance.folder
+        folder = self.instance.folder
         steps = {
             "start": (
-                f"start nats-server and PostgreSQL in {place}",
+                f"start nats-server and PostgreSQL in {folder}",
                 "set up streams and tables",
-                "start the api and the dashboard",
-                "let the autoscaler start workers",
+                "start the API and the dashboard",
+                "start the autoscaler, which starts workers as needed",
             ),
             "stop": (
-                "stop the api and the dashboard",
+                "stop the API and the dashboard",
                 "stop the workers",
                 "stop PostgreSQL and nats-server",
-                f"data stay in {place}",
+                f"keep the data in {folder}",
             ),
-            "destroy": ("stop everything", f"remove {place}"),
+            "destroy": ("stop everything", f"remove {folder}"),
         }
         return steps.get(operation, ())
 
@@ -279,18 +279,18 @@ class LocalEnvironment(Environment):
 
     async def start(self) -> AsyncIterator[Progress]:
         try:
-            await self._ask("status")
+            await self._call("status")
         except NotRunning:
             pass
         else:
-            yield Progress("start", Step.SKIPPED, "it runs already")
+            yield Progress("start", Step.SKIPPED, "already running")
             return
         command = [sys.executable, "-m", "nomnom_control.environments.local", "--dir", str(self.instance.folder)]
         if schema := self._options.get("schema"):
             command += ["--schema", schema]
         for flag, known in (("--port", PORTS), ("--policy", _POLICY_LABELS)):
             command += [f"{flag}={name}={value}" for name in known if (value := self._options.get(name))]
-        # It outlives this process on purpose: 'nomnom down' ends it.
+        # The supervisor keeps running after this process has ended; 'nomnom down' stops it.
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -308,7 +308,7 @@ class LocalEnvironment(Environment):
 
     async def stop(self) -> AsyncIterator[Progress]:
         yield Progress("stop", Step.STARTED)
-        await self._ask("stop")
+        await self._call("stop")
         async with asyncio.timeout(_START):
             while self.instance.socket.exists():  # noqa: ASYNC110 (another process removes it)
                 await asyncio.sleep(0.1)
@@ -326,35 +326,37 @@ class LocalEnvironment(Environment):
 
 
 async def _readiness(client: HttpClient, port: int) -> str | None:
-    """Why a service is not ready; None where it is."""
+    """Why a service is not ready; None if it is."""
     try:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     except HttpError as error:
-        return f"no answer: {error}"
+        return f"no response: {error}"
     return None if answer.status == 200 else answer.text[:300]
 
 
 def _server_component(name: str, server: Mapping[str, Any]) -> Component:
     running = server["pid"] is not None
     health = Health.HEALTHY if running else Health.FAILED
-    detail = "" if running else "ended by itself; it is being started again"
+    detail = "" if running else "exited unexpectedly; restarting"
     return Component(name, 1, int(running), health, server["version"], detail)
 
 
-def _service_component(name: str, desired: int, running: tuple[Running, ...]) -> Component:
-    ready = sum(each.ready for each in running)
-    detail = next((each.detail for each in running if each.detail), "")
-    if desired == 0 and not running:
-        health, detail = Health.STOPPED, "no lag, no worker" if name == WORKER else ""
+def _service_component(name: str, desired: int, replicas: tuple[Replica, ...]) -> Component:
+    ready = sum(each.ready for each in replicas)
+    detail = next((each.detail for each in replicas if each.detail), "")
+    if desired == 0 and not replicas:
+        health, detail = Health.STOPPED, "scaled to zero (no lag)" if name == WORKER else ""
     elif ready >= desired:
         health = Health.HEALTHY
     else:
         health = Health.DEGRADED if ready else Health.STARTING
-    return Component(name, desired, ready, health, nomnom.__version__, detail, running)
+    return Component(name, desired, ready, health, nomnom.__version__, detail, replicas)
 
 
 def _check_port(text: str) -> str | None:
-    return None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port, 1 to 65535"
+    return (
+        None if not text or (text.isdecimal() and 0 < int(text) < 65536) else "expected a port number from 1 to 65535"
+    )
 
 
 def _check_number(text: str) -> str | None:
@@ -362,7 +364,7 @@ def _check_number(text: str) -> str | None:
         number = float(text)
     except ValueError:
         return "expected a number"
-    return None if 0 <= number < inf else "expected a number from 0"
+    return None if 0 <= number < inf else "expected a number of at least 0"
 
 
 def _check_schema(text: str) -> str | None:

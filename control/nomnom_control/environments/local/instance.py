@@ -1,4 +1,4 @@
-"""An instance's directory: where its parts are, who holds it, and what is kept between runs."""
+"""A local instance's directory: its layout, its lock, its ports and the state kept between runs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _STARTING = 60.0
 
 
 class InstanceError(ControlError):
-    """An instance's directory that cannot be used."""
+    """An instance's directory cannot be used."""
 
 
 class AlreadyRunning(InstanceError):  # noqa: N818 (a state more than an error)
-    """Another process runs this instance."""
+    """Another process is running this instance."""
 
 
 class State(msgspec.Struct, kw_only=True):
-    """What is kept between runs."""
+    """The state kept between runs."""
 
     schema: str = "tpch"
     ports: dict[str, int] = msgspec.field(default_factory=dict[str, int])
@@ -76,12 +76,12 @@ class Instance:
 
     @property
     def logs(self) -> Path:
-        """One file a component."""
+        """The folder of the log files, one per component."""
         return self.folder / "logs"
 
     @property
     def socket(self) -> Path:
-        """The control socket: its name is a hash, since such paths have room for about a hundred bytes."""
+        """The control socket. Its name is a hash, because the path of a socket is limited to about 100 bytes."""
         name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}-{name}.sock"
 
@@ -90,36 +90,36 @@ class Instance:
         return self.logs / f"{component}.log"
 
     def load(self) -> State:
-        """What an earlier run left, or a new state; raises InstanceError where it cannot be read."""
+        """The saved state, or a new one. Raises InstanceError if the file cannot be read."""
         try:
             return msgspec.convert(_renamed(msgspec.json.decode((self.folder / "state.json").read_bytes())), State)
         except FileNotFoundError:
             return State()
         except (OSError, msgspec.DecodeError) as error:
-            raise InstanceError(f"{self.folder / 'state.json'} cannot be read ({error}); move it away") from error
+            raise InstanceError(f"cannot read {self.folder / 'state.json'}: {error}; move or delete it") from error
 
     def save(self, state: State) -> None:
-        """Replace the state, whole or not at all; only its owner can read it."""
+        """Replace the state atomically; only its owner can read it."""
         new = self.folder / "state.new"
         new.touch(mode=0o600)
         new.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
         new.replace(self.folder / "state.json")
 
-    def hold(self) -> None:
-        """Take the lock; raises AlreadyRunning with who has it, or InstanceError."""
+    def acquire(self) -> None:
+        """Acquire the lock. Raises AlreadyRunning with the id of the other process, or InstanceError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             self._lock.acquire(timeout=0)
         except Timeout:
             holder = self.load().pid
             raise AlreadyRunning(
-                f"{self.folder} is run by process {holder}: stop it with 'nomnom down', or choose another --dir"
+                f"{self.folder} is already running (process {holder}); stop it with 'nomnom down' or use another --dir"
             ) from None
         except OSError as error:
-            raise InstanceError(f"{self.folder} cannot be used: {error}; choose another --dir") from error
+            raise InstanceError(f"cannot use {self.folder}: {error}; choose another --dir") from error
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
 
@@ -144,9 +144,9 @@ def default_folder() -> Path:
 
 @asynccontextmanager
 async def starting() -> AsyncGenerator[None, None]:
-    """One start at a time on this machine: between choosing a port and listening on it, another could choose it too.
+    """Serialize starts on this machine: another one could choose the same port before this one listens on it.
 
-    Who holds it for longer than a start takes is not waited for.
+    Gives up after :data:`_STARTING` seconds and proceeds without the lock.
     """
     lock = AsyncFileLock(Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}.starting", timeout=_STARTING)
     try:
@@ -161,20 +161,22 @@ async def starting() -> AsyncGenerator[None, None]:
 
 
 def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
-    """A free port for each server: the given one, else that of the last run, else the usual one, else any.
+    """A free port for each server: the given one, else that of the last run, else the default, else any.
 
-    Raises InstanceError where a given port is taken.
+    Raises InstanceError if a given port is in use.
     """
     if unknown := [name for name in given if name not in PORTS]:
-        raise InstanceError(f"no server {unknown[0]!r}; there are {', '.join(PORTS)}")
+        raise InstanceError(f"unknown server {unknown[0]!r}; available: {', '.join(PORTS)}")
     for name, port in given.items():
         if not is_free(port) or list(given.values()).count(port) > 1:
-            raise InstanceError(f"port {port} for {name} is taken: choose another, or end what uses it")
+            raise InstanceError(
+                f"port {port} for {name} is already in use; choose another one, or stop the program that uses it"
+            )
     chosen = dict(given)
-    for name, usual in PORTS.items():
+    for name, default in PORTS.items():
         if name in given:
             continue
-        wishes = [port for port in (kept.get(name), usual) if port and port not in chosen.values()]
+        wishes = [port for port in (kept.get(name), default) if port and port not in chosen.values()]
         chosen[name] = next((port for port in wishes if is_free(port)), 0) or any_port()
     return chosen
 
@@ -191,7 +193,7 @@ def is_free(port: int) -> bool:
 
 
 def any_port() -> int:
-    """A port of loopback that nothing listens on."""
+    """A free port on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a killed supervisor left behind: its children, found by the mark in their environment, and stopped."""
+"""Stop the child processes of a killed supervisor, identified by a variable in their environment."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _GRACE = 15.0
 
 
 def stop_leftovers(folder: Path) -> list[str]:
-    """Stop every process that carries this instance's mark; returns their names. Blocks: call it in a thread."""
+    """Stop every process of this instance and return their names. Blocks: call it in a thread."""
     found = [each for each in psutil.process_iter() if _belongs(each, folder)]
     ids = {each.pid for each in found}
-    # PostgreSQL's backends carry the mark too; their postmaster ends them.
-    heads = [each for each in found if each.ppid() not in ids]
-    names = sorted(each.name() for each in heads)
-    for each in heads:
+    # PostgreSQL's backends inherit the variable too; the postmaster ends them.
+    parents = [each for each in found if each.ppid() not in ids]
+    names = sorted(each.name() for each in parents)
+    for each in parents:
         try:
-            # SIGINT is PostgreSQL's fast shutdown; the others end on it as on SIGTERM.
+            # SIGINT is PostgreSQL's fast shutdown; the other programs get SIGTERM.
             each.send_signal(signal.SIGINT if each.name() == "postgres" else signal.SIGTERM)
         except psutil.NoSuchProcess:
             continue
@@ -38,5 +38,5 @@ def stop_leftovers(folder: Path) -> list[str]:
 def _belongs(process: psutil.Process, folder: Path) -> bool:
     try:
         return process.environ().get(INSTANCE) == str(folder)
-    except psutil.Error:  # gone, or another user's: not provably ours
+    except psutil.Error:  # it has exited, or belongs to another user
         return False

@@ -1,4 +1,4 @@
-"""The components' log files as one flow of lines: what is there, and what comes, through restarts."""
+"""The components' log files as one stream: existing lines, then new ones, across restarts and rotations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POSTGRES_LEVELS = {"WARNING": "warning", "ERROR": "error", "FATAL": "error", "P
 
 
 async def follow_logs(paths: Mapping[str, Path], *, follow: bool, tail: int | None) -> AsyncIterator[LogLine]:
-    """The last ``tail`` lines of all files by time (None: all), then, with ``follow``, each line as it is written."""
+    """The last ``tail`` lines of all files by time (None: all), then, with ``follow``, each new line."""
     positions: dict[str, int] = {}
     earlier: deque[LogLine] = deque()
     for name, path in paths.items():
@@ -42,7 +42,7 @@ async def follow_logs(paths: Mapping[str, Path], *, follow: bool, tail: int | No
 
 
 def parse_line(component: str, line: str) -> LogLine:
-    """One line as its component wrote it: nomnom's JSON, nats-server's and PostgreSQL's own forms, or plain text."""
+    """Parse a log line: nomnom's JSON, the formats of nats-server and PostgreSQL, or plain text."""
     if line.startswith("{"):
         try:
             given = msgspec.json.decode(line, type=dict[str, Any])
@@ -62,26 +62,26 @@ def parse_line(component: str, line: str) -> LogLine:
 
 
 def _read_end(path: Path, tail: int | None) -> tuple[list[str], int]:
-    """At least the last ``tail`` lines (None: all, of the full files before it too), and where they end."""
+    """At least the last ``tail`` lines (None: all, rotated files included), and the offset of their end."""
     if tail is None:
         older = [line for each in earlier_logs(path) for line in _read(each, 0)[0]]
         lines, end = _read(path, 0)
         return older + lines, end
     if not path.exists():
         return [], 0
-    size, room = path.stat().st_size, max(1, tail) * _LINE
+    size, length = path.stat().st_size, max(1, tail) * _LINE
     while True:
-        start = max(0, size - room)
+        start = max(0, size - length)
         lines, end = _read(path, start)
         if start == 0:
             return lines, end
         if len(lines) > tail:
-            return lines[1:], end  # the first may be the end of a longer one
-        room *= 4
+            return lines[1:], end  # the first one may be incomplete
+        length *= 4
 
 
 def _read(path: Path, start: int) -> tuple[list[str], int]:
-    """Whole lines from ``start`` on, and where they end; from the top again where the file has been replaced."""
+    """Complete lines from ``start`` on, and the offset of their end; from 0 if the file has become shorter."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""A child process: started with its output in a log file, watched, and stopped in order."""
+"""A child process: started with its output in a log file, and stopped gracefully."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from nomnom_control.errors import ControlError
 
 INSTANCE = "NOMNOM_INSTANCE"
-"""Set in every child's environment to its instance's directory, so that a later run finds what was left behind."""
+"""Set in every child's environment to the directory of its instance: a later run finds leftover processes by it."""
 
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
@@ -34,12 +34,12 @@ def inherited() -> dict[str, str]:
 
 
 class ProcessError(ControlError):
-    """A child that did not start, or ended by itself, with the end of its log."""
+    """A child process did not start, or exited unexpectedly; the text includes the end of its log."""
 
 
 @dataclass(slots=True)
 class ChildProcess:
-    """One program. It runs in a session of its own: Ctrl-C reaches the supervisor alone, which stops in order."""
+    """One program. It runs in its own session: Ctrl-C reaches only the supervisor, which stops gracefully."""
 
     name: str
     command: Sequence[str]
@@ -48,7 +48,7 @@ class ChildProcess:
     """Beside those of :func:`inherited`."""
     stop_signal: signal.Signals = signal.SIGTERM
     user: int | None = None
-    """Run as this user id (only root can); None keeps ours."""
+    """Run as this user id (requires root); None: as the current user."""
     folder: Path | None = None
     _process: asyncio.subprocess.Process | None = None
     _begin: int = 0
@@ -60,11 +60,11 @@ class ChildProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How the last process ended (negative: the signal); None while it runs or before it started."""
+        """The exit code of the last process (negative: the signal); None while it runs and before it started."""
         return self._process.returncode if self._process else None
 
     async def start(self) -> None:
-        """Start the program; its output is appended to the log. Raises ProcessError where it cannot be executed."""
+        """Start the program; its output is appended to the log. Raises ProcessError if it cannot be executed."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._begin = output.tell()
@@ -82,20 +82,20 @@ class ChildProcess:
                     extra_groups=None if self.user is None else [],
                 )
             except OSError as error:
-                raise ProcessError(f"{self.name}: {self.command[0]} cannot be started: {error}") from error
+                raise ProcessError(f"cannot start {self.name} ({self.command[0]}): {error}") from error
 
     async def wait(self) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait until the process exits; returns the exit code."""
         assert self._process is not None, "not started"
         return await self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, where the process still runs."""
+        """Send a signal if the process is still running."""
         if self._process and self._process.returncode is None:
             self._process.send_signal(number)
 
     async def stop(self, grace: float) -> int | None:
-        """Ask the process to end, wait ``grace`` seconds, then kill it; returns its exit code."""
+        """Send the stop signal, wait ``grace`` seconds, then kill the process; returns its exit code."""
         if self._process is None:
             return None
         self.send(self.stop_signal)

@@ -1,8 +1,8 @@
-"""Log files that do not grow without end.
+"""Log rotation by copy and truncate.
 
-A file that is full is copied beside itself and emptied. Its writers hold it open (nats-server, PostgreSQL, Python) and
-append, so that they go on at its top; what they write between the copy and the emptying is copied too, but for the last
-instant. Libraries rotate what their own process writes.
+The writers (nats-server, PostgreSQL, Python) keep the file open in append mode, so they continue at its start after it
+was truncated. Lines written in the instant between the end of the copy and the truncation are lost. Rotation by a
+logging library is no alternative: it only works for files written by its own process.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ KEPT = 2
 
 
 async def rotate_logs(folder: Path, interval: float, max_bytes: int = MAX_BYTES) -> None:
-    """Look at every ``*.log`` of a folder each ``interval`` seconds, until cancelled; each keeps two full ones."""
+    """Check every ``*.log`` of a folder each ``interval`` seconds until cancelled; keep two rotated files of each."""
     while True:
         await asyncio.to_thread(_rotate_full, folder, max_bytes)
         await asyncio.sleep(interval)
 
 
 def earlier_logs(path: Path) -> list[Path]:
-    """The full ones of a log, oldest first."""
-    named = [path.with_name(f"{path.name}.{number}") for number in range(KEPT, 0, -1)]
-    return [each for each in named if each.exists()]
+    """The rotated files of a log, oldest first."""
+    candidates = [path.with_name(f"{path.name}.{number}") for number in range(KEPT, 0, -1)]
+    return [each for each in candidates if each.exists()]
 
 
 def _rotate_full(folder: Path, max_bytes: int) -> None:
@@ -34,11 +34,11 @@ def _rotate_full(folder: Path, max_bytes: int) -> None:
         if path.stat().st_size < max_bytes:
             continue
         first, *older = [path.with_name(f"{path.name}.{number}") for number in range(1, KEPT + 1)]
-        for to in reversed(older):
-            before = to.with_suffix(f".{int(to.suffix[1:]) - 1}")
-            if before.exists():
-                before.replace(to)
-        with path.open("rb") as source, first.open("wb") as target:
+        for target in reversed(older):
+            newer = target.with_suffix(f".{int(target.suffix[1:]) - 1}")
+            if newer.exists():
+                newer.replace(target)
+        with path.open("rb") as source, first.open("wb") as copy:
             first.chmod(0o600)
-            shutil.copyfileobj(source, target)
+            shutil.copyfileobj(source, copy)
             os.truncate(path, 0)

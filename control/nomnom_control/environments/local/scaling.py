@@ -10,10 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
 from nomnom.scaling import LOCAL_LIMIT, ScalingPolicy, check_number
 from nomnom.settings.streams import StreamSettings
 from nomnom.telemetry import logger
@@ -38,13 +36,13 @@ class WorkerScaling:
         self.lag: int | None = None
         self.changing = asyncio.Lock()
         """Held while workers are started or ended."""
-        self._services, self._nats_url, self._streams = services, nats_url, streams
+        self._services, self._streams = services, streams
+        self._nats = NatsConnection(nats_url, "nomnom-autoscaler", timeout=_TIMEOUT)
         self._autoscaler = Autoscaler(policy)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
-        self._decision = "not decided yet"
+        self._decision = "no decision yet"
         self._decided_at: datetime | None = None
-        self._client: Client | None = None
-        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def policy(self) -> ScalingPolicy:
@@ -54,17 +52,17 @@ class WorkerScaling:
     def set_policy(self, policy: ScalingPolicy) -> None:
         """Replace the policy."""
         self._autoscaler.policy = policy
-        self._look.set()
+        self._changed.set()
 
     def pin(self, replicas: int | None) -> None:
         """Set the number of workers by hand; None lets the policy decide. Raises ScalingError."""
         if replicas is not None:
             check_number(replicas, LOCAL_LIMIT)
         self.pinned = replicas
-        self._look.set()
+        self._changed.set()
 
     def describe(self) -> dict[str, Any]:
-        """The numbers now, and the last decision with its reason."""
+        """The current numbers, and the last decision with its reason."""
         return {
             "policy": asdict(self.policy),
             "lag": self.lag,
@@ -76,29 +74,28 @@ class WorkerScaling:
         }
 
     def history(self) -> list[ScalingSample]:
-        """One sample a poll, oldest first, of the last while."""
+        """The latest samples, one per poll, oldest first."""
         return list(self._samples)
 
     async def run(self) -> None:
-        """Decide and act, once every polling interval and at once when something was set, until cancelled."""
+        """Decide and act at every polling interval, and immediately after a change, until cancelled."""
         try:
             while True:
-                self._look.clear()
-                self.lag = await self._read_lag()
+                self._changed.clear()
+                self.lag = await JetStream(self._nats).lag(self._streams.stream, self._streams.consumer)
                 self._decide()
                 try:
                     await self._apply()
                 except ControlError as error:
                     self._decision += f"; {error}"
-                    _log.error("workers not changed", error=str(error))
+                    _log.error("scaling failed", error=str(error))
                 actual = len(self._services.of(WORKER))
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.policy.polling):
-                        await self._look.wait()
+                        await self._changed.wait()
         finally:
-            if self._client is not None:
-                await self._client.close()
+            await self._nats.close()
 
     def _decide(self) -> None:
         if self.pinned is None:
@@ -116,28 +113,10 @@ class WorkerScaling:
             if self.desired > len(workers):
                 missing = self.desired - len(workers)
                 started = [self._services.add_worker() for _ in range(missing)]
-                # Each is waited for, so that none is still starting when an error of another is told.
-                outcomes = await asyncio.gather(*started, return_exceptions=True)
-                for each in outcomes:
+                # Wait for all of them, so that none is still starting when the error of another is raised.
+                results = await asyncio.gather(*started, return_exceptions=True)
+                for each in results:
                     if isinstance(each, BaseException):
                         raise each
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
-
-    async def _read_lag(self) -> int | None:
-        """As KEDA's nats-jetstream scaler counts it; None where NATS does not tell."""
-        try:
-            async with asyncio.timeout(2 * _TIMEOUT):
-                if self._client is None or self._client.is_closed:
-                    self._client = await nats.connect(
-                        self._nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                    )
-                jetstream = self._client.jetstream(timeout=_TIMEOUT)
-                info = await jetstream.consumer_info(self._streams.stream, self._streams.consumer)
-        except (OSError, NatsError, TimeoutError):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
-
-
-async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""

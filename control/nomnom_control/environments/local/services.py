@@ -1,4 +1,4 @@
-"""nomnom's own processes of one instance: started and waited for, replaced, ended, and started again when they die."""
+"""nomnom's own processes in one instance: start, replace, stop, and restart after an unexpected exit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER
 from nomnom_control.environments.local.instance import Instance, any_port
@@ -18,8 +19,8 @@ from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
 
 _log = logger(__name__)
-_AGAIN = (0.5, 15.0)
-_STEADY = 60.0
+_RESTART = RetryPolicy(first=0.5, longest=15.0)
+_STABLE_AFTER = 60.0
 _READY = 30.0
 _GRACE = 30.0
 _POLL = 0.05
@@ -27,7 +28,7 @@ _POLL = 0.05
 
 @dataclass
 class Service:
-    """One process of nomnom: how it is started, where it answers, how often it ended by itself."""
+    """One process of nomnom: its command, its port and how often it was restarted."""
 
     component: str
     name: str
@@ -36,8 +37,8 @@ class Service:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     restarts: int = 0
     failures: int = 0
-    """Ends in a row, each within a minute of its start: they make the next start wait longer."""
-    again_at: float = 0.0
+    """Consecutive exits within a minute after the start; each doubles the delay of the next restart."""
+    restart_at: float = 0.0
     stopping: bool = False
 
 
@@ -50,15 +51,15 @@ class Services:
         self._next_worker = 1
 
     def all(self) -> list[Service]:
-        """Every service, also one that is about to end."""
+        """Every service, including those that are stopping."""
         return list(self._services.values())
 
     def of(self, component: str) -> list[Service]:
-        """A component's services, oldest first, without those that are about to end."""
+        """A component's services, oldest first, without those that are stopping."""
         return [each for each in self._services.values() if each.component == component and not each.stopping]
 
     async def launch(self, component: str, port: int, name: str = "") -> Service:
-        """Start a service and wait until it says that it is ready; raises ControlError or ProcessError."""
+        """Start a service and wait until it is ready. Raises ControlError or ProcessError."""
         command = [sys.executable, "-m", f"nomnom_{component}"]
         log, given = self._instance.log(component), self._variables(component, port)
         process = ChildProcess(name or component, command, log, given)
@@ -68,7 +69,7 @@ class Services:
         return service
 
     async def add_worker(self) -> Service:
-        """Start one more worker; where it does not become ready it is ended again. Raises as :meth:`launch`."""
+        """Start one more worker; stop it again if it does not become ready. Raises like :meth:`launch`."""
         name, self._next_worker = f"{WORKER}-{self._next_worker}", self._next_worker + 1
         try:
             return await self.launch(WORKER, any_port(), name)
@@ -77,7 +78,7 @@ class Services:
             raise
 
     async def replace(self, service: Service) -> None:
-        """Put a new process in a service's place: a worker's is ready before the old one leaves; raises as launch."""
+        """Replace a service's process. A worker is stopped only after its successor is ready. Raises like launch."""
         if service.component == WORKER:
             await self.add_worker()
             await self.end(service)
@@ -86,31 +87,31 @@ class Services:
             await self.launch(service.component, service.port, service.name)
 
     async def end(self, service: Service) -> None:
-        """Stop a service in order: it finishes what it holds."""
+        """Stop a service gracefully: it finishes its work in progress."""
         service.stopping = True
         await service.process.stop(_GRACE)
         self._services.pop(service.name, None)
 
     def kill(self) -> None:
-        """End every process at once: what they held is redelivered to the next run's."""
+        """Kill every process; unacknowledged messages are redelivered in the next run."""
         for each in self._services.values():
             each.stopping = True
             each.process.send(signal.SIGKILL)
 
-    async def start_again(self) -> None:
-        """Start what ended by itself, after a wait that grows while it goes on ending soon."""
+    async def restart_exited(self) -> None:
+        """Restart services that exited unexpectedly, with exponential backoff."""
         for each in list(self._services.values()):
             if each.stopping or each.process.exit_code is None:
                 continue
             now = time.monotonic()
-            if not each.again_at:
-                lived = (datetime.now(UTC) - each.started_at).total_seconds()
-                each.failures = 0 if lived > _STEADY else each.failures
-                wait = min(_AGAIN[0] * 2**each.failures, _AGAIN[1])
-                each.again_at = now + wait
-                _log.warning("ended", process=each.name, code=each.process.exit_code, again_in=wait)
-            elif now >= each.again_at:
-                each.again_at, each.started_at = 0.0, datetime.now(UTC)
+            if not each.restart_at:
+                uptime = (datetime.now(UTC) - each.started_at).total_seconds()
+                each.failures = 0 if uptime > _STABLE_AFTER else each.failures
+                delay = _RESTART.wait(each.failures + 1)
+                each.restart_at = now + delay
+                _log.warning("process exited", process=each.name, exit_code=each.process.exit_code, restart_in=delay)
+            elif now >= each.restart_at:
+                each.restart_at, each.started_at = 0.0, datetime.now(UTC)
                 each.restarts, each.failures = each.restarts + 1, each.failures + 1
                 await each.process.start()
 

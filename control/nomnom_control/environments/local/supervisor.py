@@ -1,4 +1,4 @@
-"""The supervisor: owns every process of one instance, starts and stops them in order, restarts what ends by itself."""
+"""The supervisor: starts and stops every process of one instance in order, and restarts those that exit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nomnom.setup import set_up
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER, Progress, Step
-from nomnom_control.environments.local.channel import Tell, serve
+from nomnom_control.environments.local.channel import Report, serve
 from nomnom_control.environments.local.instance import Instance, State, any_port, choose_ports, is_free, starting
 from nomnom_control.environments.local.leftovers import stop_leftovers
 from nomnom_control.environments.local.processes import INSTANCE
@@ -63,28 +63,28 @@ class Supervisor:
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def run(self, tell: Tell, ready: Callable[[], Awaitable[None]]) -> None:
-        """Bring everything up, call ``ready``, and stop in order once :meth:`interrupt` was called.
+    async def run(self, report: Report, ready: Callable[[], Awaitable[None]]) -> None:
+        """Start everything, call ``ready``, and stop gracefully after :meth:`interrupt`.
 
-        Raises ControlError or another NomnomError where it does not come up, or AlreadyRunning; then nothing is left.
+        Raises AlreadyRunning, or ControlError or another NomnomError if the start fails; then everything is stopped.
         """
-        self.instance.hold()
+        self.instance.acquire()
         hurry = asyncio.create_task(self._hurry())
         try:
-            if await self._until_stopping(self._start(tell)) and await self._until_stopping(ready()):
+            if await self._until_stopping(self._start(report)) and await self._until_stopping(ready()):
                 await self._stopping.wait()
         finally:
-            await self._stop(tell)
+            await self._stop(report)
             await end(hurry)
 
     def interrupt(self) -> None:
-        """Stop in order; asked a second time, at once: what workers held is redelivered to the next run's."""
+        """Stop gracefully; on the second call, kill: unacknowledged messages are redelivered in the next run."""
         if self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
 
     async def _until_stopping(self, work: Awaitable[None]) -> bool:
-        """Whether the work came to its end before someone asked for the stop, which cancels it."""
+        """Run ``work`` unless it is interrupted, which cancels it; returns whether it finished."""
         doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -95,22 +95,22 @@ class Supervisor:
             doing.result()
         return ended
 
-    async def _start(self, tell: Tell) -> None:
-        names = await _step(tell, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
+    async def _start(self, report: Report) -> None:
+        names = await _step(report, "clear leftovers", asyncio.to_thread(stop_leftovers, self.instance.folder))
         if names:
-            tell(Progress("clear leftovers", Step.OUTPUT, f"ended {', '.join(names)} of a run that was killed"))
+            report(Progress("clear leftovers", Step.OUTPUT, f"stopped {', '.join(names)}, left over from a killed run"))
         async with starting():
-            await self._start_servers(tell)
+            await self._start_servers(report)
         state = self.state
         self.scaling = WorkerScaling(self._services, state.policy, state.pinned, self.nats.url, state.streams)
         self._tasks = [
-            asyncio.create_task(_keep_on(self._watch)),
-            asyncio.create_task(_keep_on(self.scaling.run)),
-            asyncio.create_task(_keep_on(lambda: rotate_logs(self.instance.logs, _ROTATE))),
+            asyncio.create_task(_run_forever(self._watch)),
+            asyncio.create_task(_run_forever(self.scaling.run)),
+            asyncio.create_task(_run_forever(lambda: rotate_logs(self.instance.logs, _ROTATE))),
         ]
         self._server = await serve(self.instance.socket, self._handlers())
 
-    async def _start_servers(self, tell: Tell) -> None:
+    async def _start_servers(self, report: Report) -> None:
         self.state = self._prepare_state()
         folder, ports, mark = self.instance.folder, self.state.ports, {INSTANCE: str(self.instance.folder)}
 
@@ -127,13 +127,13 @@ class Supervisor:
             await self.postgres.start()
 
         await asyncio.gather(
-            self._start_on_free_ports(tell, "start nats-server", start_nats, "nats", "nats_monitor"),
-            self._start_on_free_ports(tell, "start PostgreSQL", start_postgres, "postgres"),
+            self._start_on_free_ports(report, "start nats-server", start_nats, "nats", "nats_monitor"),
+            self._start_on_free_ports(report, "start PostgreSQL", start_postgres, "postgres"),
         )
         addresses = {**self._addresses(), "NOMNOM_SCHEMA": self.state.schema}
         settings = SetupSettings.from_environment({**self.state.variables, **addresses})
-        for line in await _step(tell, "set up streams and tables", set_up(settings)):
-            tell(Progress("set up streams and tables", Step.OUTPUT, line))
+        for line in await _step(report, "set up streams and tables", set_up(settings)):
+            report(Progress("set up streams and tables", Step.OUTPUT, line))
 
         async def start_service(component: str) -> None:
             try:
@@ -144,14 +144,14 @@ class Supervisor:
                 raise
 
         await asyncio.gather(
-            self._start_on_free_ports(tell, "start the api", partial(start_service, "api"), "api"),
+            self._start_on_free_ports(report, "start the API", partial(start_service, "api"), "api"),
             self._start_on_free_ports(
-                tell, "start the dashboard", partial(start_service, "dashboard"), "dashboard", "page"
+                report, "start the dashboard", partial(start_service, "dashboard"), "dashboard", "page"
             ),
         )
 
     async def _start_on_free_ports(
-        self, tell: Tell, title: str, start: Callable[[], Awaitable[None]], *names: str
+        self, report: Report, title: str, start: Callable[[], Awaitable[None]], *names: str
     ) -> None:
         """Start something; if another program took one of its ports since they were chosen, again on a free one."""
 
@@ -168,10 +168,10 @@ class Supervisor:
                 for each in taken:
                     before, self.state.ports[each] = self.state.ports[each], any_port()
                     text = f"another program took port {before} of {each}: {self.state.ports[each]} is used instead"
-                    tell(Progress(title, Step.OUTPUT, text))
+                    report(Progress(title, Step.OUTPUT, text))
                 self.instance.save(self.state)
 
-        await _step(tell, title, work())
+        await _step(report, title, work())
 
     def _prepare_state(self) -> State:
         state = self.instance.load()
@@ -186,17 +186,17 @@ class Supervisor:
         self.instance.save(state)
         return state
 
-    async def _stop(self, tell: Tell) -> None:
-        """Bring everything down in order: api and dashboard, workers, PostgreSQL, NATS. Data stay."""
+    async def _stop(self, report: Report) -> None:
+        """Stop everything in order: API and dashboard, workers, PostgreSQL, NATS. Data is kept."""
         await end(*self._tasks)
         self._tasks = []
-        entrances = [each for each in self._services.all() if each.component != WORKER]
+        frontends = [each for each in self._services.all() if each.component != WORKER]
         workers = [each for each in self._services.all() if each.component == WORKER]
-        for title, group in (("stop the api and the dashboard", entrances), ("stop the workers", workers)):
+        for title, group in (("stop the API and the dashboard", frontends), ("stop the workers", workers)):
             if group:
-                await _step(tell, title, asyncio.gather(*(self._services.end(each) for each in group)))
+                await _step(report, title, asyncio.gather(*(self._services.end(each) for each in group)))
         for server in reversed(self._servers):
-            await _step(tell, f"stop {server.process.name}", server.stop())
+            await _step(report, f"stop {server.process.name}", server.stop())
         if self._server is not None:
             self._server.close()
             self.instance.socket.unlink(missing_ok=True)
@@ -206,7 +206,7 @@ class Supervisor:
         await self._hurrying.wait()
         self._services.kill()
         for server in self._servers:
-            # PostgreSQL's immediate shutdown: the next start recovers from its log.
+            # SIGQUIT is PostgreSQL's immediate shutdown: the next start recovers from the WAL.
             server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
 
     def _addresses(self) -> dict[str, str]:
@@ -219,35 +219,35 @@ class Supervisor:
         return {**variables.given, **managed, own: str(port), INSTANCE: str(self.instance.folder)}
 
     async def _watch(self) -> None:
-        """Start again what ended by itself."""
+        """Restart what exited unexpectedly."""
         while True:
             await asyncio.sleep(_WATCH)
-            await self._services.start_again()
+            await self._services.restart_exited()
             for server in self._servers:
                 if server.process.exit_code is None:
                     continue
-                _log.warning("ended", process=server.process.name, code=server.process.exit_code)
+                _log.warning("process exited", process=server.process.name, exit_code=server.process.exit_code)
                 try:
                     await server.start()
                 except ControlError as error:
-                    _log.error("not started again", process=server.process.name, error=str(error))
+                    _log.error("restart failed", process=server.process.name, error=str(error))
                     await asyncio.sleep(_AGAIN)
 
-    # What other processes may ask for.
+    # Requests on the control channel
 
-    def _handlers(self) -> dict[str, Callable[[dict[str, Any], Tell], Awaitable[Any]]]:
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any], Report], Awaitable[Any]]]:
         return {
-            "status": self._tell_status,
-            "scaling": self._tell_scaling,
-            "history": self._tell_history,
+            "status": self._status,
+            "scaling": self._scaling,
+            "history": self._history,
             "policy": self._set_policy,
             "scale": self._scale,
             "restart": self._restart,
             "configure": self._configure,
-            "stop": self._ask_stop,
+            "stop": self._request_stop,
         }
 
-    async def _tell_status(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _status(self, _: dict[str, Any], __: Report) -> dict[str, Any]:
         servers = [("nats", self.nats), ("postgres", self.postgres)]
         return {
             "schema": self.state.schema,
@@ -267,33 +267,33 @@ class Supervisor:
             ],
         }
 
-    async def _tell_scaling(self, _: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def _scaling(self, _: dict[str, Any], __: Report) -> dict[str, Any]:
         return self.scaling.describe()
 
-    async def _tell_history(self, _: dict[str, Any], __: Tell) -> list[dict[str, Any]]:
+    async def _history(self, _: dict[str, Any], __: Report) -> list[dict[str, Any]]:
         return [asdict(each) for each in self.scaling.history()]
 
-    async def _set_policy(self, given: dict[str, Any], _: Tell) -> None:
+    async def _set_policy(self, given: dict[str, Any], _: Report) -> None:
         self.scaling.set_policy(self.scaling.policy.changed(given, LOCAL_LIMIT))
         self.state.policy = self.scaling.policy
         self.instance.save(self.state)
 
-    async def _scale(self, given: dict[str, Any], _: Tell) -> None:
+    async def _scale(self, given: dict[str, Any], _: Report) -> None:
         """``replicas``: pin that many; absent: pin the present number; ``auto``: let the policy decide."""
         self.scaling.pin(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
         self.state.pinned = self.scaling.pinned
         self.instance.save(self.state)
 
-    async def _restart(self, given: dict[str, Any], tell: Tell) -> None:
+    async def _restart(self, given: dict[str, Any], report: Report) -> None:
         component = str(given["component"])
         if component not in SERVICES:
-            raise ControlError(f"{component} cannot be restarted here: {', '.join(SERVICES)} can")
+            raise ControlError(f"{component} cannot be restarted in the local environment; {', '.join(SERVICES)} can")
         async with self.scaling.changing:
             for each in self._services.of(component):
-                await _step(tell, f"replace {each.name}", self._services.replace(each))
+                await _step(report, f"replace {each.name}", self._services.replace(each))
 
-    async def _configure(self, given: dict[str, Any], tell: Tell) -> None:
-        """A rollout that does not become ready is taken back: the revision before it is current again."""
+    async def _configure(self, given: dict[str, Any], report: Report) -> None:
+        """Roll out new variables; if the component does not become ready, roll back to the previous revision."""
         component = str(given["component"])
         if component not in SERVICES:
             raise ControlError(f"{component} has no settings to roll out: {', '.join(SERVICES)} have")
@@ -301,35 +301,35 @@ class Supervisor:
         revision = self.state.revise(component, dict(given["variables"]), given["cause"])
         self.instance.save(self.state)
         try:
-            await self._restart({"component": component}, tell)
+            await self._restart({"component": component}, report)
         except ControlError as error:
-            self.state.revise(component, before, f"revision {revision.number} was not ready and was taken back")
+            self.state.revise(component, before, f"rollback: revision {revision.number} did not become ready")
             self.instance.save(self.state)
-            await self._restart({"component": component}, tell)
-            raise ControlError(f"revision {revision.number} was taken back: {error}") from error
+            await self._restart({"component": component}, report)
+            raise ControlError(f"revision {revision.number} was rolled back: {error}") from error
 
-    async def _ask_stop(self, _: dict[str, Any], __: Tell) -> int:
+    async def _request_stop(self, _: dict[str, Any], __: Report) -> int:
         self.interrupt()
         return os.getpid()
 
 
-async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
-    """Run what never ends by itself. A defect in it is logged and it begins anew: the pipeline goes on meanwhile."""
+async def _run_forever(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that never ends by itself. After an unexpected error, log it and start the task again."""
     while True:
         try:
             await work()
-        except Exception:  # noqa: BLE001  (logged whole; what it watches over must not stand alone)
-            _log.exception("a defect: begun anew")
+        except Exception:  # noqa: BLE001  (logged with its traceback; the pipeline must not lose its supervision)
+            _log.exception("unexpected error; restarting the task")
         await asyncio.sleep(_AGAIN)
 
 
-async def _step(tell: Tell, title: str, work: Awaitable[Any]) -> Any:
-    tell(Progress(title, Step.STARTED))
+async def _step(report: Report, title: str, work: Awaitable[Any]) -> Any:
+    report(Progress(title, Step.STARTED))
     started = time.monotonic()
     try:
         result = await work
     except BaseException as error:
-        tell(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
+        report(Progress(title, Step.FAILED, str(error) or "cancelled", time.monotonic() - started))
         raise
-    tell(Progress(title, Step.DONE, "", time.monotonic() - started))
+    report(Progress(title, Step.DONE, "", time.monotonic() - started))
     return result

@@ -1,9 +1,9 @@
-"""The audit: who did what to which message, when, with what result. It outlives letters and streams.
+"""The audit log: who did what to which message, when, with what result. It outlives dead letters and streams.
 
-What removes something (a replay, an undo, a deletion) refuses to start while the audit cannot be written. If PostgreSQL
-goes away in the middle it stops, says how many entries wait in the journal
-(:mod:`nomnom_control.session.audit.spool`) and where; the next session enters them. Pausing, resuming and purging do
-not need PostgreSQL: their entries may wait too.
+Operations that remove something (replay, undo, deletion) do not start while the audit log cannot be written. If
+PostgreSQL becomes unavailable during an operation, it stops and reports how many entries remain in the spool
+(:mod:`nomnom_control.session.audit.spool`); the next session writes them. Pausing, resuming and purging do not need
+PostgreSQL: their entries are spooled too.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp
+from nomnom.connections.postgres import Database
 from nomnom.envelope import new_message_id
+from nomnom.errors import NomnomError
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
 from nomnom_control.session.audit.spool import Spool
-from nomnom_control.session.connections import Database, DatabaseRefused, DatabaseUnavailable, NotSetUp
 
-__all__ = ["Action", "Audit", "AuditWaits", "Entry", "Ledger", "Record"]
+__all__ = ["Action", "Audit", "AuditPending", "Entry", "Ledger", "Record"]
 
 _BATCH = 500
 
 
 class Action(StrEnum):
-    """What was done."""
+    """The kinds of operations in the audit log."""
 
     REPLAY = "replay"
     UNDO = "undo"
@@ -43,8 +45,8 @@ class Action(StrEnum):
     RESUME = "resume"
 
 
-class AuditWaits(ControlError):  # noqa: N818
-    """Something was done whose audit entries PostgreSQL did not take; they wait in the journal ``path``."""
+class AuditPending(ControlError):  # noqa: N818
+    """An operation was done, but its audit entries are not in PostgreSQL yet; they are in the spool ``path``."""
 
     def __init__(self, text: str, path: Path, entries: int) -> None:
         super().__init__(text)
@@ -53,9 +55,9 @@ class AuditWaits(ControlError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something done. ``run`` groups the entries of one command; ``detail`` is JSON.
+    """One operation. ``run`` groups the entries of one command; ``detail`` is JSON.
 
-    ``unconfirmed`` is the result to enter where the session broke before it knew how this came out.
+    ``unconfirmed`` is the result to record if the session ended before the actual result was known.
     """
 
     action: Action
@@ -74,20 +76,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Record(Entry):
-    """An entry as the audit holds it, with its number."""
+    """An entry of the audit log with its number."""
 
     id: int = 0
 
 
 class _Line(msgspec.Struct):
-    """A journal's line."""
+    """A line of the spool."""
 
     entry: Entry
     confirmed: bool = False
 
 
 class Audit:
-    """One pipeline's audit; ``folder`` keeps the journals."""
+    """The audit log of a pipeline; ``folder`` is the folder of the spool files."""
 
     def __init__(self, database: Database, folder: Path, actor: str) -> None:
         self._database, self._folder, self.actor = database, folder, actor
@@ -105,8 +107,8 @@ class Audit:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[Record]:
-        """Entries, newest first; the next page is that ``before`` the last one's ``id``. Raises DatabaseUnavailable."""
-        await self._enter_left_behind()
+        """Entries, newest first; ``before`` the last entry's ``id`` is the next page. Raises DatabaseUnavailable."""
+        await self._write_spooled()
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 statements.READ, before, message_id, run, action, actor, entity, since, until, limit
@@ -116,20 +118,20 @@ class Audit:
     async def replays_to_undo(
         self, *, message_id: str | None = None, run: str | None = None, after: int = 0, limit: int = 1000
     ) -> list[Record]:
-        """Replays of a message or a run that nobody has undone, by ``id`` from above ``after`` on."""
-        await self._enter_left_behind()
+        """Replays of a message or a run that were not undone, with an ``id`` greater than ``after``, in order."""
+        await self._write_spooled()
         async with self._database.connection() as connection:
             rows = await connection.fetch(statements.REPLAYS_TO_UNDO, message_id, run, after, limit)
         return [_record(row) for row in rows]
 
     @asynccontextmanager
     async def ledger(self) -> AsyncGenerator[Ledger, None]:
-        """What a session of changes writes its entries to.
+        """The ledger that an operation writes its entries to.
 
-        Raises DatabaseUnavailable or NotSetUp, before anything is done, where the audit cannot be written; AuditWaits
-        at the end where entries had to stay in the journal.
+        Raises DatabaseUnavailable or NotSetUp at the start if the audit log cannot be written, and AuditPending at
+        the end if entries remain in the spool.
         """
-        identity = await self._enter_left_behind()
+        identity = await self._write_spooled()
         ledger = Ledger(self._database, Spool(self._folder / identity, new_message_id()), self.actor)
         try:
             yield ledger
@@ -137,30 +139,30 @@ class Audit:
             await asyncio.to_thread(ledger.spool.close)
 
     async def note(self, entries: Sequence[Entry]) -> None:
-        """Enter what was done already and does not wait for PostgreSQL; raises ControlError where nothing takes it.
+        """Record operations that are done already, in the spool if PostgreSQL is unavailable.
 
-        While PostgreSQL does not take the entries they stay in the journal, until a session enters them.
+        Raises ControlError if the spool cannot be written either.
         """
         try:
             async with self.ledger() as ledger:
                 await ledger.prepare(entries)
-                await ledger.enter()
-        except AuditWaits:
-            return  # in the journal already, as this promises
+                await ledger.write()
+        except AuditPending:
+            return  # the entries are in the spool
         except (DatabaseUnavailable, DatabaseRefused, NotSetUp):
-            waiting = Ledger(self._database, Spool(self._folder / self._address, new_message_id()), self.actor)
+            pending = Ledger(self._database, Spool(self._folder / self._address, new_message_id()), self.actor)
             try:
-                await waiting.prepare(entries, confirmed=True)
+                await pending.prepare(entries, confirmed=True)
             finally:
-                await asyncio.to_thread(waiting.spool.close)
+                await asyncio.to_thread(pending.spool.close)
 
     @property
     def _address(self) -> str:
-        """The folder for a database that cannot be asked who it is: told apart by its address and password."""
+        """The spool folder while the database's identity cannot be read: a hash of its address and password."""
         return "at-" + hashlib.sha256(self._database.url.encode()).hexdigest()[:16]
 
-    async def _enter_left_behind(self) -> str:
-        """Enter what earlier sessions left in their journals; returns the database's identity."""
+    async def _write_spooled(self) -> str:
+        """Write the entries that earlier sessions left in their spool files; returns the database's identity."""
         async with self._database.connection() as connection:
             identity = str(await connection.fetchval(statements.IDENTITY))
             await connection.fetch(statements.CHECK)
@@ -174,40 +176,40 @@ class Audit:
 
 
 class Ledger:
-    """Entries on their way: prepared (journalled) before what they tell is done, entered in PostgreSQL after it."""
+    """Writes entries in two steps: to the spool before an operation, and to PostgreSQL after it."""
 
     def __init__(self, database: Database, spool: Spool, actor: str) -> None:
         self._database, self.spool, self._actor = database, spool, actor
-        self._waiting: dict[str, Entry] = {}
+        self._pending: dict[str, Entry] = {}
 
     async def prepare(self, entries: Sequence[Entry], *, confirmed: bool = False) -> None:
-        """Journal what is about to be done; raises ControlError where the disk does not take it."""
+        """Spool entries before the operation. Raises ControlError if the file cannot be written."""
         named = [each if each.actor else replace(each, actor=self._actor) for each in entries]
-        await self._write([_Line(each, confirmed) for each in named])
-        self._waiting |= {each.event: each for each in named}
+        await self._spool_lines([_Line(each, confirmed) for each in named])
+        self._pending |= {each.event: each for each in named}
 
-    async def enter(self, corrections: Sequence[Entry] = ()) -> None:
-        """Enter what was prepared; ``corrections`` replace prepared entries of the same event. Raises AuditWaits."""
+    async def write(self, corrections: Sequence[Entry] = ()) -> None:
+        """Write the prepared entries; ``corrections`` replace entries of the same event. Raises AuditPending."""
         for each in corrections:
-            self._waiting[each.event] = each if each.actor else replace(each, actor=self._actor)
-        if not self._waiting:
+            self._pending[each.event] = each if each.actor else replace(each, actor=self._actor)
+        if not self._pending:
             return
-        entries = list(self._waiting.values())
+        entries = list(self._pending.values())
         try:
             await self._insert(entries)
-        except ControlError as error:
-            await self._write([_Line(each, confirmed=True) for each in entries])
-            raise AuditWaits(
-                f"{len(entries):,} audit entries of what was done wait in {self.spool.path} and are entered by the "
-                f"next session that reaches PostgreSQL: {error}",
+        except NomnomError as error:
+            await self._spool_lines([_Line(each, confirmed=True) for each in entries])
+            raise AuditPending(
+                f"{len(entries):,} audit entries are not in PostgreSQL yet: {error}; they are kept in "
+                f"{self.spool.path}, and the next session that reaches PostgreSQL writes them",
                 self.spool.path,
                 len(entries),
             ) from error
-        self._waiting.clear()
+        self._pending.clear()
         await asyncio.to_thread(self.spool.clear)
 
     async def recover(self) -> None:
-        """Enter what a session that broke left in this journal."""
+        """Write the entries that an interrupted session left in this spool file."""
         lines = [msgspec.json.decode(line, type=_Line) for line in await asyncio.to_thread(self.spool.read)]
         last = {line.entry.event: line for line in lines}
         entries = [
@@ -218,13 +220,13 @@ class Ledger:
             await self._insert(entries[start : start + _BATCH])
         await asyncio.to_thread(self.spool.clear)
 
-    async def _write(self, lines: Sequence[_Line]) -> None:
+    async def _spool_lines(self, lines: Sequence[_Line]) -> None:
         if not lines:
             return
         try:
             await asyncio.to_thread(self.spool.write, [msgspec.json.encode(each) for each in lines])
         except OSError as error:
-            raise ControlError(f"the audit's journal {self.spool.path} cannot be written: {error}") from error
+            raise ControlError(f"cannot write the audit spool {self.spool.path}: {error}") from error
 
     async def _insert(self, entries: Sequence[Entry]) -> None:
         columns = [

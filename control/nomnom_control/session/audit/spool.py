@@ -1,8 +1,8 @@
-"""The journal: audit entries on this machine's disk until PostgreSQL has them.
+"""The spool: audit entries on the local disk until they are in PostgreSQL.
 
-A step that removes something from a stream is journalled first, then done, then entered in ``nomnom_audit``. So what a
-broken session did is still entered: by the next session of this user on this machine, once PostgreSQL is there. A file
-is one session's; it holds a lock on it while it lives, and is removed when all of it is entered.
+A step that removes something from a stream is spooled first, then done, then written to ``nomnom_audit``. If the
+session is interrupted, the next session of the same user on the same machine writes the spooled entries. Each session
+has a file of its own, which it locks; the file is removed when all its entries are in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SUFFIX = ".jsonl"
 
 
 class Spool:
-    """One session's file of entries, a line each; made at the first write. Methods block: run them in a thread."""
+    """One session's file of entries, one per line, created at the first write. Methods block: run them in a thread."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}{_SUFFIX}"
@@ -24,7 +24,7 @@ class Spool:
 
     @classmethod
     def left_behind(cls, folder: Path) -> list[Self]:
-        """The journals of sessions that ended without entering all; each is locked now, and the caller's."""
+        """The spool files of sessions that ended before all entries were written; each is locked for the caller."""
         found: list[Self] = []
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             spool = cls(folder, path.name.removesuffix(_SUFFIX))
@@ -33,9 +33,9 @@ class Spool:
         return found
 
     def write(self, lines: list[bytes]) -> None:
-        """Append lines; they are on the disk when this returns."""
+        """Append lines and sync them to disk."""
         if self._file is None:
-            # Payloads of dead letters may be in here.
+            # The entries may contain payloads of dead letters.
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock(os.O_RDWR | os.O_CREAT)
         assert self._file is not None
@@ -46,19 +46,19 @@ class Spool:
         os.fsync(self._file)
 
     def read(self) -> list[bytes]:
-        """All whole lines; one that was cut off while being written was not acted on yet."""
+        """All complete lines; an incomplete one was interrupted, before its operation was started."""
         if self._file is None:
             return []
         data = self.path.read_bytes()
         return [line for line in data[: data.rfind(b"\n") + 1].split(b"\n") if line]
 
     def clear(self) -> None:
-        """Forget what is entered."""
+        """Remove all lines after they were written to PostgreSQL."""
         if self._file is not None:
             os.ftruncate(self._file, 0)
 
     def close(self) -> None:
-        """Let go of the file; an empty one is removed."""
+        """Close the file and release its lock; an empty file is removed."""
         if self._file is None:
             return
         if os.fstat(self._file).st_size == 0:

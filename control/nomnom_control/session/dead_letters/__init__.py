@@ -1,7 +1,7 @@
-"""Dead letters: seen, grouped, edited, tried out, replayed, taken back, deleted.
+"""Dead letters: list, group, edit, dry-run, replay, undo, delete.
 
-They are read by sequence, without a consumer: looking changes nothing. :class:`DeadLetters` is what commands and
-screens use; it hangs at ``pipeline.dead_letters``.
+They are read by sequence, without a consumer: reading has no side effects. Commands and screens use
+:class:`DeadLetters`, which is ``pipeline.dead_letters``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from nomnom.inspection.dead_letters import (
+    DeadLetter,
+    DeadLetterIndex,
+    Filter,
+    Group,
+    GroupBy,
+    read_dead_letter,
+    window,
+)
+from nomnom.inspection.jetstream.messages import read_batch, read_before, read_many, read_one
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Record
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.deletion import Deletion
 from nomnom_control.session.dead_letters.editing import (
     Change,
@@ -23,33 +32,24 @@ from nomnom_control.session.dead_letters.editing import (
     diff,
     validate,
 )
-from nomnom_control.session.dead_letters.filters import Filter, FilterError, Group, GroupBy, group, parse_moment
-from nomnom_control.session.dead_letters.index import DeadLetterIndex, window
 from nomnom_control.session.dead_letters.prediction import Forecast, Outcome, Prediction, forecast, predict
 from nomnom_control.session.dead_letters.publication import CHUNK
 from nomnom_control.session.dead_letters.replay import DeadLetterResult, Replay, ReplayProgress, Result
 from nomnom_control.session.dead_letters.undo import SETTLE, Undo, Undone, UndoResult
 from nomnom_control.session.jetstream import NotConfirmed
-from nomnom_control.session.jetstream.reading import read_batch, read_before, read_many, read_one
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 __all__ = [
     "Change",
-    "DeadLetter",
-    "DeadLetterIndex",
     "DeadLetterResult",
     "DeadLetters",
     "Deletion",
     "Diff",
     "Edit",
     "EditError",
-    "Filter",
-    "FilterError",
     "Forecast",
-    "Group",
-    "GroupBy",
     "NotConfirmed",
     "Outcome",
     "Page",
@@ -63,25 +63,24 @@ __all__ = [
     "Validation",
     "diff",
     "forecast",
-    "parse_moment",
     "validate",
 ]
 
 Selection: TypeAlias = Filter | Sequence[int]
-"""Letters by their sequences, or all that match a filter now."""
+"""Dead letters by their sequences, or all that match a filter now."""
 
 EVERYTHING = Filter()
 _NEAR = 2000
-"""So many unread letters are read before a page without filter is shown; beyond, the page is read by itself."""
-_TRIED = 200
+"""If more than this many dead letters are unindexed, a page without filter is read directly from the stream."""
+_DRY_RUN_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Letters in the order that was asked for.
+    """Dead letters in the requested order.
 
-    ``matching`` of ``total`` letters match (of those ``scanned``, while the scan is not ``complete``). ``older`` and
-    ``newer`` say whether there are others on either side.
+    ``matching`` of ``total`` dead letters match (of those ``scanned``, until the scan is ``complete``). ``older`` and
+    ``newer`` are true if there are more in that direction.
     """
 
     dead_letters: tuple[DeadLetter, ...]
@@ -95,20 +94,18 @@ class Page:
 
 
 class DeadLetters:
-    """The dead letters of a pipeline. Every method raises NatsUnavailable or NotSetUp where the stream cannot be
-    asked.
-    """
+    """The dead letters of a pipeline. Every method raises NatsUnavailable or NotSetUp if the stream cannot be read."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._stream = pipeline.streams.dead_stream
-        self.index = DeadLetterIndex(pipeline.nats, pipeline.jetstream, self._stream)
+        self.index = DeadLetterIndex(pipeline.jetstream, self._stream)
 
     async def scan(self, *, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
-        """Read what is new, for about ``within`` seconds at most; returns whether all is known now.
+        """Read new dead letters for about ``within`` seconds at most; returns whether the scan is complete.
 
-        The first scan reads every letter once; the next ones only what came and went. ``progress`` is told how many
-        letters are known, of how many.
+        The first scan reads every dead letter once, later ones only the changes. ``progress`` is called with the number
+        of scanned dead letters and the total.
         """
         return await self.index.refresh(within, progress)
 
@@ -122,14 +119,14 @@ class DeadLetters:
         newest_first: bool = True,
         within: float | None = None,
     ) -> Page:
-        """A page by sequence: the letters nearest above ``after``, or nearest below ``before``; with neither, the
+        """A page by sequence: the dead letters next after ``after``, or last before ``before``; with neither, the
         newest (or the oldest, with ``newest_first`` false).
 
-        A filter needs the scan; with ``within`` seconds the page is of what was scanned by then (``complete`` tells).
+        A filter requires a scan. With ``within`` seconds, the page covers what was scanned by then (see ``complete``).
         """
         state = (await self._pipeline.jetstream.stream(self._stream)).state
-        behind = state.last_seq - (self.index.sequences[-1] if self.index.sequences else 0)
-        if wanted.empty and not self.index.complete and behind > _NEAR:
+        unindexed = state.last_seq - (self.index.sequences[-1] if self.index.sequences else 0)
+        if wanted.empty and not self.index.complete and unindexed > _NEAR:
             return await self._direct_page(after, before, limit, newest_first=newest_first)
         complete = await self.index.refresh(within)
         known = await self.index.select(wanted)
@@ -144,16 +141,16 @@ class DeadLetters:
         )
 
     async def dead_letter(self, sequence: int) -> DeadLetter | None:
-        """One letter with its payload; None where there is none (any more)."""
+        """One dead letter with its payload; None if it does not exist (any more)."""
         message = await read_one(self._pipeline.nats, self._stream, sequence)
         return None if message is None else read_dead_letter(message)
 
     async def find(self, message_id: str) -> list[DeadLetter]:
-        """The letters of a message id (or of all that begin so), oldest first, with their payloads."""
+        """The dead letters of a message id (or id prefix), oldest first, with their payloads."""
         return await self._dead_letters(await self.matching(Filter(message_id=message_id)))
 
     async def matching(self, selection: Selection) -> list[int]:
-        """The sequences that are selected now, ascending; a filter is applied to a complete scan."""
+        """The sequences that are selected now, ascending; a filter requires a complete scan."""
         if not isinstance(selection, Filter):
             return sorted(set(selection))
         await self.index.refresh()
@@ -162,36 +159,34 @@ class DeadLetters:
     async def groups(
         self, by: GroupBy = GroupBy.REASON, wanted: Filter = EVERYTHING, *, within: float | None = None
     ) -> list[Group]:
-        """How many letters have the same reason, entity or kind of error, the largest group first."""
+        """The numbers of dead letters with the same reason, entity or kind of error, largest group first."""
         await self.index.refresh(within)
-        known = await self.index.select(wanted)
-        dead_letters = [each for sequence in known if (each := self.index.get(sequence)) is not None]
-        return await group(dead_letters, by)
+        return await self.index.groups(by, await self.index.select(wanted))
 
     def validate(self, payload: bytes | str) -> Validation:
-        """A payload against the schema, with every problem at its field."""
+        """Validate a payload against the schema; every problem is assigned to its field."""
         return validate(payload, self._pipeline.grammar)
 
     def diff(self, before: bytes | str, after: bytes | str) -> Diff:
-        """What an edit changes, field by field where that can be told."""
+        """What an edit changes, field by field if both texts have the same fields."""
         return diff(before, after, self._pipeline.schema)
 
     async def dry_run(
         self, selection: Selection, edit: Edit | None = None, *, deep: bool = False
     ) -> AsyncGenerator[list[Prediction], None]:
-        """What a replay would come to, in parts of a few hundred letters; nothing is changed.
+        """Predict the outcome of a replay, in batches of a few hundred dead letters, without changing anything.
 
-        ``deep`` also lets PostgreSQL try each letter's rows, in transactions that are rolled back.
+        With ``deep``, the rows of each dead letter are also tested in PostgreSQL, in transactions that are rolled back.
         """
         sequences = await self.matching(selection)
-        for start in range(0, len(sequences), _TRIED):
-            part = sequences[start : start + _TRIED]
+        for start in range(0, len(sequences), _DRY_RUN_BATCH):
+            part = sequences[start : start + _DRY_RUN_BATCH]
             dead_letters = await self._dead_letters(part)
-            there = {each.sequence for each in dead_letters}
+            present = {each.sequence for each in dead_letters}
             gone = [
-                Prediction(each, "", Outcome.GONE, "there is no letter of this sequence", "")
+                Prediction(each, "", Outcome.GONE, "no dead letter with this sequence", "")
                 for each in part
-                if each not in there
+                if each not in present
             ]
             yield sorted(
                 [*gone, *await predict(self._pipeline, dead_letters, edit or Edit(), deep=deep)],
@@ -206,7 +201,7 @@ class DeadLetters:
         rate: float | None = None,
         concurrency: int = CHUNK,
     ) -> Replay:
-        """A replay of what is selected now; iterate over it to run it. ``rate`` is letters/s at most."""
+        """A replay of the current selection; iterate over it to run it. ``rate`` is the limit in dead letters/s."""
         sequences = await self.matching(selection)
         return Replay(
             self._pipeline, sequences, edit or Edit(), rate, concurrency, selection=_describe(selection, sequences)
@@ -220,12 +215,12 @@ class DeadLetters:
         settle: float = SETTLE,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Undone]:
-        """Undo the last replay of a message, or all of a run that no worker has taken yet; one result each.
+        """Undo the last replay of a message, or a whole run, as far as no worker has processed it; one result each.
 
-        Raises ControlError where there is no such replay, or all of it has been undone.
+        Raises ControlError if there is no such replay, or it has been undone already.
         """
         if (message_id is None) == (run is None):
-            raise ControlError("name what to undo: a message id or a replay's run")
+            raise ControlError("give either a message ID or the run ID of a replay")
         records: list[Record] = []
         while True:
             after = records[-1].id if records else 0
@@ -234,7 +229,7 @@ class DeadLetters:
             if not part:
                 break
         if not records:
-            raise ControlError(f"the audit has no replay of {message_id or run} that could be undone")
+            raise ControlError(f"no replay to undo for {message_id or run} in the audit log")
         if message_id is not None:
             records = records[-1:]
         return await Undo(self._pipeline, settle).undo(records, progress)
@@ -247,18 +242,18 @@ class DeadLetters:
         keep_payloads: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Deletion:
-        """Delete what is selected now, for good. ``expected_count`` is the number that the person has confirmed.
+        """Delete the current selection permanently. ``expected_count`` is the number that the user confirmed.
 
-        Raises NotConfirmed where another number is selected by now. The audit keeps what the letters were, their
-        payloads (up to 8 KiB of each) unless told otherwise.
+        Raises NotConfirmed if the number has changed. The audit log keeps the headers of the dead letters and, with
+        ``keep_payloads``, up to 8 KiB of each payload.
         """
         sequences = await self.matching(selection)
         if not isinstance(selection, Filter):
             sequences = list(await self._present(sequences))
         if len(sequences) != expected_count:
             raise NotConfirmed(
-                f"nothing is deleted: {expected_count:,} dead letters were confirmed, and {len(sequences):,} are "
-                "selected by now; look again"
+                f"nothing was deleted: {expected_count:,} dead letters were confirmed, but {len(sequences):,} are "
+                "selected now; check the selection and confirm again"
             )
         deletion = Deletion(self._pipeline, sequences, _describe(selection, sequences), keep_payloads)
         await deletion.finish(progress)
@@ -268,12 +263,12 @@ class DeadLetters:
         return sorted(await read_many(self._pipeline.nats, self._stream, sequences))
 
     async def _dead_letters(self, sequences: Sequence[int]) -> list[DeadLetter]:
-        """These letters with their payloads, as they are now."""
+        """Read these dead letters with their payloads."""
         messages = await read_many(self._pipeline.nats, self._stream, sequences)
         return [read_dead_letter(messages[each]) for each in sorted(messages)]
 
     async def _direct_page(self, after: int | None, before: int | None, limit: int, *, newest_first: bool) -> Page:
-        """A page straight from the stream: what a screen shows before anything is scanned."""
+        """Read a page directly from the stream, without the index."""
         nats, stream = self._pipeline.nats, self._stream
         state = (await self._pipeline.jetstream.stream(stream)).state
         if (after is not None and before is None) or (before is None and not newest_first):

@@ -1,4 +1,4 @@
-"""Deleting dead letters for good, behind a confirmation; the audit keeps what they were."""
+"""Permanent deletion of dead letters after a confirmation; the audit log keeps a copy."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nomnom.envelope import new_message_id
+from nomnom.inspection.dead_letters import read_dead_letter
+from nomnom.inspection.jetstream.messages import StoredMessage, read_many
 from nomnom_control.session.audit import Action, Entry, Ledger
-from nomnom_control.session.dead_letters.dead_letter import read_dead_letter
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish
 from nomnom_control.session.dead_letters.replay import digest
-from nomnom_control.session.jetstream.reading import StoredMessage, read_many
-from nomnom_control.session.jetstream.requests import delete_message
+from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 KEPT_PAYLOAD = 8 * 1024
-"""Bytes of a deleted letter's payload that the audit keeps; of a longer one its beginning."""
+"""The audit log keeps at most this many bytes of the payload of a deleted dead letter."""
 
 
 @dataclass(slots=True)
 class Deletion:
-    """A run of deletions and how far it is. ``gone`` were not there any more."""
+    """A run of deletions and its progress. ``gone`` counts those that did not exist any more."""
 
     pipeline: Pipeline = field(repr=False)
     sequences: Sequence[int] = field(repr=False)
@@ -35,8 +35,9 @@ class Deletion:
     gone: int = 0
 
     async def finish(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Delete; cancelled, it stops between letters. Raises DatabaseUnavailable with nothing done;
-        NatsUnavailable, AuditWaits.
+        """Delete. Cancellation takes effect between dead letters.
+
+        Raises DatabaseUnavailable before anything is deleted; NatsUnavailable or AuditPending during the run.
         """
         async with self.pipeline.audit.ledger() as ledger:
             for start in range(0, len(self.sequences), CHUNK):
@@ -65,7 +66,7 @@ class Deletion:
         self.pipeline.dead_letters.index.forget(
             sequence for sequence, outcome in zip(entries, outcomes, strict=True) if not isinstance(outcome, Exception)
         )
-        await ledger.enter(corrections)
+        await ledger.write(corrections)
         if problem is not None:
             raise problem
 

@@ -1,4 +1,4 @@
-"""Payloads taken apart for people: which text is which field, what is wrong where, what an edit changed."""
+"""Validate, edit and compare payloads of dead letters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nomnom_control.errors import ControlError
 
 
 class EditError(ControlError):
-    """An edit that cannot be applied to a payload."""
+    """An edit cannot be applied to a payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """A payload against the schema: its records, or every problem with its place."""
+    """A payload checked against the schema: its records, or every problem with its position."""
 
     text: str
     entity: str
@@ -30,13 +30,13 @@ class Validation:
 
     @property
     def valid(self) -> bool:
-        """Whether it follows the grammar."""
+        """Whether the payload matches the grammar."""
         return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field that differs."""
+    """A changed field."""
 
     line: int
     field: str
@@ -46,9 +46,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What an edit changed: field by field where both texts have the same fields, else only ``lines``.
+    """What an edit changed: field by field if both texts have the same fields, else only ``lines``.
 
-    ``lines`` is a unified diff, without its file names.
+    ``lines`` is a unified diff without file names.
     """
 
     changes: tuple[Change, ...] | None
@@ -56,11 +56,11 @@ class Diff:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing changed."""
+        """Whether both texts are equal."""
         return not self.lines
 
     def summary(self) -> str:
-        """On one line."""
+        """The changes in one line."""
         if self.changes is None:
             added = sum(each.startswith("+") for each in self.lines)
             return f"{sum(each.startswith('-') for each in self.lines)} lines replaced by {added}" if self.lines else ""
@@ -69,11 +69,11 @@ class Diff:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change to payloads, as data: the same for one letter and for thousands.
+    """A change to payloads that can be applied to one dead letter or to thousands.
 
-    ``payload`` replaces the whole text (for one letter). ``fields`` sets fields by name (``o_orderdate``, or with the
-    tag, ``O.o_orderdate``) on every line that has them. ``replacements`` are pairs of a regular expression and its
-    replacement (as in :func:`re.sub`), applied to the text before that.
+    ``payload`` replaces the whole text (of a single dead letter). ``fields`` sets fields by name (``o_orderdate``, or
+    with the tag, ``O.o_orderdate``) on every line that has them. ``replacements`` are pairs of a regular expression and
+    its replacement (as in :func:`re.sub`); they are applied before ``fields``.
     """
 
     payload: bytes | None = None
@@ -83,16 +83,16 @@ class Edit:
     def __post_init__(self) -> None:
         for pattern, replacement in self.replacements:
             try:
-                # Also finds a replacement that names a group which is not there.
+                # The empty alternative always matches, so this also finds references to groups that do not exist.
                 re.compile(f"{pattern}|").sub(replacement, "")
             except (re.error, IndexError) as problem:
-                raise EditError(f"replace {pattern!r} by {replacement!r}: {problem}") from problem
+                raise EditError(f"cannot replace {pattern!r} by {replacement!r}: {problem}") from problem
         for name, value in self.fields.items():
             if set(value) & {"\n", "\r", "\0"}:
-                raise EditError(f"the value of {name} has more than one line")
+                raise EditError(f"the value of {name} must be a single line")
 
     def apply(self, payload: bytes, schema: Schema) -> bytes:
-        """The edited payload; raises EditError where it is no text, or a field is on none of its lines."""
+        """The edited payload. Raises EditError if it is not UTF-8, or no line has one of the fields."""
         if self.payload is not None:
             payload = self.payload
         if not self.fields and not self.replacements:
@@ -100,7 +100,7 @@ class Edit:
         try:
             text = payload.decode()
         except UnicodeDecodeError as problem:
-            raise EditError(f"the payload is not UTF-8: {problem}") from problem
+            raise EditError(f"the payload is not valid UTF-8: {problem}") from problem
         for pattern, replacement in self.replacements:
             text = re.sub(pattern, replacement, text)
         for name, value in self.fields.items():
@@ -109,7 +109,7 @@ class Edit:
 
 
 def validate(payload: bytes | str, grammar: Grammar) -> Validation:
-    """What the grammar says of a payload, with every problem at its place."""
+    """Parse a payload; every problem is assigned to its line and field."""
     problems: tuple[Problem, ...] = ()
     records: list[Record] = []
     if isinstance(payload, bytes):
@@ -149,11 +149,11 @@ def _set_field(text: str, schema: Schema, name: str, value: str) -> str:
 
 
 def diff(before: bytes | str, after: bytes | str, schema: Schema) -> Diff:
-    """What changed from one payload to the other."""
+    """The changes from one payload to another."""
     old, new = _text(before), _text(after)
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1))[2:]
     if not lines and old != new:
-        lines = ["-" + repr(old)[1:-1], "+" + repr(new)[1:-1]]  # only the ends of lines differ
+        lines = ["-" + repr(old)[1:-1], "+" + repr(new)[1:-1]]  # only the line endings differ
     old_rows, new_rows = lay_out(old, schema), lay_out(new, schema)
     if [_shape(each) for each in old_rows] != [_shape(each) for each in new_rows]:
         return Diff(None, tuple(lines))

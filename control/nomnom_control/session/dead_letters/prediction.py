@@ -1,8 +1,8 @@
-"""Dry run: what a replay would do, without doing it.
+"""Dry run: predict the outcome of a replay.
 
-The grammar, the message's status and newer rows of the same keys are asked of what is there. What only PostgreSQL can
-know (a constraint of its own) is asked, where wanted, by running the workers' own upsert in a transaction that is
-always rolled back, one letter at a time, with short timeouts so that no worker waits for it.
+The prediction uses the grammar, the message's status and newer rows with the same keys. A deep dry run also checks
+PostgreSQL's own constraints: it runs the workers' upsert for one dead letter at a time in a transaction that is always
+rolled back, with short timeouts so that no worker has to wait for it.
 """
 
 from __future__ import annotations
@@ -18,42 +18,41 @@ import asyncpg
 
 from nomnom.envelope import Reason, Status
 from nomnom.grammar import Problem, Record
+from nomnom.inspection.dead_letters import DeadLetter
+from nomnom.inspection.statuses import Answer
 from nomnom.schema import Entity
 from nomnom.tables import Table
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
 from nomnom_control.session.dead_letters.editing import Edit, EditError, Validation, validate
-from nomnom_control.session.entities import newer_statement
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 _STRIDE = 20
-"""Letters looked at before the loop gets its turn."""
+"""Yield to the event loop after this many dead letters."""
 _LIMITS = "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '200ms'; SET CONSTRAINTS ALL IMMEDIATE"
 
 
 class Outcome(StrEnum):
-    """What a replay would come to."""
+    """The predicted outcome of a replay."""
 
     COMPLETES = "completes"
     SUPERSEDED = "superseded"
-    """It completes without effect: a row received later is there."""
+    """It completes without effect: rows received later exist."""
     FAILS = "fails"
-    """It comes back as a dead letter."""
+    """It becomes a dead letter again."""
     ALREADY = "already completed"
-    """Nothing happens: a message is never applied twice."""
+    """It has no effect: a message is never applied twice."""
     UNDETERMINED = "undetermined"
-    """Only PostgreSQL can say: ask with a deep dry run."""
+    """It depends on PostgreSQL: use a deep dry run."""
     GONE = "gone"
-    """The letter is not there any more."""
+    """The dead letter does not exist any more."""
     IMPOSSIBLE = "impossible"
-    """It cannot be replayed, or not be edited so."""
+    """It cannot be replayed, or the edit cannot be applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One letter's outcome, and why. ``entity`` is that of the payload as it would be replayed."""
+    """The predicted outcome of one dead letter and the reason. ``entity`` is that of the payload to be replayed."""
 
     sequence: int
     message_id: str
@@ -66,7 +65,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The predictions of many letters, counted."""
+    """The numbers of predictions by outcome."""
 
     total: int
     outcomes: dict[Outcome, int]
@@ -80,11 +79,11 @@ def forecast(predictions: Sequence[Prediction]) -> Forecast:
 async def predict(
     pipeline: Pipeline, dead_letters: Sequence[DeadLetter], edit: Edit, *, deep: bool
 ) -> list[Prediction]:
-    """The outcomes of these letters (with their payloads), in their order. Raises DatabaseUnavailable or NotSetUp."""
+    """Predict the outcomes of dead letters with payloads, in order. Raises DatabaseUnavailable or NotSetUp."""
     identified = [each.message_id for each in dead_letters if not each.envelope_problem]
     answers = await pipeline.statuses.answers(identified)
     found: dict[int, Prediction] = {}
-    open_cases: list[tuple[DeadLetter, Validation, bool]] = []
+    undecided: list[tuple[DeadLetter, Validation, bool]] = []
     for number, dead_letter in enumerate(dead_letters, start=1):
         if number % _STRIDE == 0:
             await asyncio.sleep(0)
@@ -98,9 +97,9 @@ async def predict(
         if early is not None:
             found[dead_letter.sequence] = early
         else:
-            open_cases.append((dead_letter, validation, payload == dead_letter.payload))
-    if open_cases:
-        for prediction in await (_deep(pipeline, open_cases) if deep else _shallow(pipeline, open_cases)):
+            undecided.append((dead_letter, validation, payload == dead_letter.payload))
+    if undecided:
+        for prediction in await (_deep(pipeline, undecided) if deep else _shallow(pipeline, undecided)):
             found[prediction.sequence] = prediction
     return [found[each.sequence] for each in dead_letters]
 
@@ -109,9 +108,9 @@ def _without_database(dead_letter: DeadLetter, validation: Validation, answer: A
     if dead_letter.envelope_problem:
         return _prediction(dead_letter, Outcome.IMPOSSIBLE, dead_letter.envelope_problem, dead_letter.entity)
     if answer is not None and answer.status is Status.COMPLETED:
-        return _prediction(dead_letter, Outcome.ALREADY, "this message is completed already", validation.entity)
+        return _prediction(dead_letter, Outcome.ALREADY, "the message is already completed", validation.entity)
     if answer is not None and answer.replays > dead_letter.replays:
-        detail = f"replay {answer.replays} of this message has been answered: {answer.status}"
+        detail = f"replay {answer.replays} of this message was processed: {answer.status}"
         return _prediction(dead_letter, Outcome.ALREADY, detail, validation.entity)
     if validation.problems:
         text = "; ".join(str(each) for each in validation.problems)
@@ -128,7 +127,7 @@ def _prediction(
 
 
 async def _shallow(pipeline: Pipeline, cases: Sequence[tuple[DeadLetter, Validation, bool]]) -> list[Prediction]:
-    """By the rows that are there: superseded where each of a message's rows has a later one."""
+    """Predict from the existing rows: superseded if all rows of a message are older than existing ones."""
     by_entity: dict[Entity, list[tuple[int, Record]]] = {}
     for at, (_, validation, _) in enumerate(cases):
         for record in validation.records:
@@ -140,25 +139,27 @@ async def _shallow(pipeline: Pipeline, cases: Sequence[tuple[DeadLetter, Validat
             keys = [list(column) for column in zip(*(record.key or () for _, record in records), strict=True)]
             received = [cases[at][0].received_at for at, _ in records]
             ids = [cases[at][0].message_id for at, _ in records]
-            rows = await connection.fetch(newer_statement(Table(entity)), *keys, received, ids)
+            rows = await connection.fetch(Table(entity).newer, *keys, received, ids)
             newer.update(records[row["position"]][0] for row in rows)
     return [
-        _judge(dead_letter, validation, newer[at], unchanged=unchanged)
+        _compare(dead_letter, validation, newer[at], unchanged=unchanged)
         for at, (dead_letter, validation, unchanged) in enumerate(cases)
     ]
 
 
-def _judge(dead_letter: DeadLetter, validation: Validation, newer: int, *, unchanged: bool) -> Prediction:
+def _compare(dead_letter: DeadLetter, validation: Validation, newer: int, *, unchanged: bool) -> Prediction:
     rows = len(validation.records)
     if newer == rows:
-        return _prediction(dead_letter, Outcome.SUPERSEDED, "rows received later are there", validation.entity)
+        return _prediction(dead_letter, Outcome.SUPERSEDED, "rows received later exist", validation.entity)
     if unchanged and dead_letter.reason == Reason.DATA:
-        detail = f"PostgreSQL refused these values before ({dead_letter.error}); a deep dry run asks it again"
+        detail = f"PostgreSQL rejected these values before ({dead_letter.error}); use a deep dry run to test them again"
         return _prediction(dead_letter, Outcome.UNDETERMINED, detail, validation.entity)
     if unchanged and dead_letter.reason == Reason.UNANSWERED:
-        detail = "it follows the schema, and was delivered without an answer before"
+        detail = "it matches the schema, but was not acknowledged before"
         return _prediction(dead_letter, Outcome.UNDETERMINED, detail, validation.entity)
-    detail = f"{newer} of {rows} rows have later ones, which stay" if newer else "it follows the schema"
+    detail = (
+        f"{newer} of {rows} rows are older than existing ones, which are kept" if newer else "it matches the schema"
+    )
     return _prediction(dead_letter, Outcome.COMPLETES, detail, validation.entity)
 
 
@@ -180,7 +181,7 @@ async def _try(
         written = 0
         for entity in entities:
             records = [each for each in validation.records if each.entity is entity]
-            # As the workers do: of several rows of one key the last counts.
+            # Like the workers: of several rows with the same key, the last one is written.
             keyed = list({each.key: each for each in records if each.key is not None}.values())
             keyless = [each for each in records if each.key is None]
             table = Table(entity)
@@ -191,14 +192,14 @@ async def _try(
                     ids = [dead_letter.message_id] * len(rows)
                     written += len(await connection.fetch(statement, *columns, received, ids))
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError) as error:
-        detail = f"its row is being written by others just now ({error}); ask again"
+        detail = f"its row is locked by another transaction ({error}); try again"
         return _prediction(dead_letter, Outcome.UNDETERMINED, detail, validation.entity)
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         again = "fails the same way: " if str(error) in dead_letter.error else ""
-        return _prediction(dead_letter, Outcome.FAILS, f"{again}PostgreSQL refuses it: {error}", validation.entity)
+        return _prediction(dead_letter, Outcome.FAILS, f"{again}PostgreSQL rejects it: {error}", validation.entity)
     finally:
         if not connection.is_closed():
             await transaction.rollback()
     if not written:
-        return _prediction(dead_letter, Outcome.SUPERSEDED, "rows received later are there", validation.entity)
-    return _prediction(dead_letter, Outcome.COMPLETES, "PostgreSQL takes it", validation.entity)
+        return _prediction(dead_letter, Outcome.SUPERSEDED, "rows received later exist", validation.entity)
+    return _prediction(dead_letter, Outcome.COMPLETES, "PostgreSQL accepts it", validation.entity)

@@ -1,4 +1,4 @@
-"""Publishing that may be a repeat: what JetStream calls a duplicate may be gone from the stream by now."""
+"""Publish a message exactly once, even if JetStream reports a duplicate of a message that was deleted meanwhile."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import MSG_ID, new_message_id
-from nomnom_control.session.connections import NatsConnection
-from nomnom_control.session.jetstream.reading import StoredMessage, read_one
-from nomnom_control.session.jetstream.requests import publish
+from nomnom.inspection.jetstream.messages import StoredMessage, read_one
+from nomnom_control.session.jetstream.changes import publish
 
 T = TypeVar("T")
 
 CHUNK = 64
-"""Letters in flight at once where nobody says otherwise."""
+"""Default number of dead letters in flight."""
 
 
 async def publish_once(
     nats: NatsConnection, subject: str, payload: bytes, headers: Mapping[str, str]
 ) -> tuple[int, str, bool]:
-    """Publish, and be sure that the message is in the stream: its sequence, its ``Nats-Msg-Id``, whether it was there.
+    """Publish and make sure that the message is stored; returns sequence, ``Nats-Msg-Id``, and whether it existed.
 
-    The duplicate window outlives the message: one that was published, taken back and published again within it is
-    answered as a duplicate and stored nowhere. So a duplicate is looked up, and published under another id if missing.
+    A message that was published and deleted is still a duplicate within the duplicate window: JetStream acknowledges it
+    again without storing it. So a duplicate is looked up, and published under a new id if it is missing.
     """
     ack = await publish(nats, subject, payload, headers)
     if not ack.duplicate:
@@ -37,9 +37,9 @@ async def publish_once(
 
 
 async def finish(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end even if the caller is cancelled meanwhile; the cancellation comes after it.
+    """Await ``work`` to its end even if the caller is cancelled; the cancellation is raised after it.
 
-    What has been begun with a letter is brought to an end that can be told; each step has its own timeout.
+    Operations on a dead letter that were started have to reach a known result; each step has its own timeout.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -50,7 +50,7 @@ async def finish(work: Awaitable[T]) -> T:
             cancelled = error
     if cancelled is not None:
         if not task.cancelled():
-            task.exception()  # the cancellation is what the caller hears of
+            task.exception()  # mark as retrieved: the caller gets the cancellation
         raise cancelled
     return task.result()
 
@@ -65,5 +65,5 @@ async def all_of(work: Iterable[Awaitable[T]]) -> list[T | Exception]:
 
 
 def dead_letter_headers(message: StoredMessage) -> dict[str, str]:
-    """What makes a letter the letter it is; its deduplication id is its place's."""
+    """The headers of a dead letter without its deduplication id, which belongs to the stored copy."""
     return {name: value for name, value in message.headers.items() if name != MSG_ID and name.startswith("Nomnom-")}

@@ -1,9 +1,10 @@
-"""Replay: dead letters back into the stream, one, many or all that match.
+"""Replay: publish dead letters to the stream again.
 
-A letter at a time goes: publish and await the ack; journal the audit entry; delete the letter; enter the audit entry.
-Wherever that breaks, the message is in the stream, or among the dead letters, or in both, and the next run finishes it:
-it finds the message of the earlier run (waiting in the stream, or answered in ``message_status``) and does not publish
-it again. What two runs publish twice all the same, the workers apply once.
+The steps for each dead letter are: publish it and await the ack; spool the audit entry; delete the dead letter; write
+the audit entry. If this is interrupted at any point, the message is in the stream, among the dead letters, or both, and
+the next run completes the replay: it finds the message of the earlier run (pending in the stream, or processed
+according to ``message_status``) and does not publish it again. If two runs still publish a message twice, the workers
+apply it once.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom.errors import NomnomError
+from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
+from nomnom.inspection.jetstream.requests import StreamFull
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
-from nomnom_control.session.audit import Action, AuditWaits, Entry, Ledger
-from nomnom_control.session.connections import NatsUnavailable, NotSetUp
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
+from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
-from nomnom_control.session.jetstream.requests import StreamFull, delete_message
-from nomnom_control.session.statuses import Answer
+from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -35,20 +38,20 @@ _SUMMARY_LENGTH = 500
 
 
 class Result(StrEnum):
-    """What became of a letter."""
+    """The result of a dead letter."""
 
     REPLAYED = "replayed"
     ALREADY = "already replayed"
-    """An earlier run published it, and a worker has answered; the letter it left behind is deleted."""
+    """An earlier run published it and a worker has processed it; the remaining dead letter is deleted."""
     GONE = "gone"
-    """It is not there: someone else replayed or deleted it."""
+    """It does not exist any more: another run replayed or deleted it."""
     FAILED = "failed"
-    """It stays a dead letter."""
+    """It remains a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterResult:
-    """One letter's result; ``stream_sequence`` is where its message is now."""
+    """The result of one dead letter; ``stream_sequence`` is the sequence of its message in the stream."""
 
     sequence: int
     message_id: str
@@ -59,7 +62,7 @@ class DeadLetterResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is; ``last`` are the letters since the progress before, ``rate`` is letters/s so far."""
+    """The progress of a replay; ``last`` are the results since the previous progress."""
 
     run: str
     total: int
@@ -70,13 +73,13 @@ class ReplayProgress:
 
     @property
     def rate(self) -> float:
-        """Letters a second since the start."""
+        """Dead letters per second since the start."""
         return self.done / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True)
 class _Case:
-    """A letter on its way. ``entry`` is set once there is something to audit, ``result`` once it is decided."""
+    """A dead letter in progress. ``entry`` is set when there is something to audit, ``result`` when it is known."""
 
     sequence: int
     message: StoredMessage | None
@@ -90,11 +93,11 @@ class _Case:
 
 @dataclass
 class Replay:
-    """One run over the letters that matched when it was made; letters that arrive later are not its.
+    """One run over the dead letters that were selected when it was created; later ones are not included.
 
-    Iterate over it for its progress; :meth:`finish` runs it to the end. Cancelling the iterating task (or closing the
-    iterator) stops between letters: those begun are finished first, and ``progress`` is exact then. To go on, make a
-    new replay of the same selection: what is done has no letter any more.
+    Iterate over it for its progress, or run it with :meth:`finish`. Cancelling the iterating task (or closing the
+    iterator) stops it after the dead letters in progress; ``progress`` is exact then. To resume, create a new replay of
+    the same selection: replayed dead letters are not part of it any more.
     """
 
     pipeline: Pipeline = field(repr=False)
@@ -105,48 +108,51 @@ class Replay:
     selection: str = ""
     run: str = field(default_factory=new_message_id)
     failures: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
-    """All letters that stay, with the reason."""
+    """All dead letters that remain, with the reason."""
     unaudited: list[DeadLetterResult] = field(default_factory=list[DeadLetterResult])
-    """Letters whose audit entry waits in the journal, where PostgreSQL went away."""
+    """Dead letters whose audit entry is still in the spool because PostgreSQL became unavailable."""
     _counts: Counter[Result] = field(default_factory=Counter[Result], repr=False)
     _last: tuple[DeadLetterResult, ...] = field(default=(), repr=False)
     _started: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.rate <= 0:
-            raise ControlError(f"a rate of {self.rate:g} letters/s: expected more than 0")
+            raise ControlError(f"invalid rate {self.rate:g}/s: expected more than 0")
         if self.concurrency < 1:
-            raise ControlError(f"{self.concurrency} letters in flight: expected at least 1")
+            raise ControlError(f"invalid concurrency {self.concurrency}: expected at least 1")
         if self.edit.payload is not None and len(self.sequences) > 1:
-            raise ControlError(f"one edited payload for {len(self.sequences):,} letters: set fields or replace instead")
+            raise ControlError(
+                f"one edited payload for {len(self.sequences):,} dead letters: set or replace fields instead"
+            )
 
     @property
     def total(self) -> int:
-        """How many letters it is about."""
+        """The number of selected dead letters."""
         return len(self.sequences)
 
     @property
     def progress(self) -> ReplayProgress:
-        """How far it is now."""
+        """The current progress."""
         seconds = 0.0 if self._started is None else asyncio.get_running_loop().time() - self._started
         return ReplayProgress(self.run, self.total, self._counts.total(), dict(self._counts), self._last, seconds)
 
     async def finish(self) -> ReplayProgress:
-        """Run to the end; raises what :meth:`__aiter__` raises."""
+        """Run to the end. Raises like :meth:`__aiter__`."""
         async for _ in self:
             pass
         return self.progress
 
     async def __aiter__(self) -> AsyncGenerator[ReplayProgress, None]:
-        """Replay, and tell the progress several times a second.
+        """Replay, yielding the progress several times a second.
 
-        Raises, with nothing done, where NATS is away or the audit cannot be written; in the middle StreamFull,
-        NatsUnavailable or AuditWaits, with ``progress`` exact and all letters that were not replayed still there.
+        Raises before anything is done if NATS is unavailable or the audit log cannot be written. Raises StreamFull,
+        NatsUnavailable or AuditPending during the run; then ``progress`` is exact, and the dead letters that were not
+        replayed still exist.
         """
         loop = asyncio.get_running_loop()
         size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
         async with self.pipeline.audit.ledger() as ledger:
-            await self.pipeline.nats.client()
+            await self.pipeline.nats.connect()
             self._started = due = loop.time()
             try:
                 for start in range(0, self.total, size):
@@ -157,7 +163,7 @@ class Replay:
                     if problem is not None:
                         raise problem
                     if self.rate is not None:
-                        # No catching up in a burst after a slow stretch.
+                        # Do not exceed the rate to catch up after a slow phase.
                         due = max(due + len(part) / self.rate, loop.time())
             finally:
                 if self.total > 1 and not self.unaudited:
@@ -175,16 +181,16 @@ class Replay:
         }
         result = f"{'finished' if done == self.total else 'stopped'}: {done:,} of {self.total:,}"
         await ledger.prepare([Entry(Action.REPLAY, result, detail=detail, run=self.run)], confirmed=True)
-        await ledger.enter()
+        await ledger.write()
 
-    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> ControlError | None:
-        """Replay these; what ends the run is returned, after all that was begun is brought to its end."""
+    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> NomnomError | None:
+        """Replay a batch. An error that ends the run is returned, so that the batch is completed first."""
         stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
         messages = await read_many(nats, stream, sequences)
         cases = [_Case(each, messages.get(each)) for each in sequences]
         answers = await self._answers(cases)
         published = await all_of(self._publish(each, answers) for each in cases)
-        problem = self._settle(cases, published)
+        problem = self._record_failures(cases, published)
         entries = [each.entry for each in cases if each.entry is not None]
         await ledger.prepare(entries)
         audited = [each for each in cases if each.entry is not None]
@@ -192,11 +198,11 @@ class Replay:
         corrections: list[Entry] = []
         for case, was_there in zip(audited, deleted, strict=True):
             corrections += _correct(case, was_there)
-            if isinstance(was_there, ControlError):
+            if isinstance(was_there, NomnomError):
                 problem = problem or was_there
         try:
-            await ledger.enter(corrections)
-        except AuditWaits as error:
+            await ledger.write(corrections)
+        except AuditPending as error:
             self.unaudited += [each.result for each in audited if each.result is not None]
             problem = error
         self._count([each.result for each in cases if each.result is not None])
@@ -210,13 +216,13 @@ class Replay:
         self._counts.update(each.result for each in results)
         self.failures += [each for each in results if each.result is Result.FAILED]
 
-    def _settle(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> ControlError | None:
-        """Turn errors of publishing into results; returns the one that has to end the run."""
-        problem: ControlError | None = None
+    def _record_failures(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> NomnomError | None:
+        """Turn publish errors into results; returns the error that has to end the run, if any."""
+        problem: NomnomError | None = None
         for case, outcome in zip(cases, published, strict=True):
             if outcome is None:
                 continue
-            if not isinstance(outcome, ControlError):
+            if not isinstance(outcome, NomnomError):
                 raise outcome
             case.result = self._failed(case, str(outcome))
             if isinstance(outcome, StreamFull | NatsUnavailable | NotSetUp):
@@ -235,40 +241,38 @@ class Replay:
     async def _publish(self, case: _Case, answers: Mapping[str, Answer]) -> None:
         dead_letter, message = case.dead_letter, case.message
         if dead_letter is None or message is None:
-            case.result = DeadLetterResult(case.sequence, "", Result.GONE, "there is no letter of this sequence")
+            case.result = DeadLetterResult(case.sequence, "", Result.GONE, "no dead letter with this sequence")
             return
         if dead_letter.envelope_problem:
-            case.result = self._failed(
-                case, f"{dead_letter.envelope_problem}; post its payload as a new message instead"
-            )
+            case.result = self._failed(case, f"{dead_letter.envelope_problem}; post its payload as a new message")
             return
         case.payload = self.edit.apply(message.payload, self.pipeline.schema)
         edited = case.payload != message.payload
         answer = answers.get(dead_letter.message_id)
         if answer is not None and (answer.status is Status.COMPLETED or answer.replays > dead_letter.replays):
-            said = f"life {answer.replays} of this message is {answer.status}"
+            detail = f"replay {answer.replays} of this message is {answer.status}"
             if edited:
-                case.result = self._failed(case, f"{said}: an edited payload would not be applied")
+                case.result = self._failed(case, f"{detail}; an edited payload would not be applied")
                 return
-            self._done(case, Result.ALREADY, said, None, "")
+            self._done(case, Result.ALREADY, detail, None, "")
             return
-        waiting = await read_last(
+        pending = await read_last(
             self.pipeline.nats, self.pipeline.streams.stream, ingest_subject("*", dead_letter.message_id)
         )
-        if waiting is not None and int(waiting.headers.get(REPLAYS, "0")) > dead_letter.replays:
-            if waiting.payload != case.payload:
+        if pending is not None and int(pending.headers.get(REPLAYS, "0")) > dead_letter.replays:
+            if pending.payload != case.payload:
                 case.result = self._failed(
-                    case, f"an earlier replay with another payload waits in the stream (sequence {waiting.sequence})"
+                    case, f"an earlier replay with another payload is pending (stream sequence {pending.sequence})"
                 )
                 return
             case.repeated = True
-            self._done(case, Result.REPLAYED, "published by an earlier run", waiting.sequence, waiting.headers[MSG_ID])
+            self._done(case, Result.REPLAYED, "published by an earlier run", pending.sequence, pending.headers[MSG_ID])
             return
         entity = self._entity(case)
         subject = ingest_subject(entity, dead_letter.message_id)
         headers = replay_headers(dead_letter.envelope, case.payload)
         sequence, identity, case.repeated = await publish_once(self.pipeline.nats, subject, case.payload, headers)
-        detail = "" if entity == dead_letter.entity else f"as {entity}, no longer {dead_letter.entity}"
+        detail = "" if entity == dead_letter.entity else f"entity changed from {dead_letter.entity} to {entity}"
         self._done(case, Result.REPLAYED, detail, sequence, identity)
 
     def _entity(self, case: _Case) -> str:
@@ -293,13 +297,13 @@ class Replay:
             sequence=case.sequence,
             detail=_describe(case, detail, sequence, identity, self.pipeline),
             run=self.run,
-            # It was published before this was written: that is what the audit says if the session breaks here.
+            # It is published already, so this is the correct result if the session is interrupted.
             unconfirmed=result.value,
         )
 
 
 def _describe(case: _Case, note: str, sequence: int | None, identity: str, pipeline: Pipeline) -> dict[str, Any]:
-    """What the audit keeps of a replay: enough to take it back."""
+    """The details of a replay in the audit log: enough to undo it."""
     assert case.message is not None
     before, after = case.message.payload, case.payload
     detail: dict[str, Any] = {
@@ -322,23 +326,23 @@ def _describe(case: _Case, note: str, sequence: int | None, identity: str, pipel
 
 
 def _correct(case: _Case, was_there: bool | Exception) -> list[Entry]:
-    """The entry of a letter whose deletion came out otherwise than expected."""
+    """The corrected entry of a dead letter whose deletion had an unexpected result."""
     assert case.result is not None
     assert case.entry is not None
     if was_there is True:
         return []
     if isinstance(was_there, Exception):
-        text = f"published, but the letter could not be deleted: {was_there}; replay it again to finish"
+        text = f"published, but the dead letter could not be deleted: {was_there}; replay it again to complete it"
         case.result = DeadLetterResult(
             case.sequence, case.result.message_id, Result.FAILED, text, case.result.stream_sequence
         )
         return [_corrected(case.entry, case.entry.result, text)]
     if case.repeated or case.result.result is Result.ALREADY:
         case.result = DeadLetterResult(
-            case.sequence, case.result.message_id, Result.GONE, "someone else replayed it just now"
+            case.sequence, case.result.message_id, Result.GONE, "replayed by another run at the same time"
         )
         return [_corrected(case.entry, Result.GONE.value, case.result.detail)]
-    return [_corrected(case.entry, case.entry.result, "the letter was gone when it was to be deleted")]
+    return [_corrected(case.entry, case.entry.result, "the dead letter was already deleted")]
 
 
 def _corrected(entry: Entry, result: str, note: str) -> Entry:
@@ -356,5 +360,5 @@ def _corrected(entry: Entry, result: str, note: str) -> Entry:
 
 
 def digest(payload: bytes) -> str:
-    """What tells payloads apart."""
+    """The SHA-256 digest of a payload."""
     return f"sha256:{hashlib.sha256(payload).hexdigest()}"

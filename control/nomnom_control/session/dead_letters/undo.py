@@ -1,11 +1,11 @@
-"""Undo: a replay that no worker has taken yet becomes the dead letter again that it was.
+"""Undo a replay that no worker has processed yet: the message becomes the original dead letter again.
 
-The letter is put back first, then its message is taken out of the stream, so it is always in one of them. A message
-that a worker holds is left alone. The consumer is paused for the moment between looking and taking out (by itself it
-goes on after :data:`HOLD` seconds, should this session end there), so no worker is given the message meanwhile. Where
-the pause did not hold, that shows afterwards: deliveries have passed the message's sequence. Then the worker's answer
-is waited for; without one the undo is reported as uncertain, with the letter kept: should a worker complete the
-message, replaying the letter does nothing.
+The dead letter is published first, then its message is deleted from the stream, so it always exists in one of them. A
+message that was delivered to a worker is not changed. The consumer is paused between the check and the deletion, so
+that the message is not delivered in between; if this session ends there, the pause expires after :data:`HOLD` seconds.
+If the pause was not effective, the delivered sequence of the consumer has passed that of the message. Then the undo
+waits until the worker has processed the message. If that does not happen in time, the undo is uncertain and the dead
+letter is kept: if a worker does complete the message, replaying the dead letter has no effect.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
-from nomnom_control.session.jetstream.consumers import ConsumerReport
+from nomnom_control.session.jetstream.changes import delete_message
 from nomnom_control.session.jetstream.pausing import held
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_last_each, read_many
-from nomnom_control.session.jetstream.requests import delete_message
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 SETTLE = 2.0
-"""Seconds to wait for the answer of a worker that may have been given a message at the last moment."""
+"""Seconds to wait for a worker that may have received the message just before the pause."""
 HOLD = 5.0
-"""Seconds that deliveries are held back at most, where this session ends before it lets them go on."""
+"""Maximum duration of the pause in seconds, in case this session ends before it resumes the consumer."""
 PART = 256
-"""Replays undone while deliveries are held back: a few tenths of a second."""
+"""Number of replays that are undone during one pause, which takes a few tenths of a second."""
 _POLL = 0.05
 
 
 class UndoResult(StrEnum):
-    """What became of a replay that was to be undone."""
+    """The result of undoing a replay."""
 
     UNDONE = "undone"
     TOO_LATE = "too late"
-    """A worker has processed it; or it is gone from the stream for another reason."""
+    """A worker has processed the message, or it was removed from the stream for another reason."""
     PROCESSING = "processing"
-    """A worker holds it, or it waits for its next attempt: nothing was changed; ask again later."""
+    """The message was delivered to a worker, or waits for its next attempt: nothing was changed; try again later."""
     UNCERTAIN = "uncertain"
-    """It is a dead letter again, and a worker may have it too."""
+    """It is a dead letter again, but a worker may also process the message."""
     FAILED = "failed"
-    """It could not be done; nothing was lost."""
+    """The undo failed; nothing was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """One replay's result; ``letter`` is the sequence of the dead letter that it is again."""
+    """The result of one replay; ``dead_letter`` is the sequence of the restored dead letter."""
 
     message_id: str
     result: UndoResult
@@ -71,10 +72,10 @@ class _Case:
     subject: str
     headers: dict[str, str]
     payload: bytes | None
-    """The letter's payload, where the replay changed it."""
+    """The original payload, if the replay changed it."""
     message: StoredMessage | None = None
     dead_letter: int | None = None
-    taken_out: bool = False
+    removed: bool = False
     entry: Entry | None = None
     result: UndoResult | None = None
     detail: str = ""
@@ -89,11 +90,11 @@ class _Case:
 
     @property
     def identity(self) -> str:
-        """The restored letter's deduplication id: one for each replay that is undone."""
+        """The deduplication id of the restored dead letter, unique for each undone replay."""
         return f"{self.message_id}.{self.replays}.dead.undo.{self.record.event}"
 
-    def answered(self, answers: dict[str, Answer]) -> Answer | None:
-        """A worker's answer to the replay, not to a life before it."""
+    def answer(self, answers: dict[str, Answer]) -> Answer | None:
+        """The result of processing the replayed message, not of an earlier replay."""
         answer = answers.get(self.message_id)
         return answer if answer is not None and answer.replays > self.replays else None
 
@@ -103,17 +104,17 @@ class _Case:
 
 @dataclass
 class Undo:
-    """Undoes replays, a few at a time."""
+    """Undoes replays in batches."""
 
     pipeline: Pipeline
     settle: float = SETTLE
     run: str = field(default_factory=new_message_id)
 
     async def undo(self, records: Sequence[Record], progress: Callable[[int, int], None] | None = None) -> list[Undone]:
-        """Undo these replays (entries of the audit); cancelled, it stops between them, each being whole.
+        """Undo these replays (entries of the audit log). Cancellation takes effect between batches.
 
-        Raises DatabaseUnavailable or NotSetUp with nothing done; NatsUnavailable or AuditWaits in the middle, every
-        message being in the stream or among the dead letters.
+        Raises DatabaseUnavailable or NotSetUp before anything is done; NatsUnavailable or AuditPending during the run,
+        with every message in the stream or among the dead letters.
         """
         done: list[Undone] = []
         async with self.pipeline.audit.ledger() as ledger:
@@ -133,18 +134,18 @@ class Undo:
             case.message = message if known else None
             if case.message is None:
                 await self._missing(case, answers)
-        self._sort_out(cases, await self._consumer())
+        self._exclude_delivered(cases, await self._consumer())
         if any(each.result is None for each in cases):
-            async with held(self.pipeline.nats, streams.stream, streams.consumer, HOLD):
-                self._sort_out(cases, await self._consumer())
+            async with held(self.pipeline.jetstream, streams.stream, streams.consumer, HOLD):
+                self._exclude_delivered(cases, await self._consumer())
                 ready = [each for each in cases if each.result is None]
                 await self._prepare(cases, ledger)
-                await self._take_back(ready)
+                await self._restore(ready)
                 await self._resolve(ready)
             await self._wait_for_answers(ready)
         else:
             await self._prepare(cases, ledger)
-        await ledger.enter([entry for each in cases if (entry := self._concluded(each)) is not None])
+        await ledger.write([entry for each in cases if (entry := self._concluded(each)) is not None])
         return [
             Undone(each.message_id, each.result or UndoResult.UNCERTAIN, each.detail, each.dead_letter)
             for each in cases
@@ -154,10 +155,10 @@ class Undo:
         return await self.pipeline.jetstream.consumer(self.pipeline.streams.stream, self.pipeline.streams.consumer)
 
     @staticmethod
-    def _sort_out(cases: Sequence[_Case], consumer: ConsumerReport) -> None:
+    def _exclude_delivered(cases: Sequence[_Case], consumer: ConsumerReport) -> None:
         for case in cases:
             if case.result is None and case.stream_sequence <= consumer.delivered.stream_seq:
-                case.decide(UndoResult.PROCESSING, "a worker holds it, or it waits for its next attempt")
+                case.decide(UndoResult.PROCESSING, "it was delivered to a worker, or waits for its next attempt")
 
     async def _prepare(self, cases: Sequence[_Case], ledger: Ledger) -> None:
         for case in cases:
@@ -165,8 +166,8 @@ class Undo:
         await ledger.prepare([each.entry for each in cases if each.entry is not None])
 
     async def _missing(self, case: _Case, answers: dict[str, Answer]) -> None:
-        """A message that is not where it was published."""
-        answer = case.answered(answers)
+        """Decide about a message that is not in the stream any more."""
+        answer = case.answer(answers)
         if answer is not None:
             case.decide(UndoResult.TOO_LATE, f"a worker has processed it: {answer.status}")
             return
@@ -174,22 +175,26 @@ class Undo:
         last = await read_last(self.pipeline.nats, self.pipeline.streams.dead_stream, subject)
         if last is not None and last.headers.get(MSG_ID, "").startswith(case.identity):
             case.dead_letter = last.sequence
-            case.decide(UndoResult.UNDONE, "an earlier, interrupted undo had done it")
+            case.decide(UndoResult.UNDONE, "done by an earlier undo that was interrupted")
         else:
-            case.decide(UndoResult.TOO_LATE, "its message is not in the stream any more, and no worker has answered it")
+            case.decide(
+                UndoResult.TOO_LATE, "its message is not in the stream any more, and no worker has processed it"
+            )
 
-    async def _take_back(self, cases: Sequence[_Case]) -> None:
+    async def _restore(self, cases: Sequence[_Case]) -> None:
         stream = self.pipeline.streams.dead_stream
         dead_letters = await read_last_each(self.pipeline.nats, stream, [each.subject for each in cases])
         last = {each.subject: each for each in dead_letters}
         for case in cases:
             dead_letter = last.get(case.subject)
             if dead_letter is not None and dead_letter.headers.get(MSG_ID, "").startswith(case.identity):
-                case.dead_letter = dead_letter.sequence  # an undo put it back, and broke before it took the message out
+                case.dead_letter = (
+                    dead_letter.sequence
+                )  # restored by an undo that was interrupted before it deleted the message
         for case, outcome in zip(cases, await all_of(self._swap(each) for each in cases), strict=True):
-            if isinstance(outcome, ControlError):
+            if isinstance(outcome, NomnomError):
                 kept = (
-                    "the letter is back; its message may be in the stream too"
+                    "the dead letter is restored; its message may still be in the stream"
                     if case.dead_letter
                     else "nothing changed"
                 )
@@ -198,41 +203,41 @@ class Undo:
                 raise outcome
 
     async def _swap(self, case: _Case) -> None:
-        """The letter in, then the message out."""
+        """Restore the dead letter, then delete the message."""
         assert case.message is not None
         nats, streams = self.pipeline.nats, self.pipeline.streams
         payload = case.message.payload if case.payload is None else case.payload
         if case.dead_letter is None:
             headers = {**case.headers, MSG_ID: case.identity}
             case.dead_letter, _, _ = await publish_once(nats, case.subject, payload, headers)
-        case.taken_out = await delete_message(nats, streams.stream, case.stream_sequence)
+        case.removed = await delete_message(nats, streams.stream, case.stream_sequence)
 
     async def _resolve(self, cases: Sequence[_Case]) -> None:
-        """Decide what can be told by now."""
+        """Decide the cases whose result is known."""
         rest = [each for each in cases if each.result is None]
         consumer = await self._consumer()
         answers = await self._answers(rest)
         for case in rest:
-            answer = case.answered(answers)
+            answer = case.answer(answers)
             if answer is not None and answer.status in (Status.COMPLETED, Status.DLQ):
                 await self._withdraw(case, answer)
-            elif answer is None and case.taken_out and consumer.delivered.stream_seq < case.stream_sequence:
+            elif answer is None and case.removed and consumer.delivered.stream_seq < case.stream_sequence:
                 case.decide(UndoResult.UNDONE, "")
 
     async def _wait_for_answers(self, cases: Sequence[_Case]) -> None:
-        """What a worker may have been given all the same: its answer tells, or nothing does."""
+        """Wait for the result of messages that a worker may have received despite the pause."""
         deadline = asyncio.get_running_loop().time() + self.settle
         while any(each.result is None for each in cases):
             if asyncio.get_running_loop().time() >= deadline:
                 for case in cases:
                     if case.result is None:
-                        case.decide(UndoResult.UNCERTAIN, "a worker may have it; the letter is kept")
+                        case.decide(UndoResult.UNCERTAIN, "a worker may process it; the dead letter is kept")
                 return
             await asyncio.sleep(_POLL)
             await self._resolve(cases)
 
     async def _withdraw(self, case: _Case, answer: Answer) -> None:
-        """A worker was faster: the letter that was put back is one too many."""
+        """A worker has processed the message: delete the restored dead letter."""
         if case.dead_letter is not None:
             await delete_message(self.pipeline.nats, self.pipeline.streams.dead_stream, case.dead_letter)
         case.dead_letter = None
@@ -243,7 +248,7 @@ class Undo:
 
     def _entry(self, case: _Case) -> Entry | None:
         if case.result is UndoResult.PROCESSING:
-            return None  # nothing happens
+            return None  # nothing is changed
         return Entry(
             Action.UNDO,
             UndoResult.UNDONE.value,
@@ -270,4 +275,4 @@ def _case(record: Record) -> _Case:
             record, int(record.detail["stream_sequence"]), dead_letter["subject"], dict(dead_letter["headers"]), payload
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise ControlError(f"audit entry {record.id} does not say enough to undo it: {error!r}") from error
+        raise ControlError(f"audit entry {record.id} is incomplete and cannot be undone: {error!r}") from error
