@@ -48,7 +48,7 @@ class Role:
         try:
             return cls(component, *read_login(url))
         except ValueError as error:
-            raise RoleError(f"the {component}'s database URL: {error}") from None
+            raise RoleError(f"the {component}'s database URL {error}") from None
 
 
 async def ensure_roles(connection: asyncpg.Connection, schema: Schema, roles: Sequence[Role]) -> list[str]:

@@ -308,9 +308,9 @@ async def test_occupied_port_is_named_in_the_error(deployment: Deployment, open_
         log = open_folder / "second.log"
         async with api_process(deployment.settings, log, wait=False, nomnom_api_host="127.0.0.1") as second:
             assert second.process is not None
-            environment = {**second.process.environment, "NOMNOM_API_PORT": str(api.port)}
+            variables = {**second.process.variables, "NOMNOM_API_PORT": str(api.port)}
             await second.process.stop(10)
-            second.process.environment = environment
+            second.process.variables = variables
             await second.process.start()
             async with asyncio.timeout(20):
                 assert await second.process.wait() == 1

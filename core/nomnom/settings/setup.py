@@ -18,7 +18,7 @@ def read_login(url: str) -> tuple[str, str]:
     """User and password of a database URL. Raises ValueError if one of them is missing."""
     parts = urlsplit(url)
     if not parts.username or not parts.password:
-        raise ValueError("the URL needs a user and a password: the role is created with them")
+        raise ValueError("needs a user and a password")
     return unquote(parts.username), unquote(parts.password)
 
 
