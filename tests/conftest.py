@@ -18,8 +18,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from nomnom.settings import Settings
+from nomnom.settings.streams import StreamSettings
 from nomnom.setup import set_up
-from nomnom.streams import StreamSettings
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 
 # Shells start background jobs with SIGINT ignored, which the processes started by the tests would inherit.

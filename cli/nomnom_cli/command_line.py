@@ -45,13 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _code(error: NomnomError) -> Exit:
+    from nomnom.connections.errors import Unavailable
+    from nomnom.inspection.dead_letters import FilterError
+    from nomnom.settings import SettingsError
     from nomnom_cli.prompts import Declined, UsageError
     from nomnom_control.environments.catalog import EnvironmentNotFound
     from nomnom_control.environments.local.channel import NotRunning
-    from nomnom_control.session.connections import Unavailable
-    from nomnom_control.session.dead_letters import FilterError
 
-    if isinstance(error, (UsageError, EnvironmentNotFound, FilterError)):
+    if isinstance(error, (UsageError, EnvironmentNotFound, FilterError, SettingsError)):
         return Exit.USAGE
     if isinstance(error, Declined):
         return Exit.REFUSED

@@ -191,7 +191,8 @@ def show_step(each: Progress) -> None:
         return
     mark = STEPS[each.state]
     took = f" ({duration(each.seconds)})" if each.seconds is not None else ""
-    reason = f": {each.text}" if each.text else ""
+    # The whole of an error follows when the command ends.
+    reason = f": {each.text.partition(chr(10))[0]}" if each.text else ""
     errors().print(plain(Text.assemble((f"{mark.sign} ", _TONES[mark.tone]), f"{each.step}{took}{reason}")))
 
 

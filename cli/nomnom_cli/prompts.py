@@ -32,6 +32,15 @@ def confirm(question: str, losses: Sequence[str], *, yes: bool, typed: str = "ye
         raise Declined("not confirmed: nothing was changed")
 
 
+def ask_secret(name: str) -> str:
+    """Ask for a secret without showing it. Raises UsageError if nobody can be asked."""
+    import getpass
+
+    if not sys.stdin.isatty():
+        raise UsageError(f"{name} is a secret and nobody can be asked for it: give it in a file, {name}=@PATH")
+    return getpass.getpass(f"{name}: ")
+
+
 def _answer() -> str:
     # asyncio's SIGINT handler only cancels the task, which does not interrupt a blocking read.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,13 +20,13 @@ class ProgramError(ControlError):
 
 
 async def run_lines(
-    command: Sequence[str], *, limit: float, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    command: Sequence[str], *, limit: float, variables: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> AsyncIterator[str]:
     """The lines that a program writes to stdout and stderr. Raises ProgramError.
 
     Closing the iterator terminates the program with SIGTERM, so that it can clean up.
     """
-    process = await _start(command, environment, folder, asyncio.subprocess.STDOUT)
+    process = await _start(command, variables, folder, asyncio.subprocess.STDOUT)
     assert process.stdout is not None
     last: deque[str] = deque(maxlen=_SHOWN)
     try:
@@ -46,9 +46,9 @@ async def run_lines(
         raise ProgramError(_failure(command, f"failed with exit code {code}", last))
 
 
-async def run_text(command: Sequence[str], *, limit: float = 30.0, environment: Mapping[str, str] | None = None) -> str:
+async def run_text(command: Sequence[str], *, limit: float = 30.0, variables: Mapping[str, str] | None = None) -> str:
     """The standard output of a short program. Raises ProgramError."""
-    process = await _start(command, environment, None, asyncio.subprocess.PIPE)
+    process = await _start(command, variables, None, asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(limit):
             output, errors = await process.communicate()
@@ -63,7 +63,7 @@ async def run_text(command: Sequence[str], *, limit: float = 30.0, environment: 
 
 
 async def _start(
-    command: Sequence[str], environment: Mapping[str, str] | None, folder: Path | None, errors: int
+    command: Sequence[str], variables: Mapping[str, str] | None, folder: Path | None, errors: int
 ) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
@@ -71,7 +71,7 @@ async def _start(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(variables or {})},
             cwd=folder,
             limit=_LINE,
             start_new_session=True,

@@ -12,13 +12,13 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from nomnom.database import LOCK
 from nomnom.errors import NomnomError
 from nomnom.schema import Schema
+from nomnom.settings.setup import read_login
 from nomnom.tables import Table, quote
 
 _ITERATIONS = 4096
@@ -44,11 +44,11 @@ class Role:
 
     @classmethod
     def from_url(cls, component: str, url: str) -> Role:
-        """The role that this URL logs in as; raises RoleError if user or password is missing."""
-        parts = urlsplit(url)
-        if not parts.username or not parts.password:
-            raise RoleError(f"the {component}'s database URL needs a user and a password")
-        return cls(component, unquote(parts.username), unquote(parts.password))
+        """The role that this URL logs in as. Raises RoleError if it has no user or no password."""
+        try:
+            return cls(component, *read_login(url))
+        except ValueError as error:
+            raise RoleError(f"the {component}'s database URL: {error}") from None
 
 
 async def ensure_roles(connection: asyncpg.Connection, schema: Schema, roles: Sequence[Role]) -> list[str]:

@@ -119,14 +119,14 @@ class Entity:
             "name": self.name,
             "tag": self.tag,
             "table": self.table,
-            "title": self.title or self.name.replace("_", " ").capitalize(),
+            "title": self.title,
             "key": list(self.key),
             "parent": self.parent.entity if self.parent else None,
             "layouts": [list(layout) for layout in self.layouts],
             "fields": [
                 {
                     "name": each.name,
-                    "title": each.title or each.name.replace("_", " "),
+                    "title": each.title,
                     "type": each.type.name,
                     "column_type": each.type.column,
                     "numeric": each.type.numeric,
@@ -174,7 +174,7 @@ class Schema:
 
     def describe(self) -> dict[str, Any]:
         """The schema as a JSON-compatible mapping, for API clients."""
-        return {"name": self.name, "title": self.title or self.name, "entities": [e.describe() for e in self.entities]}
+        return {"name": self.name, "title": self.title, "entities": [e.describe() for e in self.entities]}
 
 
 class _FieldFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -349,7 +349,7 @@ class _Builder:
         by_name = {each.name: each for each in entities}
         for at, each in enumerate(entities):
             self.check_parent(each, by_name, f"entities[{at}].parent")
-        return Schema(file.schema, tuple(entities), title=file.title, source=self.source)
+        return Schema(file.schema, tuple(entities), title=file.title or file.schema, source=self.source)
 
     def entity(self, file: _EntityFile, place: str) -> Entity:
         if not _IDENTIFIER.fullmatch(file.name) or file.name == UNKNOWN_ENTITY:
@@ -377,7 +377,8 @@ class _Builder:
                 raise self.fail(f"{place}.key[{at}]", f"{name!r} is nullable; key fields must not be")
         parent = Parent(file.parent.entity, file.parent.fields) if file.parent else None
         layouts = self.layouts(file, names, parent, f"{place}.layouts")
-        return Entity(file.name, file.tag, table, fields, tuple(file.key), layouts, parent, file.title)
+        title = file.title or file.name.replace("_", " ").capitalize()
+        return Entity(file.name, file.tag, table, fields, tuple(file.key), layouts, parent, title)
 
     def layouts(
         self, file: _EntityFile, names: list[str], parent: Parent | None, place: str
@@ -411,7 +412,8 @@ class _Builder:
             raise self.fail(f"{place}.values", f"values require a text type, found {kind.name}")
         low, high = self.limit(kind, file.min, f"{place}.min"), self.limit(kind, file.max, f"{place}.max")
         values = frozenset(file.values) if file.values is not None else None
-        return Field(file.name, kind, file.nullable, low, high, values, file.title)
+        title = file.title or file.name.replace("_", " ")
+        return Field(file.name, kind, file.nullable, low, high, values, title)
 
     def limit(self, kind: FieldType, limit: int | float | str | None, place: str) -> Native:
         if limit is None:

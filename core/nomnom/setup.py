@@ -5,56 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import asyncpg
 from nats.errors import Error as NatsError
 
-from nomnom.connections.errors import NatsUnavailable
+from nomnom.connections.errors import Unavailable
 from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
 from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
-from nomnom.settings import Seconds, Settings, without_secrets
+from nomnom.settings import Settings, SetupSettings, without_secrets
 from nomnom.streams import StreamsNotReadyError, ensure_streams
 from nomnom.telemetry import configure_logging, logger
 
 _log = logger(__name__)
 _RETRY = RetryPolicy(first=0.25, longest=1.0)
-_TRANSIENT = (
-    OSError,
-    NatsError,
-    NatsUnavailable,
-    StreamsNotReadyError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-)
+_TRANSIENT = (OSError, NatsError, Unavailable, StreamsNotReadyError)
 _WAIT = 30.0
-
-
-class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """The settings of setup: servers, schema, and the URL of each component that has its own role.
-
-    The user of ``DATABASE_URL`` becomes the owner of the tables.
-    """
-
-    nomnom_setup_wait: Seconds = _WAIT
-    """Maximum time to wait for each server, in seconds."""
-    database_worker_url: str = ""
-    database_api_url: str = ""
-    database_dashboard_url: str = ""
-    database_operator_url: str = ""
-
-    @property
-    def roles(self) -> list[Role]:
-        """The roles to create; raises RoleError if a URL lacks user or password."""
-        urls = {
-            "worker": self.database_worker_url,
-            "api": self.database_api_url,
-            "dashboard": self.database_dashboard_url,
-            "operator": self.database_operator_url,
-        }
-        return [Role.from_url(component, url) for component, url in urls.items() if url]
 
 
 class SetupError(NomnomError):
@@ -78,10 +46,14 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
             await nats.close()
 
     async def tables() -> None:
-        connection = await asyncpg.connect(settings.database_url, timeout=5)
+        # A migration takes as long as it takes.
+        database = Database(settings.database_url, application="nomnom-setup", seconds=None)
+        connection = await database.connect()
         try:
             done.extend(await migrate(connection, schema))
             done.extend(await ensure_roles(connection, schema, roles))
+        except ERRORS as error:
+            raise database.error(error) from error
         finally:
             await connection.close()
 
@@ -90,12 +62,17 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     return done
 
 
+def roles_of(settings: SetupSettings) -> list[Role]:
+    """The roles of the components that have a URL of their own."""
+    return [Role.from_url(component, url) for component, url in settings.role_urls.items()]
+
+
 def main() -> None:
     """``nomnom-setup``: the same as ``nomnom setup``, for images without the command line."""
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
-        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, settings.roles))
+        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, roles_of(settings)))
     except NomnomError as error:
         raise SystemExit(f"nomnom-setup: {error}") from error
     for each in done:
@@ -107,5 +84,5 @@ async def _ready(step: Callable[[], Awaitable[None]], wait: float, what: str, ur
     try:
         await retry(step, _RETRY, _TRANSIENT, within=wait)
     except _TRANSIENT as error:
-        problem = error.reason if isinstance(error, NatsUnavailable) else str(error) or type(error).__name__
+        problem = error.reason if isinstance(error, Unavailable) else str(error) or type(error).__name__
         raise SetupError(f"{what} at {without_secrets(url)} not ready after {wait:g} s: {problem}") from error

@@ -5,8 +5,6 @@ Only ``nomnom setup`` and the local runtime call :func:`ensure_streams`: there m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -21,9 +19,8 @@ from nats.js.errors import APIError, NotFoundError
 
 from nomnom.envelope import DEAD, INGEST
 from nomnom.errors import NomnomError
+from nomnom.settings.streams import StreamSettings
 
-DAY = 24 * 60 * 60.0
-GIB = 1024**3
 DUPLICATE_WINDOW = 120.0
 MAX_MSG_SIZE = 1024 * 1024 + 64 * 1024
 """A body of 1 MiB and its headers, in bytes; must not exceed nats-server's max_payload (see MAX_PAYLOAD)."""
@@ -41,26 +38,6 @@ class StreamError(NomnomError):
 
 class StreamsNotReadyError(StreamError):
     """JetStream is not ready yet: its cluster may still be forming."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """The configurable properties of the streams. Ages and waits in seconds, sizes in bytes."""
-
-    stream: str = "MESSAGES"
-    consumer: str = "workers"
-    replicas: int = 1
-    max_age: float = DAY
-    max_bytes: int = GIB
-    dead_max_age: float = 7 * DAY
-    dead_max_bytes: int = GIB
-    ack_wait: float = 30.0
-    max_ack_pending: int = 50_000
-
-    @property
-    def dead_stream(self) -> str:
-        """The dead-letter stream."""
-        return f"{self.stream}DLQ"
 
 
 def message_stream(settings: StreamSettings) -> StreamConfig:
@@ -127,15 +104,15 @@ async def ensure_streams(jetstream: JetStreamContext, settings: StreamSettings) 
                 done.append(f"stream {config.name}: created")
         except APIError as error:
             raise _error(error)(
-                f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; resolve the "
-                "conflict, or set NATS_STREAM to another name"
+                f"stream {config.name} ({', '.join(config.subjects or [])}): {error.description}; remove what "
+                "conflicts with it, or change the setting"
             ) from error
     try:
         await jetstream.add_consumer(settings.stream, worker_consumer(settings))
         done.append(f"consumer {settings.consumer}: up to date")
     except APIError as error:
         problem = f"consumer {settings.consumer} of {settings.stream}: {error.description}"
-        raise _error(error)(f"{problem}; set NATS_CONSUMER to another name, or delete the consumer first") from error
+        raise _error(error)(f"{problem}; delete that consumer, or use its name as NATS_CONSUMER") from error
     return done
 
 

@@ -63,6 +63,25 @@ class Table:
         """Insert rows without a key, once per message ID."""
         return f"{self._insert}\nON CONFLICT (message_id) WHERE {self._keyless} DO NOTHING\nRETURNING kept.message_id"
 
+    @cached_property
+    def newer(self) -> str:
+        """Which of these keys (an array per column) have a row that a later message wrote, as positions from 0.
+
+        Parameters after the key's arrays: received_at[], message_id[].
+        """
+        fields = [self.entity.fields[at] for at in self.entity.key_indexes]
+        names = [*(quote(each.name) for each in fields), "given_at", "given_id"]
+        kinds = [*(each.type.parameter for each in fields), "timestamptz", "uuid"]
+        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(kinds, start=1))
+        same = " AND ".join(
+            f"kept.{quote(each.name)} = given.{quote(each.name)}::{each.type.column}" for each in fields
+        )
+        return (
+            f"SELECT given.ordinality - 1 AS position FROM unnest({arrays}) WITH ORDINALITY "  # noqa: S608
+            f"AS given ({', '.join(names)}, ordinality) JOIN {self.name} AS kept ON {same} "
+            "WHERE (kept.received_at, kept.message_id) >= (given.given_at, given.given_id)"
+        )
+
     @property
     def name(self) -> str:
         """The table's name, quoted."""

@@ -12,9 +12,9 @@ from statistics import median, quantiles
 from time import perf_counter
 
 from nomnom.envelope import Envelope, Reason, dead_headers, dead_subject, new_message_id
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom.schema import load_schema
 from nomnom_control.environments import Endpoints
-from nomnom_control.session.dead_letters import Filter, GroupBy
 from nomnom_control.session.pipeline import Pipeline
 from tests.bench.figures import Report
 from tests.bench.harness import Harness, orders

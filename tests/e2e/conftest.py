@@ -26,7 +26,7 @@ import pytest_asyncio
 import yaml
 
 from nomnom_control.environments import Environment, Progress, Step
-from nomnom_control.environments.cluster.configuration import ClusterSettings
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration
 from nomnom_control.environments.cluster.images import missing_images
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.programs import run_text
@@ -86,7 +86,7 @@ def ingress_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterSettings:
+def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> ClusterConfiguration:
     """The lab's node image and add-ons, and free host ports; everything else has its defaults."""
     config: Any = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
     for node in config["nodes"]:
@@ -97,7 +97,7 @@ def settings(ingress_port: int, tmp_path_factory: pytest.TempPathFactory) -> Clu
     listed = ["docker", "image", "ls", "nats", "--format", "{{.Tag}}"]
     tags = subprocess.run(listed, check=True, capture_output=True, text=True, timeout=30).stdout.split()
     wanted = yaml.safe_load((ROOT / "helm" / "nomnom" / "values.yaml").read_text())["nats"]["image"]["tag"]
-    return ClusterSettings(
+    return ClusterConfiguration(
         node_image=os.environ["LAB_NODE_IMAGE"],
         addons=os.environ["LAB_ADDONS"],
         kind_config=str(file),
@@ -113,7 +113,7 @@ def start() -> Start:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def lab(
-    settings: ClusterSettings, start: Start, tmp_path_factory: pytest.TempPathFactory
+    settings: ClusterConfiguration, start: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[KindEnvironment]:
     """The cluster with a ready pipeline that uses values-dev."""
     kept = os.environ.get("NOMNOM_E2E_CLUSTER")
@@ -169,7 +169,7 @@ async def kill(here: KindEnvironment, pod: Mapping[str, Any]) -> None:
     use the same volume for a moment, which is not the failure to be tested.
     """
     container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    on_node = [here.settings.docker, "exec", pod["spec"]["nodeName"]]
+    on_node = [here.configuration.docker, "exec", pod["spec"]["nodeName"]]
     await run_text([*on_node, "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container])
 
 

@@ -39,21 +39,21 @@ async def test_settings_create_a_revision_that_can_be_rolled_back(lab: KindEnvir
     revisions = await lab.history("api")
     assert revisions[0].current
     assert revisions[0].cause == "debug logging"
-    assert revisions[0].settings["LOG_LEVEL"] == "debug"
-    assert revisions[1].settings["LOG_LEVEL"] == "info"
+    assert revisions[0].variables["LOG_LEVEL"] == "debug"
+    assert revisions[1].variables["LOG_LEVEL"] == "info"
     await finish(lab.rollback("api"))
     after = await lab.history("api")
-    assert after[0].settings == revisions[1].settings
+    assert after[0].variables == revisions[1].variables
     assert after[0].cause == f"rollback to revision {revisions[1].number}"
     assert after[0].number > revisions[0].number
 
 
 async def test_release_rollback(lab: KindEnvironment) -> None:
-    before = (await lab.scaling()).rule
+    before = (await lab.scaling()).policy
     await finish(lab.installation.install((), [f"keda.maxReplicas={before.maximum + 1}"]))
-    assert (await lab.scaling()).rule.maximum == before.maximum + 1
+    assert (await lab.scaling()).policy.maximum == before.maximum + 1
     await finish(lab.rollback("release"))
-    assert (await lab.scaling()).rule.maximum == before.maximum
+    assert (await lab.scaling()).policy.maximum == before.maximum
     assert (await lab.history("release"))[0].current
 
 
@@ -63,12 +63,12 @@ async def test_chart_tests_pass(lab: KindEnvironment) -> None:
 
 
 async def test_scaling_policy_is_kept_by_an_upgrade(lab: KindEnvironment) -> None:
-    before = (await lab.scaling()).rule
-    await lab.set_scaling_rule(replace(before, maximum=before.maximum + 2, threshold=50))
+    before = (await lab.scaling()).policy
+    await lab.set_scaling_policy(replace(before, maximum=before.maximum + 2, threshold=50))
     await finish(lab.installation.install())
-    now = (await lab.scaling()).rule
+    now = (await lab.scaling()).policy
     assert (now.maximum, now.threshold) == (before.maximum + 2, 50)
-    await lab.set_scaling_rule(before)
+    await lab.set_scaling_policy(before)
 
 
 @pytest.mark.parametrize("component", ["nats", WORKER, "api"])
@@ -164,7 +164,7 @@ async def test_failures_have_a_reason(lab: KindEnvironment) -> None:
 async def test_two_releases_side_by_side_are_removed_completely(lab: KindEnvironment, pipeline: Pipeline) -> None:
     other = KindEnvironment(
         lab.cluster_name,
-        lab.settings,
+        lab.configuration,
         namespace="shop",
         kubeconfig=lab.cluster.kubeconfig,
         options={"values": "dev ecommerce", "set": "ingress.enabled=false"},
@@ -201,13 +201,13 @@ async def test_two_releases_side_by_side_are_removed_completely(lab: KindEnviron
 async def test_rendered_objects_are_valid(lab: KindEnvironment, values: str) -> None:
     chart = ROOT / "helm" / "nomnom"
     files = ["--values", str(chart / f"values-{values}.yaml")] if values else []
-    strict = [lab.settings.helm, "lint", "--strict", str(chart), *files]
+    strict = [lab.configuration.helm, "lint", "--strict", str(chart), *files]
     try:
         await run_text(strict)
     except ProgramError as error:
         pytest.fail(str(error))
     version = (await lab.cluster.get("/version"))["gitVersion"]
-    command = [lab.settings.helm, "template", "nomnom", str(chart), "--namespace", lab.release.namespace]
+    command = [lab.configuration.helm, "template", "nomnom", str(chart), "--namespace", lab.release.namespace]
     command += ["--kube-version", version, *files]
     objects = read_manifest(await run_text(command), f"the chart with {values or 'no'} values")
     served = [each for each in objects if not str(each["apiVersion"]).startswith("monitoring.coreos.com")]
@@ -233,7 +233,7 @@ async def test_interrupted_installation_is_resumed_and_kept_data_is_used(
 ) -> None:
     other = KindEnvironment(
         lab.cluster_name,
-        lab.settings,
+        lab.configuration,
         namespace="half",
         kubeconfig=lab.cluster.kubeconfig,
         options={

@@ -102,7 +102,7 @@ async def test_upgrade_scales_api_and_dashboards(lab: KindEnvironment) -> None:
     # Values are kept by the next upgrade that does not set them.
     await finish(lab.installation.install((), ["keda.cooldownPeriod=20"]))
     await have(2)
-    assert (await lab.scaling()).rule.cooldown == 20
+    assert (await lab.scaling()).policy.cooldown == 20
     await finish(lab.installation.install((), minima(1)))
 
 

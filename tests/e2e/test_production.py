@@ -100,7 +100,7 @@ async def prod(lab: KindEnvironment, owner: str) -> AsyncIterator[KindEnvironmen
     """The ready release."""
     here = KindEnvironment(
         lab.cluster_name,
-        lab.settings,
+        lab.configuration,
         namespace="prod",
         release="prod",
         kubeconfig=lab.cluster.kubeconfig,

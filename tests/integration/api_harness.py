@@ -18,10 +18,9 @@ import msgspec
 import uvicorn
 
 from conftest import Deployment, free_port
-from nomnom.settings import Settings
+from nomnom.settings import ApiSettings, Settings
 from nomnom_api.application import Api
 from nomnom_api.connections import Connection
-from nomnom_api.settings import ApiSettings
 from nomnom_control.environments.local.processes import ChildProcess
 
 TEXT = {"content-type": "text/plain; charset=utf-8"}

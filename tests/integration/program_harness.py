@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,12 @@ def until(check: Callable[[], bool], seconds: float = 40) -> None:
 
 
 @contextmanager
-def started(name: str, *options: str) -> Iterator[Program]:
+def started(name: str, *options: str, variables: Mapping[str, str] | None = None) -> Iterator[Program]:
     """A running instance, destroyed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"nomnom-{name}-"))
     folder.chmod(0o755)
     program = Program(folder / "instance")
+    program.environment |= variables or {}
     program("up", "--detach", *options)
     yield program
     program("destroy", "--yes")

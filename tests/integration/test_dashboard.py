@@ -96,7 +96,7 @@ async def all_rows(dashboard: Dashboard, path: str, limit: int, **parameters: An
     cursor: dict[str, str] = {}
     while True:
         page = await dashboard.get(path, limit=limit, **parameters, **cursor)
-        name = next(each for each in ("rows", "messages", "letters") if each in page)
+        name = next(each for each in ("rows", "messages", "dead_letters") if each in page)
         assert len(page[name]) <= limit
         found += page[name]
         if page["next"] is None:
@@ -327,12 +327,12 @@ async def test_dead_letters_are_listed_grouped_and_validated(deployment: Deploym
     sequences = [await add_dead_letter(deployment, invalid, error="expected a decimal") for _ in range(5)]
     rejected = await add_dead_letter(deployment, b"\xff\xfe", Reason.DATA, "numeric overflow")
     listed = await dashboard.until("/api/dlq", lambda found: found["total"] == 6)
-    assert [each["sequence"] for each in listed["letters"]] == [rejected, *reversed(sequences)]
-    assert [(each["reason"], each["letters"]) for each in listed["groups"]] == [("record", 5), ("data", 1)]
+    assert [each["sequence"] for each in listed["dead_letters"]] == [rejected, *reversed(sequences)]
+    assert [(each["reason"], each["dead_letters"]) for each in listed["groups"]] == [("record", 5), ("data", 1)]
     pages = await all_rows(dashboard, "/api/dlq", 2, reason="record")
     assert [each["sequence"] for each in pages] == list(reversed(sequences))
     found = await dashboard.get("/api/dlq", text="OVERFLOW")
-    assert [each["sequence"] for each in found["letters"]] == [rejected]
+    assert [each["sequence"] for each in found["dead_letters"]] == [rejected]
     dead_letter = await dashboard.get(f"/api/dlq/{sequences[0]}")
     assert dead_letter["payload"] == invalid.decode()
     assert [(each["field"], each["position"]) for each in dead_letter["problems"]] == [("o_totalprice", 4)]
@@ -340,14 +340,14 @@ async def test_dead_letters_are_listed_grouped_and_validated(deployment: Deploym
     assert "|".join(each["text"] for each in line["fields"]) == invalid.decode()
     assert [(each["name"], each["text"]) for each in line["fields"] if each["expected"]] == [("o_totalprice", "12,50")]
     assert (await dashboard.get(f"/api/dlq/{rejected}"))["text"] is False
-    message = await dashboard.client.get(f"/api/messages/{dead_letter['letter']['message_id']}")
+    message = await dashboard.client.get(f"/api/messages/{dead_letter['dead_letter']['message_id']}")
     assert message.status_code == 404
     await deployment.jetstream.delete_msg("MESSAGESDLQ", sequences[2])
     left = await dashboard.until("/api/dlq", lambda found: found["total"] == 5)
-    assert sequences[2] not in [each["sequence"] for each in left["letters"]]
+    assert sequences[2] not in [each["sequence"] for each in left["dead_letters"]]
     await dashboard.refusal(404, f"/api/dlq/{sequences[2]}")
     await deployment.jetstream.purge_stream("MESSAGESDLQ")
-    assert (await dashboard.until("/api/dlq", lambda found: found["total"] == 0))["letters"] == []
+    assert (await dashboard.until("/api/dlq", lambda found: found["total"] == 0))["dead_letters"] == []
 
 
 async def test_event_stream_sends_the_same_snapshots_to_all_clients(

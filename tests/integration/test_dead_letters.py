@@ -12,11 +12,12 @@ import pytest
 
 from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import DEAD, Reason
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom.message_status import CLAIM
 from nomnom.streams import ensure_streams
 from nomnom_control.session import dead_letters as module
 from nomnom_control.session.audit import Action
-from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, NotConfirmed, Outcome, Page, Prediction
+from nomnom_control.session.dead_letters import Edit, NotConfirmed, Outcome, Page, Prediction
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, ERROR, RECEIVED, bury, bury_many, open_session, stored
 

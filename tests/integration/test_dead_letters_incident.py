@@ -12,8 +12,9 @@ import pytest
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
+from nomnom.inspection.dead_letters import Filter, GroupBy
 from nomnom_control.environments.local.processes import ChildProcess
-from nomnom_control.session.dead_letters import Edit, Filter, GroupBy, Outcome, Result, UndoResult
+from nomnom_control.session.dead_letters import Edit, Outcome, Result, UndoResult
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import open_session, stored
 

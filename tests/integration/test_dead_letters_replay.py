@@ -14,6 +14,7 @@ import pytest
 from nats.js.api import RawStreamMsg
 
 from conftest import ORDER, Deployment, free_port
+from nomnom.connections.errors import DatabaseUnavailable, NatsUnavailable, NotSetUp
 from nomnom.envelope import (
     MSG_ID,
     RECEIVED_AT,
@@ -24,12 +25,12 @@ from nomnom.envelope import (
     replay_headers,
     to_microseconds,
 )
+from nomnom.inspection.dead_letters import Filter
+from nomnom.inspection.jetstream import StreamFull
 from nomnom.message_status import CLAIM
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending
-from nomnom_control.session.connections import DatabaseUnavailable, NatsUnavailable, NotSetUp
-from nomnom_control.session.dead_letters import Edit, EditError, Filter, Replay, ReplayProgress, Result
-from nomnom_control.session.jetstream import StreamFull
+from nomnom_control.session.dead_letters import Edit, EditError, Replay, ReplayProgress, Result
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 
@@ -230,7 +231,7 @@ _RUN = """
 import asyncio, sys, msgspec
 from pathlib import Path
 from nomnom.schema import load_schema
-from nomnom_control.session.dead_letters import Filter
+from nomnom.inspection.dead_letters import Filter
 from nomnom_control.environments import Endpoints
 from nomnom_control.session.pipeline import Pipeline
 

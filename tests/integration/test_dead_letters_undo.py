@@ -14,13 +14,14 @@ from nats.js.api import RawStreamMsg
 
 from conftest import ORDER, Deployment
 from nomnom.envelope import MSG_ID, REPLAYS
+from nomnom.inspection.dead_letters import Filter
+from nomnom.inspection.jetstream import ConsumerReport
 from nomnom.message_status import CLAIM
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action
-from nomnom_control.session.dead_letters import Edit, Filter, Result, Undone, UndoResult
+from nomnom_control.session.dead_letters import Edit, Result, Undone, UndoResult
 from nomnom_control.session.dead_letters import undo as module
 from nomnom_control.session.dead_letters.undo import Undo
-from nomnom_control.session.jetstream import ConsumerReport
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, RECEIVED, bury, bury_many, open_session, stored
 

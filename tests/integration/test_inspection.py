@@ -15,22 +15,18 @@ import pytest
 from nats.js.api import StreamConfig
 
 from conftest import LINE, ORDER, Deployment, free_port
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NatsUnavailable, NotSetUp, Unavailable
 from nomnom.envelope import Status, headers, ingest_subject, new_message_id
+from nomnom.inspection.cursors import CursorError, InvalidQuery
+from nomnom.inspection.jetstream import InvalidName
 from nomnom.message_status import CLAIM, FAIL
 from nomnom.presentation.figures import Property
 from nomnom_control.environments.local.servers import NatsServer
-from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action
-from nomnom_control.session.connections import (
-    ApiUnavailable,
-    DatabaseRefused,
-    DatabaseUnavailable,
-    NatsUnavailable,
-    NotSetUp,
-    Unavailable,
-)
-from nomnom_control.session.entities import CursorError
+from nomnom_control.session.connections import ApiUnavailable
 from nomnom_control.session.jetstream import NotConfirmed
+from nomnom_control.session.jetstream.consumers import consumer_properties, consumer_row
+from nomnom_control.session.jetstream.streams import stream_properties, stream_row
 from nomnom_control.session.messages import UnknownMessage
 from nomnom_control.session.overview import rates
 from nomnom_control.session.pipeline import Pipeline
@@ -64,7 +60,7 @@ async def test_stream_report_has_all_properties(deployment: Deployment, session:
     await deployment.jetstream.delete_msg("MESSAGES", 3)
     report = await session.jetstream.stream("MESSAGES", deleted=True)
     assert (report.state.messages, report.state.num_deleted, report.state.deleted) == (4, 1, (3,))
-    properties = report.properties()
+    properties = stream_properties(report)
     for label, expected in (
         ("Name", "MESSAGES"),
         ("Subjects", "messages.ingest.>"),
@@ -90,7 +86,7 @@ async def test_stream_report_has_all_properties(deployment: Deployment, session:
     assert info.config.description in [each.value for each in properties]
     names = [each.name for each in await session.jetstream.streams()]
     assert names == ["MESSAGES", "MESSAGESDLQ"]
-    assert report.row()["Messages"] == "4"
+    assert stream_row(report)["Messages"] == "4"
 
 
 async def test_more_streams_than_one_page_of_jetstream(deployment: Deployment, session: Pipeline) -> None:
@@ -116,7 +112,7 @@ async def test_consumer_report_has_all_properties(deployment: Deployment, sessio
     report = await session.jetstream.consumer("MESSAGES", "workers")
     assert (report.num_pending, report.num_ack_pending, report.lag) == (2, 2, 4)
     assert (report.delivered.stream_seq, report.ack_floor.stream_seq) == (3, 1)
-    properties = report.properties()
+    properties = consumer_properties(report)
     for label, expected in (
         ("Mode", "pull"),
         ("Ack policy", "explicit"),
@@ -131,7 +127,7 @@ async def test_consumer_report_has_all_properties(deployment: Deployment, sessio
     ):
         assert value(properties, label) == expected
     (listed,) = await session.jetstream.consumers("MESSAGES")
-    assert (listed.name, listed.row()["Ack pending"]) == ("workers", "2")
+    assert (listed.name, consumer_row(listed)["Ack pending"]) == ("workers", "2")
     assert await session.jetstream.consumers("MESSAGESDLQ") == []
 
 
@@ -164,7 +160,7 @@ async def test_pause_and_resume(deployment: Deployment, session: Pipeline) -> No
     end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     paused = await session.jetstream.pause("MESSAGES", "workers", end)
     assert (paused.paused, paused.paused_until) == (True, end)
-    assert value(paused.properties(), "Paused").startswith("until ")
+    assert value(consumer_properties(paused), "Paused").startswith("until ")
     await send(deployment)
     subscription = await deployment.jetstream.pull_subscribe_bind("workers", stream="MESSAGES")
     fetching = asyncio.create_task(subscription.fetch(1, timeout=20))
@@ -210,7 +206,7 @@ async def test_unknown_stream_and_consumer(session: Pipeline) -> None:
         await session.jetstream.consumer("MESSAGES", "nope")
     with pytest.raises(NotSetUp):
         await session.jetstream.messages("NOPE")
-    with pytest.raises(ControlError, match="cannot be the name"):
+    with pytest.raises(InvalidName, match="cannot be the name"):
         await session.jetstream.stream("a.>")
 
 
@@ -251,10 +247,10 @@ async def test_rows_are_paged_by_key(deployment: Deployment, session: Pipeline) 
 async def test_exact_and_estimated_counts(deployment: Deployment, session: Pipeline) -> None:
     insert = "INSERT INTO region SELECT n, 'a', 'b', now(), gen_random_uuid() FROM generate_series(1, $1) AS n"
     await deployment.database.execute(insert, 120_000)
-    exact = await session.entities.count("region")
+    exact = (await session.entities.report("region")).count
     assert (exact.rows, exact.exact, str(exact)) == (120_000, True, "120,000")
     await deployment.database.execute("ANALYZE region")
-    estimate = await session.entities.count("R")
+    estimate = (await session.entities.report("R")).count
     assert (estimate.exact, str(estimate)) == (False, f"≈ {estimate.rows:,}")
     assert abs(estimate.rows - 120_000) < 6_000
     reports = {each.entity.name: each for each in await session.entities.reports()}
@@ -285,7 +281,7 @@ async def test_messages_by_status(deployment: Deployment, session: Pipeline) -> 
     assert [each.entity for each in await statuses.recent(entity="customer")] == ["customer"]
     assert await statuses.find(failed[0]) == one
     assert await statuses.find(new_message_id()) is None
-    with pytest.raises(ControlError, match="messages of the stream"):
+    with pytest.raises(InvalidQuery, match="messages of the stream"):
         await statuses.recent(Status.ACCEPTED)
     counts = {each.status: (each.messages, each.exact) for each in await statuses.counts()}
     assert counts == {
@@ -330,7 +326,7 @@ async def test_unavailable_servers_are_reported(deployment: Deployment, tmp_path
         assert overview.stream is None
         assert overview.counts is None
         for problem in (overview.nats_problem, overview.database_problem):
-            assert "is away" in problem
+            assert "is unavailable" in problem
             assert "check that it runs" in problem
             assert "secret" not in problem
         for ask in (
@@ -356,7 +352,7 @@ async def test_nats_reconnects(deployment: Deployment, open_folder: Path, tmp_pa
             assert await session.jetstream.streams() == []
             await server.stop()
             await until(lambda: not session.nats.connected)
-            with pytest.raises(NatsUnavailable, match="is away"):
+            with pytest.raises(NatsUnavailable, match="is unavailable"):
                 await session.jetstream.streams()
             await server.start()
             await until(lambda: session.nats.connected)

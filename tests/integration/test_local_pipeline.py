@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from program_harness import Program, until
+from program_harness import Program, started, until
 
 from conftest import LINE, ORDER
 from nomnom.settings import Settings
 from nomnom_control.environments import Progress, Step
 from nomnom_control.environments.local.environment import LocalEnvironment
-from nomnom_control.environments.local.instance import Instance
+from nomnom_control.environments.local.instance import Instance, choose_ports
 from nomnom_control.environments.local.supervisor import Supervisor
+from nomnom_control.errors import ControlError
 
 
 @pytest.fixture(scope="module")
@@ -102,26 +104,75 @@ def test_manual_scaling_and_autoscaling(nomnom: Program) -> None:
 
 def test_roll_out_and_roll_back_settings(nomnom: Program) -> None:
     nomnom("config", "worker", "BATCH_SIZE=50")
-    assert nomnom.read("history", "worker")[0]["settings"] == {"BATCH_SIZE": "50"}
+    assert nomnom.read("history", "worker")[0]["variables"] == {"BATCH_SIZE": "50"}
     nomnom("rollback", "worker")
     newest = nomnom.read("history", "worker")[0]
-    assert (newest["settings"], newest["current"]) == ({}, True)
+    assert (newest["variables"], newest["current"]) == ({}, True)
     assert "NAME=VALUE" in nomnom("config", "worker", "BATCH_SIZE", code=2)
     nomnom("restart", "api")
     assert "completed" in nomnom("post", ORDER, "--wait")
 
 
-def test_failed_rollout_is_rolled_back(nomnom: Program) -> None:
-    for component, wrong in (("worker", "BATCH_SIZE=none"), ("api", "NOMNOM_API_GRACE=none")):
+async def test_failed_rollout_is_rolled_back(nomnom: Program) -> None:
+    for component, wrong in (("worker", "BATCH_SIZE"), ("api", "NOMNOM_API_GRACE")):
         nomnom("scale", "1")
         until(lambda: nomnom.read("scale")["ready"] == 1)
-        assert "was rolled back" in nomnom("config", component, wrong, code=1)
+        # Past the checks of the command line: a component may also fail to start for another reason.
+        with pytest.raises(ControlError, match=f"(?s)was rolled back.*{wrong}: expected a"):
+            async for _ in LocalEnvironment(nomnom.folder).roll_out(component, {wrong: "none"}, "unchecked"):
+                pass
         newest, failed, *_ = nomnom.read("history", component)
-        assert newest["settings"] == {}
+        assert newest["variables"] == {}
         assert newest["current"]
-        assert wrong.partition("=")[0] in failed["settings"]
+        assert wrong in failed["variables"]
         assert "completed" in nomnom("post", ORDER, "--wait")
     nomnom("scale", "--auto")
+
+
+def test_invalid_setting_is_rejected_before_a_restart(nomnom: Program) -> None:
+    nomnom("scale", "0")
+    until(lambda: nomnom.read("scale")["actual"] == 0)
+    before = nomnom.read("history", "worker")
+    assert "MAX_DELIVER: expected a whole number, at least 1" in nomnom("config", "worker", "MAX_DELIVER=abc", code=2)
+    assert "did you mean MAX_DELIVER?" in nomnom("config", "worker", "MAX_DELIVR=9", code=2)
+    assert "all components share it" in nomnom("config", "worker", "NATS_STREAM=OTHER", code=2)
+    assert "set both, or neither" in nomnom("config", "dashboard", "NOMNOM_DASHBOARD_USER=ann", code=2)
+    assert "api, worker, dashboard have" in nomnom("config", "nats", "X=1", code=1)
+    assert nomnom.read("history", "worker") == before
+    nomnom("config", "worker", "MAX_DELIVER=4")
+    listed = {each["name"]: each for each in nomnom.read("config", "worker")}
+    assert (listed["MAX_DELIVER"]["value"], listed["MAX_DELIVER"]["default"]) == ("4", "3")
+    assert listed["MAX_DELIVER"]["changed"]
+    assert not listed["BATCH_SIZE"]["changed"]
+    assert listed["WORKER_HEALTH_PORT"]["managed"]
+    nomnom("config", "worker", "MAX_DELIVER=")
+    assert not {each["name"]: each for each in nomnom.read("config", "worker")}["MAX_DELIVER"]["changed"]
+    assert {each["component"] for each in nomnom.read("config")} == {"api", "worker", "dashboard"}
+    nomnom("scale", "--auto")
+
+
+def test_secret_is_read_from_a_file_and_never_shown(nomnom: Program, tmp_path: Path) -> None:
+    secret = "till:s3cr3t-token"
+    for given in (f"NOMNOM_API_TOKENS={secret}", "NOMNOM_API_TOKENS", "NOMNOM_API_TOKENS=@/nowhere"):
+        refused = nomnom("config", "api", given, code=2, given="")
+        assert "NOMNOM_API_TOKENS" in refused
+        assert "s3cr3t" not in refused
+    file = tmp_path / "tokens"
+    file.write_text("short\n")
+    assert "at least 8" in nomnom("config", "api", f"NOMNOM_API_TOKENS=@{file}", code=2)
+    file.write_text(f"{secret}\n")
+    shown = nomnom("config", "api", f"NOMNOM_API_TOKENS=@{file}")
+    for command in ("config", "history"):
+        shown += nomnom(command, "api") + nomnom(command, "api", "--json")
+    assert "s3cr3t" not in shown
+    assert shown.count("***") >= 4
+    status = json.loads((nomnom.folder / "state.json").read_text())["ports"]
+    request = urllib.request.Request(f"http://127.0.0.1:{status['api']}/api/ingest/message", ORDER.encode())
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=10)
+    assert "completed" in nomnom("post", ORDER, "--wait")
+    nomnom("config", "api", "NOMNOM_API_TOKENS=")
+    assert "completed" in nomnom("post", ORDER, "--wait")
 
 
 def test_dashboard_shows_the_pipeline(nomnom: Program) -> None:
@@ -258,3 +309,88 @@ def test_concurrent_starts_use_different_ports() -> None:
             program("destroy", "--yes")
         for folder in folders:
             shutil.rmtree(folder)
+
+
+def test_the_names_of_stream_and_consumer_reach_every_part_and_are_kept() -> None:
+    with started(
+        "streams", variables={"NATS_STREAM": "ORDERS", "NATS_CONSUMER": "clerks", "BATCH_SIZE": "7"}
+    ) as nomnom:
+        assert "completed" in nomnom("post", ORDER, "--wait")
+        assert nomnom.read("status")["lag"] == 0
+        listed = nomnom("stream", "ls")
+        assert "ORDERS " in listed
+        assert "ORDERSDLQ" in listed
+        assert "MESSAGES " not in listed.replace("  MESSAGES  ", "")
+        assert "clerks" in nomnom("consumer", "ls")
+        for component in ("api", "worker", "dashboard"):
+            values = {each["name"]: each["value"] for each in nomnom.read("config", component)}
+            assert (values["NATS_STREAM"], values["NATS_CONSUMER"]) == ("ORDERS", "clerks")
+        assert values["NATS_URL"].startswith("nats://127.0.0.1:")
+        assert {each["name"]: each["value"] for each in nomnom.read("config", "worker")}["BATCH_SIZE"] == "7"
+        nomnom("down")
+        nomnom.environment["NATS_STREAM"] = "OTHER"
+        assert "keeps its messages in stream ORDERS" in nomnom("up", "--detach", code=1)
+        assert not nomnom.processes()
+        # What belongs to the data is kept; other settings are those of the shell.
+        for name in ("NATS_STREAM", "NATS_CONSUMER", "BATCH_SIZE"):
+            del nomnom.environment[name]
+        assert "completed" in nomnom("up", "--detach", "--check")
+        assert {each["name"]: each["value"] for each in nomnom.read("config", "worker")}["BATCH_SIZE"] == "500"
+
+
+def test_a_setting_in_the_shell_that_cannot_be_used_stops_the_start(nomnom: Program) -> None:
+    nomnom.environment["MAX_DELIVER"] = "abc"
+    try:
+        assert "MAX_DELIVER: expected a whole number" in nomnom("up", "--detach", code=1)
+        assert not nomnom.processes()
+    finally:
+        del nomnom.environment["MAX_DELIVER"]
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_own_error(nomnom: Program) -> None:
+    version = nomnom.folder / "postgres" / "data" / "PG_VERSION"
+    kept = version.read_text()
+    version.write_text("1\n")
+    try:
+        report = nomnom("up", "--detach", code=1)
+    finally:
+        version.write_text(kept)
+    error = report[report.index("nomnom: ") :]
+    assert "FATAL:  database files are incompatible with server" in error
+    assert "DETAIL:  The data directory was initialized by PostgreSQL version 1" in error
+    assert error.count("nomnom:") == 1
+    assert not nomnom.processes()
+
+
+async def test_a_port_that_another_program_takes_meanwhile_is_replaced(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: dict[str, int] = {}
+
+    def choose(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
+        ports = choose_ports(kept, given)
+        chosen.update(ports)
+        for name, probe in zip(("nats", "postgres", "page"), taken, strict=True):
+            probe.bind(("127.0.0.1", ports[name]))
+            probe.listen()
+        return ports
+
+    monkeypatch.setattr("nomnom_control.environments.local.supervisor.choose_ports", choose)
+    supervisor = Supervisor(Instance(open_folder / "raced"))
+    reported: list[Progress] = []
+    taken = [socket.socket() for _ in range(3)]
+
+    async def ready() -> None:
+        ports = supervisor.state.ports
+        assert all(ports[name] != chosen[name] for name in ("nats", "postgres", "page"))
+        assert ports["api"] == chosen["api"]
+        supervisor.interrupt()
+
+    try:
+        async with asyncio.timeout(120):
+            await supervisor.run(reported.append, ready)
+    finally:
+        for probe in taken:
+            probe.close()
+    said = " ".join(each.text for each in reported)
+    assert f"another program took port {chosen['postgres']} of postgres" in said

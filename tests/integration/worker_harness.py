@@ -21,11 +21,10 @@ import msgspec
 from conftest import Deployment, free_port
 from nomnom.envelope import headers, ingest_subject, new_message_id, to_microseconds
 from nomnom.schema import load_schema
-from nomnom.settings import Settings
+from nomnom.settings import Settings, WorkerSettings
 from nomnom.streams import worker_consumer
 from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_worker.service import Worker
-from nomnom_worker.settings import WorkerSettings
 
 FAST = {"retry_backoff": 0.05, "retry_backoff_max": 0.2, "poll_interval_ms": 5}
 START = 1_700_000_000_000_000

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nomnom.envelope import Status
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
+from nomnom.inspection.statuses import StatusCount
+from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments import (
     Component,
     Endpoints,
@@ -18,14 +21,11 @@ from nomnom_control.environments import (
     Replica,
     Revision,
     Scaling,
-    ScalingRule,
     Step,
 )
+from nomnom_control.environments.variables import Variables
 from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
 from nomnom_control.session.overview import Overview
-from nomnom_control.session.statuses import StatusCount
 from nomnom_tui.app.session import Session
 
 ANSWERS = 5
@@ -43,7 +43,7 @@ class FakeEnvironment(Environment):
         self.stopped = stopped
         self.broken: str | None = None
         self.requests: list[str] = []
-        self.rule = ScalingRule(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
+        self.policy = ScalingPolicy(minimum=0, maximum=4, threshold=500, cooldown=30, polling=1)
         self.paused = False
         self.desired = 3
         self.lines = fake_lines()
@@ -81,12 +81,12 @@ class FakeEnvironment(Environment):
     async def scaling(self) -> Scaling:
         self._record("scaling")
         return Scaling(
-            self.rule, 1234, self.desired, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
+            self.policy, 1234, self.desired, 3, 2, self.paused, MOMENT, "lag 1,234 / threshold 500 → 3, within 0…4"
         )
 
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        self._record("set_scaling_rule")
-        self.rule = rule
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        self._record("set_scaling_policy")
+        self.policy = policy
 
     async def scale(self, component: str, replicas: int) -> None:
         self._record(f"scale {component} {replicas}")
@@ -110,7 +110,10 @@ class FakeEnvironment(Environment):
     def restart(self, component: str) -> AsyncIterator[Progress]:
         return self._steps(f"restart {component}", f"{component}-1", f"{component}-2")
 
-    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+    async def variables(self, component: str) -> Variables:
+        return Variables({"BATCH_SIZE": "500", "POLL_INTERVAL_MS": "50"})
+
+    def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
         return self._steps(f"configure {component}", f"{component}-1")
 
     async def history(self, component: str) -> list[Revision]:

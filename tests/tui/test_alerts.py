@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from nomnom_control.environments import Component, Health, Scaling, ScalingRule
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport, StreamState
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
+from nomnom_control.environments import Component, Health, Scaling, ScalingPolicy
 from nomnom_control.session.overview import Overview
 from nomnom_tui.app.alerts import alerts
 from nomnom_tui.app.heartbeat import Heartbeat
@@ -17,7 +16,7 @@ from nomnom_tui.screens.overview import OverviewView
 from tui.test_shell import opened, until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SCALING = Scaling(ScalingRule(), 900, 2, 2, 2, True, NOW, "")
+SCALING = Scaling(ScalingPolicy(), 900, 2, 2, 2, True, NOW, "")
 
 
 def full_stream(name: str, messages: int) -> StreamReport:

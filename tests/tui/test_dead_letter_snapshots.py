@@ -12,13 +12,13 @@ from textual.pilot import Pilot
 from conftest import LINE, ORDER
 from nomnom.envelope import Status
 from nomnom.grammar import Grammar
+from nomnom.inspection.dead_letters import DeadLetter, Filter, Group, GroupBy
+from nomnom.inspection.jetstream import StreamState
+from nomnom.inspection.statuses import MessageStatus
 from nomnom.schema import load_schema
 from nomnom_control.session.audit import Action, Record
-from nomnom_control.session.dead_letters import DeadLetter, Group, GroupBy, Outcome, Page, Prediction, diff, validate
-from nomnom_control.session.dead_letters.filters import Filter
-from nomnom_control.session.jetstream.streams import StreamState
+from nomnom_control.session.dead_letters import Outcome, Page, Prediction, diff, validate
 from nomnom_control.session.messages import State
-from nomnom_control.session.statuses import MessageStatus
 from nomnom_tui.app.application import NomnomApp
 from tui.fakes import MOMENT, FakePipeline, FakeSession
 from tui.snapshots import compare
@@ -139,7 +139,7 @@ def _dead_letter(sequence: int) -> DeadLetter:
     entity = "unknown" if after == "ORD|" else "orders"
     return DeadLetter(
         sequence, f"messages.dlq.{entity}.{identity}", identity, entity, "record", error, 3,
-        at - timedelta(seconds=4), at, 1 if sequence % 9 == 0 else 0, len(payload), payload,
+        at - timedelta(seconds=4), at, 1 if sequence % 9 == 0 else 0, at, len(payload), payload,
     )  # fmt: skip
 
 

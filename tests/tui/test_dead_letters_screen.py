@@ -14,9 +14,9 @@ from conftest import LINE, ORDER, Deployment
 from nomnom.envelope import Reason, dead_headers, dead_subject, new_message_id, read_envelope
 from nomnom.envelope import headers as envelope_headers
 from nomnom.grammar import Grammar
+from nomnom.inspection.dead_letters.filters import error_shape
 from nomnom.schema import load_schema
 from nomnom_control.session.dead_letters import validate
-from nomnom_control.session.dead_letters.filters import error_shape
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.operations import OperationState
 from nomnom_tui.screens.audit import AuditView

@@ -136,10 +136,10 @@ async def test_manual_scaling_pause_and_policy(local: LocalEnvironment) -> None:
         form.query_one("#field-minimum", Input).value = "1"
         form.query_one("#field-threshold", Input).value = "50"
         await pilot.press("enter")
-        await until(lambda: view._scaling and view._scaling.rule.threshold == 50, TIMEOUT)
+        await until(lambda: view._scaling and view._scaling.policy.threshold == 50, TIMEOUT)
         await pilot.press("p")
         await until(lambda: view._scaling and not view._scaling.paused, TIMEOUT)
-        assert (await local.scaling()).rule.minimum == 1
+        assert (await local.scaling()).policy.minimum == 1
 
 
 async def test_worker_rates_are_shown(local: LocalEnvironment) -> None:
@@ -186,7 +186,7 @@ async def test_history_and_rollback(local: LocalEnvironment) -> None:
         await until(lambda: app.operations, TIMEOUT)
         await finished(app)
     current = next(each for each in await local.history(WORKER) if each.current)
-    assert "BATCH_SIZE" not in current.settings
+    assert "BATCH_SIZE" not in current.variables
     assert "rollback" in current.cause
 
 

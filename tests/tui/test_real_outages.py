@@ -32,7 +32,7 @@ from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.preferences import Preferences
 from nomnom_tui.app.session import Session
 from nomnom_tui.screens import ROUTES
-from nomnom_tui.screens.database import DatabaseView
+from nomnom_tui.screens.entities import EntitiesView
 from nomnom_tui.screens.entity_rows import EntityRowsView
 from nomnom_tui.screens.stream_messages import StreamMessagesView
 from nomnom_tui.screens.streams import StreamsView
@@ -42,7 +42,7 @@ from tui.test_shell import until
 
 TIMEOUT = 40.0
 KEYS = {route.name: route.key for route in ROUTES}
-NEEDS = {"nats": ("streams", "consumers"), "postgres": ("database",)}
+NEEDS = {"nats": ("streams", "consumers"), "postgres": ("entities",)}
 """Screens that need this server."""
 ERRORS = {"nats": "NATS at", "postgres": "PostgreSQL at"}
 
@@ -154,11 +154,11 @@ async def test_killed_servers_are_shown_on_every_screen_and_recover(
 async def test_detail_views_show_outages_and_recover(instance: LocalEnvironment) -> None:
     async with opened(instance) as (app, pilot):
         await healthy(app)
-        await pilot.press(KEYS["database"])
-        database = app.screen
-        assert isinstance(database, DatabaseView)
-        await until(lambda: database._entities.rows, TIMEOUT)
-        assert database._entities.move_to("orders")
+        await pilot.press(KEYS["entities"])
+        entities = app.screen
+        assert isinstance(entities, EntitiesView)
+        await until(lambda: entities._entities.rows, TIMEOUT)
+        assert entities._entities.move_to("orders")
         await pilot.press("enter")
         rows = app.screen
         assert isinstance(rows, EntityRowsView)
@@ -177,7 +177,7 @@ async def test_detail_views_show_outages_and_recover(instance: LocalEnvironment)
             await until(lambda: ERRORS["nats"] in notices(app), TIMEOUT)
             assert messages._table.rows, "the last known rows are still shown"
             await pilot.press("right_square_bracket", "enter", "v", "n", "escape")
-            await pilot.press(KEYS["database"])
+            await pilot.press(KEYS["entities"])
             assert app.screen is rows
             await until(lambda: ERRORS["postgres"] in notices(app), TIMEOUT)
             await pilot.press("right_square_bracket", "l", "h")

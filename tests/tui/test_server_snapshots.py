@@ -14,17 +14,10 @@ from textual.pilot import Pilot
 from conftest import LINE, ORDER
 from nomnom.envelope import Status, to_microseconds
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Count, EntityReport, RowPage
+from nomnom.inspection.jetstream import ConsumerReport, MessagePage, Position, StoredMessage, StreamReport, StreamState
+from nomnom.inspection.statuses import HourCount, StatusCount
 from nomnom.schema import load_schema
-from nomnom_control.session.entities import Count, EntityReport, RowPage
-from nomnom_control.session.jetstream import (
-    ConsumerReport,
-    MessagePage,
-    Position,
-    StoredMessage,
-    StreamReport,
-    StreamState,
-)
-from nomnom_control.session.statuses import HourCount, StatusCount
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView
 from tui.fakes import MOMENT, FakePipeline, FakeSession
@@ -232,7 +225,7 @@ async def test_screens(size: tuple[int, int]) -> None:
             ("streams", "3"),
             ("stream-messages", "3 enter"),
             ("consumers", "4"),
-            ("database", "9"),
+            ("entities", "9"),
             ("entity-rows", "9 g j j j j j j enter"),
         ):
             await pilot.press(keys.split()[0])

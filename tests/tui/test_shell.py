@@ -11,7 +11,8 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from nomnom_control.environments import WORKER, Progress, ScalingRule, Step
+from nomnom.scaling import ScalingPolicy
+from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.errors import ControlError
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.app.changes import Change
@@ -215,7 +216,7 @@ async def test_edit_the_autoscaling_policy() -> None:
         assert "At the current lag of 1,234: 12 workers" in preview
         assert "nomnom scale --min 0 --max 12 --threshold 50 --cooldown 30" in preview
         await pilot.press("enter")
-        await until(lambda: environment.rule == ScalingRule(0, 12, 50, 30.0, 1))
+        await until(lambda: environment.policy == ScalingPolicy(0, 12, 50, 30.0, 1))
 
 
 async def test_read_only_session_changes_nothing() -> None:
@@ -229,7 +230,7 @@ async def test_read_only_session_changes_nothing() -> None:
         app.perform(Change("Scale", "nomnom scale 1", act=lambda: environment.scale(WORKER, 1)))
         await until(lambda: "--readonly" in notifications(app))
         assert not {each.split()[0] for each in environment.requests} & {
-            "scale", "pause", "resume", "set_scaling_rule", "restart", "rollback", "start", "stop", "destroy",
+            "scale", "pause", "resume", "set_scaling_policy", "restart", "rollback", "start", "stop", "destroy",
         }  # fmt: skip
 
 

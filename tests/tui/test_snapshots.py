@@ -109,7 +109,7 @@ async def test_dialogs_and_details() -> None:
             ("light", "2 ctrl+t"),
             ("help", "ctrl+t 6 question_mark"),
             ("command-line", "escape colon s c"),
-            ("scaling-rule", "escape e"),
+            ("scaling-policy", "escape e"),
             ("history", "escape H j"),
             ("log-line", "escape 8 k k enter"),
             ("destroy", "escape 1 D"),

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomnom_control.environments import ScalingRule
+from nomnom.scaling import ScalingPolicy
 from nomnom_control.environments.local.autoscaler import Autoscaler
 
-RULE = ScalingRule(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
+POLICY = ScalingPolicy(minimum=0, maximum=4, threshold=100, cooldown=30, polling=1)
 
 
 def test_desired_workers_follow_the_lag_up_to_the_maximum() -> None:
-    scaler = Autoscaler(RULE)
+    scaler = Autoscaler(POLICY)
     assert scaler.decide(1, 0, 0).desired == 1
     assert scaler.decide(101, 1, 1).desired == 2
     decision = scaler.decide(1234, 2, 2)
@@ -19,7 +19,7 @@ def test_desired_workers_follow_the_lag_up_to_the_maximum() -> None:
 
 
 def test_scale_to_zero_after_the_cooldown() -> None:
-    scaler = Autoscaler(RULE)
+    scaler = Autoscaler(POLICY)
     scaler.decide(500, 0, 0)
     decision = scaler.decide(0, 4, 10)
     assert decision.desired == 1
@@ -29,7 +29,7 @@ def test_scale_to_zero_after_the_cooldown() -> None:
 
 
 def test_unknown_lag_changes_nothing() -> None:
-    assert Autoscaler(RULE).decide(None, 3, 0).desired == 3
+    assert Autoscaler(POLICY).decide(None, 3, 0).desired == 3
 
 
 @given(
@@ -41,11 +41,11 @@ def test_unknown_lag_changes_nothing() -> None:
 def test_desired_workers_stay_within_limits_and_above_zero_with_lag(
     steps: list[tuple[int | None, float]], minimum: int, more: int, threshold: int
 ) -> None:
-    rule = ScalingRule(minimum=minimum, maximum=minimum + more, threshold=threshold, cooldown=30)
-    scaler, current, now = Autoscaler(rule), minimum, 0.0
+    policy = ScalingPolicy(minimum=minimum, maximum=minimum + more, threshold=threshold, cooldown=30)
+    scaler, current, now = Autoscaler(policy), minimum, 0.0
     for lag, passed in steps:
         now += passed
         current = scaler.decide(lag, current, now).desired
-        assert rule.minimum <= current <= rule.maximum
+        assert policy.minimum <= current <= policy.maximum
         if lag:
             assert current >= 1

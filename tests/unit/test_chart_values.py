@@ -13,7 +13,9 @@ import jsonschema
 import pytest
 import yaml
 
+from nomnom.scaling import CLUSTER_LIMIT, ScalingPolicy
 from nomnom.schema import load_schema, parse_schema
+from nomnom.settings import COMPONENTS, Settings
 
 CHART = Path(__file__).parents[2] / "helm" / "nomnom"
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -125,3 +127,84 @@ def test_readme_documents_every_value_with_its_default() -> None:
 def test_chart_includes_the_built_in_schemas(name: str) -> None:
     text = (CHART / "files" / "schemas" / f"{name}.yaml").read_text()
     assert parse_schema(text).name == load_schema(name).name
+
+
+TEMPLATES = {
+    "api": "ingestion/api.yaml",
+    "worker": "ingestion/worker.yaml",
+    "dashboard": "dashboard/backend.yaml",
+    "setup": "setup.yaml",
+}
+PARTS = {"NATS_PASSWORD", "NOMNOM_SCHEMA_CHECKSUM"}
+"""Variables that other variables are made of, and one that makes a change of the schema run the setup."""
+OTHER_DEFAULTS = {
+    "NATS_REPLICAS": "the chart runs three servers",
+    "NOMNOM_SETUP_WAIT": "volumes and images come first",
+    "NOMNOM_API_DRAIN": "a Service sends requests for some seconds after a pod was stopped",
+    "LOG_FORMAT": "a cluster's logs are read by programs",
+    "NOMNOM_SCHEMA": "the schema is mounted as a file",
+    "NATS_INBOX_PREFIX": "each NATS user has its own",
+}
+
+
+def variables_of(text: str) -> dict[str, str]:
+    """The variables that a template sets, with the expression of each value."""
+    found = dict(re.findall(r"^ *- name: ([A-Z][A-Z0-9_]+)\n *(?:value|valueFrom): *(.*)$", text, re.MULTILINE))
+    for words, form in re.findall(r"range list (.*?) }}(?s:.*?)(DATABASE_%s_URL|NOMNOM_DASHBOARD_{{ upper . }})", text):
+        found |= {re.sub("%s|{{.*}}", each.upper(), form): "" for each in re.findall(r"\w+", words)}
+    return found
+
+
+@pytest.mark.parametrize("component", TEMPLATES)
+def test_the_chart_sets_declared_variables_with_the_declared_defaults(component: str) -> None:
+    templates = CHART / "templates"
+    helpers, text = (templates / "_helpers.tpl").read_text(), (templates / TEMPLATES[component]).read_text()
+    found = {**variables_of(helpers), **variables_of(text)}
+    declared = COMPONENTS[component].declared()
+    assert found.keys() - PARTS <= declared.keys()
+    assert ("DATABASE_OPERATOR_URL" in found) == (component == "setup")
+    assert ("NOMNOM_DASHBOARD_TOKENS" in found) == (component == "dashboard")
+    assert {"NATS_STREAM", "NATS_CONSUMER", "NATS_URL", "NOMNOM_SCHEMA"} <= found.keys()
+    aliases = dict(re.findall(r"\{\{-? \$(\w+) := \.Values\.([\w.]+) -?\}\}", text))
+    compared = 0
+    for name, expression in found.items():
+        value = re.fullmatch(r"\{\{ (?:\$?\.Values|\$(\w+))\.([\w.]+)(?: \| int64)?(?: \| quote)? \}\}", expression)
+        if value is None or name in OTHER_DEFAULTS:
+            continue
+        place = f"{aliases[value[1]]}.{value[2]}" if value[1] else value[2]
+        assert declared[name].read(str(at(DEFAULTS, place))) == declared[name].default, f"{name}: {place}"
+        compared += 1
+        schema = SCHEMA
+        for each in place.split("."):
+            schema = schema["properties"][each]
+        for bound in ("minimum", "maximum"):
+            if bound in schema:
+                declared[name].read(str(schema[bound]))
+    assert compared >= 4
+
+
+def test_the_chart_may_differ_only_in_settings_that_are_declared() -> None:
+    assert OTHER_DEFAULTS.keys() <= {name for each in COMPONENTS.values() for name in each.declared()}
+    assert all(COMPONENTS["setup"].declared()[name].shared for name in ("NATS_STREAM", "NATS_CONSUMER"))
+
+
+def test_the_names_of_the_streams_are_values_everywhere() -> None:
+    streams = Settings().streams
+    for path in sorted((CHART / "templates").rglob("*")):
+        if path.is_file():
+            text = path.read_text()
+            assert streams.stream not in text, path
+            assert not re.search(rf"\b(consumer: |\.){streams.consumer}\b", text), path
+
+
+def test_the_chart_scales_by_the_policy_that_nomnom_knows() -> None:
+    keda = DEFAULTS["keda"]
+    assert ScalingPolicy() == ScalingPolicy(
+        minimum=keda["minReplicas"],
+        maximum=keda["maxReplicas"],
+        threshold=keda["lagThreshold"],
+        cooldown=keda["cooldownPeriod"],
+        polling=keda["pollingInterval"],
+    )
+    known = SCHEMA["properties"]["keda"]["properties"]
+    assert known["maxReplicas"]["maximum"] == known["minReplicas"]["maximum"] == CLUSTER_LIMIT

@@ -8,27 +8,34 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.scaling import ScalingError, ScalingPolicy
+from nomnom.settings import SettingsError
 from nomnom_control.environments import Progress, Step, catalog
 from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
-    read_settings,
+    read_configuration,
     save_environment,
     split_args,
     use_environment,
 )
+from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.manifests import read_manifest
 from nomnom_control.environments.cluster.names import spelled
 from nomnom_control.environments.cluster.reasons import pod_problem, pod_ready, pod_replica
+from nomnom_control.environments.cluster.release import Release
 from nomnom_control.environments.cluster.source import ClusterEnvironments
+from nomnom_control.environments.cluster.variables import read_streams, read_variables, shown_variables
 from nomnom_control.environments.kind.addons import Addon, customize, read_addons
 from nomnom_control.environments.kind.environment import KindEnvironment
 from nomnom_control.environments.merging import merge
+from nomnom_control.environments.variables import describe_settings
 from nomnom_control.errors import ControlError
 from nomnom_control.programs import ProgramError, run_lines, run_text
 
@@ -52,28 +59,28 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_variables_override_the_file_and_the_file_overrides_defaults(own_settings: Path) -> None:
-    assert read_settings({}).node_image.startswith("kindest/node:")
+    assert read_configuration({}).node_image.startswith("kindest/node:")
     own_settings.parent.mkdir()
     own_settings.write_text("node_image: mirror/node:1\nhelm: /opt/helm\n")
-    assert read_settings({}).node_image == "mirror/node:1"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
-    assert read_settings({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
+    assert read_configuration({}).node_image == "mirror/node:1"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).node_image == "other:2"
+    assert read_configuration({"NOMNOM_NODE_IMAGE": "other:2"}).helm == "/opt/helm"
 
 
 def test_misspelt_setting_is_rejected(own_settings: Path) -> None:
     own_settings.parent.mkdir()
     own_settings.write_text("nodeimage: x\n")
     with pytest.raises(ControlError, match="nodeimage"):
-        read_settings({})
+        read_configuration({})
 
 
 def test_image_name_has_registry_and_tag() -> None:
-    settings = read_settings({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
+    settings = read_configuration({"NOMNOM_IMAGE_REGISTRY": "mirror/nomnom/", "NOMNOM_IMAGE_TAG": "9"})
     assert settings.image("nomnom-ingestion-api") == "mirror/nomnom/nomnom-ingestion-api:9"
 
 
 def test_chart_values_and_addons_are_found() -> None:
-    settings = read_settings({})
+    settings = read_configuration({})
     assert (settings.chart_folder / "Chart.yaml").is_file()
     assert settings.values_file("dev").name == "values-dev.yaml"
     assert settings.kind_file.is_file()
@@ -96,7 +103,7 @@ def test_values_are_split_like_in_a_shell(tmp_path: Path) -> None:
         split_args("global.note='two")
     file = tmp_path / "of the shop.yaml"
     file.write_text("{}")
-    here = KindEnvironment("any", read_settings(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
+    here = KindEnvironment("any", read_configuration(), options={"values": shlex.quote(str(file)), "set": "a.b='x y'"})
     assert here.chosen_values() == ([file], ["a.b=x y"])
     assert here.command("start") == f"nomnom kind create any --values '{file}' --set 'a.b=x y'"
 
@@ -360,3 +367,79 @@ def test_release_actions_have_commands() -> None:
 def test_additional_pipeline_does_not_hide_the_first() -> None:
     save_environment("shop", SavedEnvironment(context="kind-one", namespace="shop", release="shop"))
     assert "kind:one" in ClusterEnvironments().names()
+
+
+# Variables of a release's components
+
+
+def deployment(*env: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": {"containers": [{"name": "api", "env": list(env)}]}}}}
+
+
+PASSWORD = {"name": "NATS_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "nats", "key": "api-password"}}}
+TOKENS = {"name": "NOMNOM_API_TOKENS", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "tokens"}}}
+WORKLOAD = deployment(
+    PASSWORD,
+    {"name": "NATS_URL", "value": "nats://api:$(NATS_PASSWORD)@nats:4222"},
+    {"name": "NATS_STREAM", "value": "ORDERS"},
+    {"name": "NATS_CONSUMER", "value": "clerks"},
+    {"name": "LOG_LEVEL", "value": "debug"},
+    {"name": "SOMEONES_KEY", "value": "their-secret"},
+    TOKENS,
+)
+
+
+def test_what_a_release_sets_and_what_comes_from_its_secrets() -> None:
+    variables = read_variables(WORKLOAD)
+    listed = {each.name: each for each in describe_settings("api", variables)}
+    assert (listed["LOG_LEVEL"].value, listed["LOG_LEVEL"].changed, listed["LOG_LEVEL"].managed) == ("debug", True, "")
+    assert (listed["NOMNOM_API_GRACE"].value, listed["NOMNOM_API_GRACE"].changed) == ("20", False)
+    assert listed["NATS_URL"].value == listed["NOMNOM_API_TOKENS"].value == "***"
+    assert "Secret" in listed["NOMNOM_API_TOKENS"].managed
+    assert "nats.stream" in listed["NATS_STREAM"].managed
+    assert listed["NATS_STREAM"].value == "ORDERS"
+    assert "SOMEONES_KEY" not in listed
+    shown = shown_variables("api", WORKLOAD)
+    assert "their-secret" not in str(shown)
+    assert shown["LOG_LEVEL"] == "debug"
+    streams = read_streams(WORKLOAD)
+    assert (streams.stream, streams.dead_stream, streams.consumer) == ("ORDERS", "ORDERSDLQ", "clerks")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("LOG_LEVEL", "loud", "expected one of"),
+        ("LOG_LEVLE", "info", "did you mean LOG_LEVEL"),
+        ("NATS_URL", "nats://other:4222", "comes from a Secret"),
+        ("NATS_STREAM", "OTHER", "the chart's value nats.stream"),
+        ("NOMNOM_API_MAX_BODY", "0", "at least 1"),
+    ],
+)
+async def test_a_change_of_a_release_is_refused_before_anything_restarts(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    here = KubeEnvironment("any", None, read_configuration({}))
+
+    async def found(_: Release, __: str) -> dict[str, Any]:
+        return WORKLOAD
+
+    def rolled_out(*_: object) -> AsyncIterator[Progress]:
+        raise AssertionError("it was rolled out")
+
+    monkeypatch.setattr(Release, "deployment", found)
+    monkeypatch.setattr(here, "roll_out", rolled_out)
+    with pytest.raises(SettingsError, match=problem):
+        async for _ in here.configure("api", {name: value}, "a test"):
+            pass
+    with pytest.raises(ControlError, match="nats has no settings"):
+        async for _ in here.configure("nats", {name: value}, "a test"):
+            pass
+
+
+async def test_a_cluster_takes_at_most_a_thousand_workers() -> None:
+    here = KubeEnvironment("any", None, read_configuration({}))
+    with pytest.raises(ScalingError, match="maximum <= 1,000"):
+        await here.set_scaling_policy(ScalingPolicy(maximum=1001))
+    with pytest.raises(ScalingError, match="0 to 1,000 workers"):
+        await here.scale("worker", 1001)

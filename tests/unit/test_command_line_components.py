@@ -15,11 +15,12 @@ import msgspec
 import pytest
 
 import nomnom
+from nomnom.settings import ApiSettings
 from nomnom_cli import output, program
 from nomnom_cli.application import app
 from nomnom_cli.command_line import Exit, main
 from nomnom_cli.commands.dlq import Matching
-from nomnom_cli.commands.rollouts import read_pairs
+from nomnom_cli.commands.rollouts import read_changes, read_pairs
 from nomnom_cli.options import Target, open_environment, state_folder
 from nomnom_cli.prompts import Declined, UsageError, confirm
 from nomnom_control.environments import EnvironmentTemplate, LogLine, catalog
@@ -230,6 +231,27 @@ class TestOutput:
         assert read_pairs(["A=1", "B=x=y", "C="]) == {"A": "1", "B": "x=y", "C": ""}
         with pytest.raises(UsageError, match="NAME=VALUE"):
             read_pairs(["A"])
+
+    def test_changes_of_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "url"
+        file.write_text("nats://me:pass@nats:4222\n")
+        changes = read_changes(ApiSettings, ["LOG_LEVEL=debug", "NOMNOM_API_HOST=@x", f"NATS_URL=@{file}"])
+        assert changes == {"LOG_LEVEL": "debug", "NOMNOM_API_HOST": "@x", "NATS_URL": "nats://me:pass@nats:4222"}
+        assert read_changes(ApiSettings, ["NOMNOM_API_TOKENS=", "NATS_URL=nats://nats:4222"])
+        for wrong in (
+            "NATS_URL=nats://me:pass@nats",
+            "NOMNOM_API_TOKENS=me:secret-token",
+            "LOG_LEVEL",
+            "NOMNOM_API_TOKENS",
+        ):
+            monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+            with pytest.raises(UsageError) as caught:
+                read_changes(ApiSettings, [wrong])
+            assert "pass@" not in str(caught.value)
+            assert "secret-token" not in str(caught.value)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("getpass.getpass", lambda _: "typed-secret")
+        assert read_changes(ApiSettings, ["NOMNOM_API_TOKENS"]) == {"NOMNOM_API_TOKENS": "typed-secret"}
 
     def test_options_and_expression_are_combined_into_one_filter(self) -> None:
         made = Matching(entity=("orders",), grep="date", since="2h").filter("reason:record expected entity:OLI")

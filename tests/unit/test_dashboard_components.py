@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from nomnom.layout import lay_out
 from nomnom.schema import load_schema
-from nomnom.settings import SettingsError
+from nomnom.settings import DashboardSettings, SettingsError
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.broadcast import Broadcast
 from nomnom_dashboard.errors import UnauthorizedError
 from nomnom_dashboard.operations import payload_line
-from nomnom_dashboard.settings import DashboardSettings
 from nomnom_dashboard.throughput import STEP, Throughput, percentiles
 
 SCHEMA = load_schema("tpch")

@@ -9,24 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nomnom.inspection.dead_letters import DeadLetter, Filter, FilterError, GroupBy, group, parse_moment, window
+from nomnom.inspection.dead_letters.filters import error_shape
 from nomnom.presentation.figures import count, duration, limit, size, size_limit
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
-from nomnom_control.session.dead_letters.filters import Filter, FilterError, GroupBy, error_shape, group, parse_moment
-from nomnom_control.session.dead_letters.index import window
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 def dead_letter(sequence: int, error: str) -> DeadLetter:
-    return DeadLetter(sequence, "", f"id{sequence}", "orders", "record", error, 3, NOW, NOW, 0, 1, b"x")
+    return DeadLetter(sequence, "", f"id{sequence}", "orders", "record", error, 3, NOW, NOW, 0, NOW, 1, b"x")
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("reason:none", "no reason 'none'"),
-        ("since:yesterday", "is no time"),
-        ("regex:yes error:(", "is no regular expression"),
+        ("reason:none", "'none' is not a reason"),
+        ("since:yesterday", "is not a valid time"),
+        ("regex:yes error:(", "is not a valid regular expression"),
         ('error:"open', "No closing quotation"),
     ],
 )

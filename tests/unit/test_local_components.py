@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
-from nomnom_control.environments import ScalingRule
-from nomnom_control.environments.local.instance import Instance, InstanceError, choose_ports
+from nomnom.scaling import LOCAL_LIMIT, ScalingError, ScalingPolicy
+from nomnom.settings import SERVICES, SettingsError
+from nomnom_control.environments.local.instance import Instance, InstanceError, State, choose_ports
 from nomnom_control.environments.local.log_reader import follow_logs
+from nomnom_control.environments.local.processes import ChildProcess, inherited
 from nomnom_control.environments.local.rotation import rotate_logs
-from nomnom_control.environments.local.scaling import change_rule
-from nomnom_control.errors import ControlError
+from nomnom_control.environments.local.variables import (
+    STREAMS,
+    component_variables,
+    managed_variables,
+    take_variables,
+)
 
 
 async def _texts(path: Path, tail: int | None) -> list[str]:
@@ -99,13 +106,13 @@ def test_every_server_gets_its_own_port() -> None:
     ],
 )
 def test_invalid_policy_is_rejected(invalid: dict[str, float]) -> None:
-    with pytest.raises(ControlError, match=r"expected|Expected"):
-        change_rule(ScalingRule(), invalid)
+    with pytest.raises(ScalingError, match=r"expected|Expected"):
+        ScalingPolicy().changed(invalid, LOCAL_LIMIT)
 
 
 def test_integers_of_a_policy_stay_integers() -> None:
-    changed = change_rule(ScalingRule(), {"maximum": 3.0, "cooldown": 1.5})
-    assert changed == ScalingRule(maximum=3, cooldown=1.5)
+    changed = ScalingPolicy().changed({"maximum": 3.0, "cooldown": 1.5}, LOCAL_LIMIT)
+    assert changed == ScalingPolicy(maximum=3, cooldown=1.5)
     assert isinstance(changed.maximum, int)
 
 
@@ -113,3 +120,75 @@ def test_unreadable_state_is_reported_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{]")
     with pytest.raises(InstanceError, match=r"cannot read .*state\.json"):
         Instance(tmp_path).load()
+
+
+def test_a_state_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    revision = {"number": 1, "at": "2024-06-01T12:00:00Z", "cause": "c", "current": True, "settings": {"A": "1"}}
+    old = {"rule": {"maximum": 3}, "held": 2, "ports": {"api": 8080}, "revisions": {"api": [revision]}}
+    (tmp_path / "state.json").write_text(json.dumps(old))
+    state = Instance(tmp_path).load()
+    assert (state.policy.maximum, state.pinned, state.revision("api")) == (3, 2, {"A": "1"})
+    assert state.streams.stream == "MESSAGES"
+    Instance(tmp_path).save(state)
+    assert Instance(tmp_path).load() == state
+
+
+def test_children_get_no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NATS_STREAM", "BATCH_SIZE", "PGPORT", "NOMNOM_SCHEMA", "SECRET_OF_SOMEONE"):
+        monkeypatch.setenv(name, "from the shell")
+    for name in ("PATH", "LC_ALL", "PYTHONPATH"):
+        monkeypatch.setenv(name, "needed")
+    passed = inherited()
+    assert "from the shell" not in passed.values()
+    assert {passed[name] for name in ("PATH", "LC_ALL", "PYTHONPATH")} == {"needed"}
+
+
+@pytest.mark.parametrize("component", SERVICES)
+def test_what_the_supervisor_sets_is_declared_and_not_taken_from_the_shell(component: str) -> None:
+    shell = {name: "7" for name in managed_variables(component, State(), {}) if name not in STREAMS}
+    assert shell.keys() <= SERVICES[component].declared().keys()
+    state = State()
+    take_variables(state, {**shell, "LOG_LEVEL": "debug", "HOME": "/root"})
+    assert state.variables == {"LOG_LEVEL": "debug"}
+    assert component_variables(component, state, {}).given == {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
+
+
+def test_the_names_of_the_streams_are_kept_and_other_settings_are_not() -> None:
+    state = State()
+    take_variables(state, {"NATS_STREAM": "ORDERS", "BATCH_SIZE": "7"})
+    state.ports = {"api": 8080}
+    assert "BATCH_SIZE" not in component_variables("api", state, {}).given
+    assert component_variables("worker", state, {}).given["BATCH_SIZE"] == "7"
+    take_variables(state, {"LOG_LEVEL": "debug"})
+    assert state.variables == {"NATS_STREAM": "ORDERS", "LOG_LEVEL": "debug"}
+    with pytest.raises(InstanceError, match="keeps its messages in stream ORDERS"):
+        take_variables(state, {"NATS_CONSUMER": "others"})
+    with pytest.raises(SettingsError, match="MAX_DELIVER"):
+        take_variables(State(), {"MAX_DELIVER": "abc"})
+
+
+async def test_a_process_that_ended_is_reported_with_its_problems_alone(tmp_path: Path) -> None:
+    lines = [
+        '{"level": "info", "event": "connected"}',
+        "2024-06-01 LOG:  starting",
+        '2024-06-01 LOG:  could not bind IPv4 address "127.0.0.1": Address already in use',
+        "2024-06-01 HINT:  Is another postmaster already running?",
+        "2024-06-01 FATAL:  could not create any TCP/IP sockets",
+        "2024-06-01 LOG:  database system is shut down",
+        "[1] [INF] Starting nats-server",
+        "[1] [FTL] address already in use",
+    ]
+    log = tmp_path / "log"
+    log.write_text("an error of an earlier run\n")
+    script = tmp_path / "lines"
+    script.write_text("\n".join(lines))
+    process = ChildProcess("it", ["/bin/sh", "-c", f"cat {script}; exit 3"], log)
+    await process.start()
+    await process.wait()
+    report = str(process.failure())
+    assert report.startswith(f"it ended with exit code 3 ({log}):")
+    assert [each.strip() for each in report.splitlines()[1:]] == [*lines[2:5], lines[7]]
+    silent = ChildProcess("it", ["/bin/sh", "-c", "exit 1"], log)
+    await silent.start()
+    await silent.wait()
+    assert "it wrote nothing" in str(silent.failure())

@@ -13,11 +13,10 @@ from nats.aio.msg import Msg
 from nomnom.envelope import Envelope, Reason, headers, ingest_subject, new_message_id
 from nomnom.grammar import Grammar
 from nomnom.schema import load_schema, parse_schema
-from nomnom.settings import SettingsError
+from nomnom.settings import SettingsError, WorkerSettings
 from nomnom_worker.batches import Batch, Writes, distinct, writes_of
 from nomnom_worker.deliveries import Delivery, Reader
 from nomnom_worker.link import nak
-from nomnom_worker.settings import WorkerSettings
 
 ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 TPCH = load_schema("tpch")

@@ -25,7 +25,7 @@ async def create(
     /,
     *,
     values: _Values = None,
-    settings: _Set = None,
+    single: _Set = None,
     bare: Flag = False,
 ) -> None:
     """Create a kind cluster with a pipeline, and wait until it is ready.
@@ -39,7 +39,7 @@ async def create(
         Cluster name.
     values
         Values files: dev, prod, tpch, ecommerce or paths. Default: dev.
-    settings
+    single
         Single values: name=value. Repeatable.
     bare
         Create the cluster with add-ons and images only, without a pipeline.
@@ -47,7 +47,7 @@ async def create(
     from nomnom_cli.output import print_result, show_progress
 
     here = _kind(name)
-    here.with_options(_options(values, settings))
+    here.with_options(_options(values, single))
     await show_progress(here.prepare() if bare else here.start())
     print_result(
         f"the cluster is ready; open the app with `nomnom --env kind:{name}`, "
@@ -87,7 +87,7 @@ async def load(name: Annotated[str, Parameter(show_default=False)] = "nomnom", /
 
 
 async def install(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, target: Target | None = None
+    *, values: _Values = None, single: _Set = None, yes: Yes = False, target: Target | None = None
 ) -> None:
     """Install the pipeline on the cluster of --env, or upgrade it to these values.
 
@@ -97,20 +97,20 @@ async def install(
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
-    settings
+    single
         Single values: name=value. Repeatable.
     """
     from nomnom_cli.output import show_progress
 
     here = _cluster(target)
-    here.with_options(_options(values, settings))
+    here.with_options(_options(values, single))
     confirm(f"Install on {here.location}?", here.plan("start"), yes=yes)
     await show_progress(here.start())
     await here.close()
 
 
 async def upgrade(
-    *, values: _Values = None, settings: _Set = None, yes: Yes = False, target: Target | None = None
+    *, values: _Values = None, single: _Set = None, yes: Yes = False, target: Target | None = None
 ) -> None:
     """Upgrade the release to this chart and these values with a rolling update.
 
@@ -120,7 +120,7 @@ async def upgrade(
     ----------
     values
         Values files: dev, prod, tpch, ecommerce or paths.
-    settings
+    single
         Single values: name=value. Repeatable.
     """
     from nomnom_cli.output import show_progress
@@ -128,7 +128,7 @@ async def upgrade(
     here = _cluster(target)
     if not await here.helm.history():
         raise UsageError(f"nothing is installed on {here.location}; install it with `nomnom install`")
-    action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, settings)
+    action, options = next(each for each in here.actions() if each.name == "upgrade"), _options(values, single)
     confirm(f"{action.title} on {here.location}?", action.plan(options), yes=yes)
     await show_progress(action.begin(options))
     await here.close()
@@ -155,11 +155,11 @@ async def list_environments(*, json: Json = False) -> None:
     """List the environments that --env accepts. No cluster is contacted."""
     from nomnom_cli.output import Column, as_json, show_table
     from nomnom_control.environments import catalog
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
 
     names = catalog.names()
     chosen = catalog.default_name()
-    saved = read_settings().environments
+    saved = read_configuration().environments
     found = [{"name": each, "used": each == chosen, "saved": each in saved, **_place(each)} for each in names]
     if json:
         as_json(found)
@@ -218,7 +218,7 @@ async def add(
     """
     from nomnom_cli.output import print_result
     from nomnom_control.environments import catalog
-    from nomnom_control.environments.cluster.configuration import SavedEnvironment, save_environment, settings_path
+    from nomnom_control.environments.cluster.configuration import SavedEnvironment, configuration_path, save_environment
 
     if (context is None) == (kind is None):
         raise UsageError("pass either --context or --kind")
@@ -226,7 +226,7 @@ async def add(
         raise UsageError(f"{name!r} is not a valid environment name: `local` and names with a colon are reserved")
     entry = SavedEnvironment(kind or "", context or "", namespace, release, kubeconfig or "", tuple(values or ()))
     save_environment(name, entry)
-    print_result(f"{name} is saved in {settings_path()}")
+    print_result(f"{name} is saved in {configuration_path()}")
 
 
 async def forget(name: str, /) -> None:
@@ -237,9 +237,9 @@ async def forget(name: str, /) -> None:
     name
         Environment name.
     """
-    from nomnom_control.environments.cluster.configuration import read_settings, save_environment
+    from nomnom_control.environments.cluster.configuration import read_configuration, save_environment
 
-    if name not in read_settings().environments:
+    if name not in read_configuration().environments:
         raise UsageError(f"no saved environment {name!r}; `nomnom env ls` lists them")
     save_environment(name, None)
 
@@ -256,21 +256,21 @@ async def build(*names: str) -> None:
         Image names. Default: all.
     """
     from nomnom_cli.output import Column, show_progress, show_table
-    from nomnom_control.environments.cluster.configuration import IMAGES, read_settings
+    from nomnom_control.environments.cluster.configuration import IMAGES, read_configuration
     from nomnom_control.environments.cluster.images import build_images, image_sizes
 
-    settings = read_settings()
-    await show_progress(build_images(settings, names or IMAGES))
-    sizes = await image_sizes(settings)
-    rows = [(settings.image(name), size) for name, size in sizes.items()]
+    configuration = read_configuration()
+    await show_progress(build_images(configuration, names or IMAGES))
+    sizes = await image_sizes(configuration)
+    rows = [(configuration.image(name), size) for name, size in sizes.items()]
     show_table((Column("IMAGE", grows=True), Column("SIZE", right=True)), rows, "no images")
 
 
 def _kind(name: str) -> KindEnvironment:
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
     from nomnom_control.environments.kind.environment import KindEnvironment
 
-    return KindEnvironment(name, read_settings())
+    return KindEnvironment(name, read_configuration())
 
 
 def _cluster(target: Target | None) -> KubeEnvironment:
@@ -286,8 +286,8 @@ def _cluster(target: Target | None) -> KubeEnvironment:
     return here
 
 
-def _options(values: Sequence[str] | None, settings: Sequence[str] | None) -> dict[str, str]:
-    given = {"values": shlex.join(values or ()), "set": shlex.join(settings or ())}
+def _options(values: Sequence[str] | None, single: Sequence[str] | None) -> dict[str, str]:
+    given = {"values": shlex.join(values or ()), "set": shlex.join(single or ())}
     return {name: text for name, text in given.items() if text}
 
 

@@ -14,7 +14,8 @@ from nomnom_cli.options import Flag, Json, Target, open_pipeline
 from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Filter, Validation
+    from nomnom.inspection.dead_letters import DeadLetter, Filter
+    from nomnom_control.session.dead_letters import Validation
 
 _WHICH = Group("Filter", sort_key=50)
 _MANY = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
@@ -36,7 +37,7 @@ class Matching:
 
     def filter(self, words: str = "") -> Filter:
         """The filter of these options and of ``words`` (``entity:orders since:2h``); raises FilterError."""
-        from nomnom_control.session.dead_letters import Filter, parse_moment
+        from nomnom.inspection.dead_letters import Filter, parse_moment
 
         given = Filter.parse(words)
         return Filter(
@@ -113,8 +114,8 @@ async def groups(
     by
         error (errors that differ only in values form one group), reason or entity.
     """
+    from nomnom.inspection.dead_letters import GroupBy
     from nomnom_cli.output import Column, as_json, print_note, show_table
-    from nomnom_control.session.dead_letters import GroupBy
 
     known = [each.value for each in GroupBy]
     if by not in known:
@@ -254,9 +255,9 @@ async def audit(
         Maximum number of results.
     """
     from nomnom.envelope import parse_message_id
+    from nomnom.inspection.dead_letters import parse_moment
     from nomnom_cli.output import Column, as_json, print_note, show_table
     from nomnom_control.session.audit import Action
-    from nomnom_control.session.dead_letters import parse_moment
 
     known = [each.value for each in Action]
     if action is not None and action not in known:

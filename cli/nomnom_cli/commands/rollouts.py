@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -13,6 +14,10 @@ from nomnom.presentation import figures
 from nomnom.presentation.terms import Term
 from nomnom_cli.options import Flag, Json, Target, open_environment
 from nomnom_cli.prompts import UsageError
+
+if TYPE_CHECKING:
+    from nomnom.settings import Declaration
+    from nomnom_control.environments.variables import SettingValue
 
 _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=False)]
 
@@ -45,7 +50,7 @@ async def scale(
     minimum
         Minimum workers; 0 allows scale to zero.
     maximum
-        Maximum workers.
+        Maximum workers: up to 64 on this machine, 1,000 on a cluster.
     threshold
         Target lag (pending messages) per worker.
     cooldown
@@ -60,7 +65,7 @@ async def scale(
     given = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
-        await here.set_scaling_rule(replace((await here.scaling()).rule, **changes))
+        await here.set_scaling_policy(replace((await here.scaling()).policy, **changes))
     if replicas is not None:
         await here.scale(WORKER, replicas)
     if pause:
@@ -79,12 +84,12 @@ def _describe(now: object) -> None:
     from nomnom_control.environments import Scaling
 
     assert isinstance(now, Scaling)
-    rule = now.rule
+    policy = now.policy
     lines = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
         Term.LAG: figures.count(now.lag),
-        "policy": f"1 worker per {rule.threshold:,} pending, {rule.minimum}–{rule.maximum} workers, "
-        f"cooldown {figures.duration(rule.cooldown)}, polled every {figures.duration(rule.polling)}",
+        "policy": f"1 worker per {policy.threshold:,} pending, {policy.minimum}–{policy.maximum} workers, "
+        f"cooldown {figures.duration(policy.cooldown)}, polled every {figures.duration(policy.polling)}",
         "decision": f"{now.decision}; {figures.when(now.decided_at)}",
     }
     if now.paused:
@@ -108,35 +113,68 @@ async def restart(component: str, /, *, target: Target | None = None) -> None:
     await show_progress(open_environment(target).restart(component))
 
 
-async def config(component: str, /, *settings: str, json: Json = False, target: Target | None = None) -> None:
-    """Change a component's settings, or show them.
+async def config(
+    component: Annotated[str | None, Parameter(show_default=False)] = None,
+    /,
+    *changes: str,
+    json: Json = False,
+    target: Target | None = None,
+) -> None:
+    """Show the settings, or change those of a component.
 
-    Changes are rolled out as a new revision; without any, the settings of now are shown.
+    Without changes, every setting is listed with its value, default and meaning; * marks a value that is not the
+    default. Changes are checked first and then rolled out as a new revision.
 
     Parameters
     ----------
     component
-        api, worker or dashboard.
-    settings
-        NAME=VALUE, as the component reads them from its environment; NAME= takes one back to its default.
+        api, worker or dashboard; all by default.
+    changes
+        NAME=VALUE; NAME= sets the default again. A secret is read from a file, NAME=@PATH, or asked for, NAME.
     """
-    from nomnom_cli.output import Column, as_json, show_progress, show_table
+    from nomnom.settings import SERVICES
+    from nomnom_cli.output import as_json, show_progress
+    from nomnom_control.environments.variables import declaration_of, describe_settings
 
     here = open_environment(target)
-    if settings:
-        changed = read_pairs(settings)
+    if component is not None and changes:
+        changed = read_changes(declaration_of(component), changes)
         await show_progress(here.configure(component, changed, f"set {', '.join(changed)}"))
         return
-    now = next((dict(each.settings) for each in await here.history(component) if each.current), {})
+    chosen = [component] if component is not None else list(SERVICES)
+    found = {each: describe_settings(each, await here.variables(each)) for each in chosen}
     if json:
-        as_json(now)
-    else:
-        columns = (Column("SETTING"), Column("VALUE", grows=True))
-        show_table(columns, sorted(now.items()), f"{component} has its defaults")
+        as_json([each for settings in found.values() for each in settings])
+        return
+    for each, settings in found.items():
+        _show_settings(each if len(found) > 1 else "", settings)
+
+
+def _show_settings(title: str, settings: Sequence[SettingValue]) -> None:
+    from nomnom_cli.output import Column, print_result, show_table
+
+    if title:
+        print_result(title, "bold")
+    columns = (Column(""), Column("SETTING"), Column("VALUE", grows=True), Column("DEFAULT", grows=True))
+    columns = (*columns, Column("UNIT"), Column("MEANING", grows=True, wraps=True))
+    rows = [
+        (
+            "*" if each.changed else "",
+            each.name,
+            "(managed)" if each.value is None else each.value,
+            each.default,
+            each.unit,
+            each.meaning,
+        )
+        for each in settings
+    ]
+    show_table(columns, rows, "no settings", unfolds=True)
+    if title:
+        print_result("")
 
 
 async def history(component: str, /, *, json: Json = False, target: Target | None = None) -> None:
-    """List the revisions of a component's settings.
+    """List the revisions of a component's settings, without secrets.
 
     Parameters
     ----------
@@ -157,7 +195,7 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
             figures.moment(each.at, zone=True),
             "now" if each.current else "",
             each.cause,
-            " ".join(f"{name}={value}" for name, value in each.settings.items()),
+            " ".join(f"{name}={value}" for name, value in each.variables.items()),
         )
         for each in found
     ]
@@ -194,3 +232,32 @@ def read_pairs(settings: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"expected NAME=VALUE, found {each!r}")
         found[name] = value
     return found
+
+
+def read_changes(declaration: type[Declaration], changes: Sequence[str]) -> dict[str, str]:
+    """Settings to change, by name. Raises UsageError for a malformed change, and UnknownSettingError."""
+    from nomnom_cli.prompts import ask_secret
+
+    found: dict[str, str] = {}
+    for each in changes:
+        name, equals, value = each.partition("=")
+        setting = declaration.find(name)
+        if setting.secret and not equals:
+            found[name] = ask_secret(name)
+        elif not equals:
+            raise UsageError(f"expected NAME=VALUE, found {name!r}")
+        elif value.startswith("@") and setting.secret:
+            found[name] = _read_file(name, value[1:])
+        elif setting.holds_secret(value):
+            # Other users of the machine see command lines, and the shell's history keeps them.
+            raise UsageError(f"{name} is a secret: give it in a file ({name}=@PATH), or only {name} to be asked for it")
+        else:
+            found[name] = value
+    return found
+
+
+def _read_file(name: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: {path} cannot be read: {error}") from error

@@ -14,7 +14,7 @@ from nomnom_cli.options import Json, Target, open_pipeline
 async def entities(*, json: Json = False, target: Target | None = None) -> None:
     """List entities with the row count and size of their tables.
 
-    The row count of a large table is PostgreSQL's estimate.
+    The row count of a table with 100,000 rows or more is an estimate.
     """
     from nomnom_cli.output import Column, as_json, show_table
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from nomnom.errors import NomnomError
 from nomnom.presentation import figures
 from nomnom.presentation.terminal import printable
 from nomnom.presentation.terms import Term
@@ -41,11 +42,12 @@ async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 
     wait
         Seconds to wait for each server.
     """
-    from nomnom.setup import SetupSettings, set_up
+    from nomnom.settings import SetupSettings
+    from nomnom.setup import roles_of, set_up
     from nomnom_cli.output import print_result
 
     settings = SetupSettings.from_environment()
-    for line in await set_up(settings, wait, settings.roles):
+    for line in await set_up(settings, wait, roles_of(settings)):
         print_result(line)
 
 
@@ -106,7 +108,7 @@ async def up(
         "api": port, "dashboard": dashboard_port, "page": page_port,
         "nats": nats_port, "nats_monitor": monitor_port, "postgres": postgres_port,
     }  # fmt: skip
-    rule = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
+    policy = {"minimum": minimum, "maximum": maximum, "threshold": threshold, "cooldown": cooldown}
     here = open_environment(target)
     if here.kind != catalog.LOCAL:
         confirm(f"Start on {here.location}?", here.plan("start"), yes=yes)
@@ -115,7 +117,7 @@ async def up(
         await here.close()
         return Exit.OK
     if detach:
-        given = {"schema": schema, **ports, **rule}
+        given = {"schema": schema, **ports, **policy}
         chosen = {name: str(value) for name, value in given.items() if value is not None}
         await show_progress(here.with_options(chosen).start())
         return Exit.OK if await _welcome(target, check=check) else Exit.FAILED
@@ -129,7 +131,7 @@ async def up(
         Instance((target or Target()).dir),
         schema,
         {name: value for name, value in ports.items() if value is not None},
-        {name: value for name, value in rule.items() if value is not None},
+        {name: value for name, value in policy.items() if value is not None},
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.interrupt)
@@ -186,7 +188,6 @@ async def _live(here: Environment) -> None:
     from rich.text import Text
 
     from nomnom_cli.output import errors, interactive
-    from nomnom_control.errors import ControlError
 
     def line(text: str, style: str) -> Text:
         return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
@@ -197,7 +198,7 @@ async def _live(here: Environment) -> None:
         while True:
             try:
                 now = await here.scaling()
-            except ControlError as error:
+            except NomnomError as error:
                 live.update(line(str(error), "yellow"), refresh=True)
             else:
                 live.update(line(_figures(now), "dim"), refresh=True)
@@ -234,7 +235,6 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
     The exit code is 4 if the pipeline is not running.
     """
     from nomnom_cli.output import as_json, print_note
-    from nomnom_control.errors import ControlError
 
     here = open_environment(target)
     components = await here.components()
@@ -246,7 +246,7 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
         try:
             async with open_pipeline(target) as pipeline:
                 overview = await pipeline.overview()
-        except ControlError as error:
+        except NomnomError as error:
             problem = str(error)
     if json:
         as_json(

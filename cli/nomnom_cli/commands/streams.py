@@ -14,7 +14,7 @@ from nomnom_cli.options import Flag, Json, Target, Yes, open_pipeline
 from nomnom_cli.prompts import UsageError, confirm
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import ConsumerReport, StoredMessage
+    from nomnom.inspection.jetstream import ConsumerReport, StoredMessage
     from nomnom_control.session.pipeline import Pipeline
 
 _Stream: TypeAlias = Annotated[str | None, Parameter(help="Stream name. Default: the stream of accepted messages.")]
@@ -28,21 +28,26 @@ _SHOWN_PAYLOAD = 200
 
 async def list_streams(*, json: Json = False, target: Target | None = None) -> None:
     """List streams and their sizes."""
+    from nomnom_control.session.jetstream.streams import stream_row
+
     async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.streams()
-    _show_reports([each.row() for each in found], found, json=json, nothing="no streams; `nomnom setup` creates them")
+    _show_reports(
+        [stream_row(each) for each in found], found, json=json, nothing="no streams; `nomnom setup` creates them"
+    )
 
 
 async def stream_info(stream: _Stream = None, /, *, json: Json = False, target: Target | None = None) -> None:
     """Show the configuration and state of a stream."""
     from nomnom_cli.output import as_json, print_properties
+    from nomnom_control.session.jetstream.streams import stream_properties
 
     async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.stream(stream or pipeline.streams.stream)
     if json:
         as_json(found)
     else:
-        print_properties(found.properties())
+        print_properties(stream_properties(found))
 
 
 async def stream_messages(
@@ -152,10 +157,12 @@ async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, target:
 
 async def list_consumers(stream: _Stream = None, /, *, json: Json = False, target: Target | None = None) -> None:
     """List the consumers of a stream: delivered and pending messages."""
+    from nomnom_control.session.jetstream.consumers import consumer_row
+
     async with open_pipeline(target) as pipeline:
         name = stream or pipeline.streams.stream
         found = await pipeline.jetstream.consumers(name)
-    _show_reports([each.row() for each in found], found, json=json, nothing=f"{name} has no consumers")
+    _show_reports([consumer_row(each) for each in found], found, json=json, nothing=f"{name} has no consumers")
 
 
 async def consumer_info(
@@ -163,13 +170,14 @@ async def consumer_info(
 ) -> None:
     """Show the configuration and state of a consumer."""
     from nomnom_cli.output import print_properties
+    from nomnom_control.session.jetstream.consumers import consumer_properties
 
     async with open_pipeline(target) as pipeline:
         found = await pipeline.jetstream.consumer(*_named(pipeline, stream, consumer))
     if json:
         _consumer_as_json(found)
     else:
-        print_properties(found.properties())
+        print_properties(consumer_properties(found))
 
 
 async def pause(

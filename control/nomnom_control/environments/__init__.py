@@ -13,6 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nomnom.presentation.marks import Health, Step
+from nomnom.scaling import CLUSTER_LIMIT, ScalingPolicy
+from nomnom.settings.streams import StreamSettings
+from nomnom_control.environments.variables import Variables, check_changes
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
@@ -83,21 +86,10 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
-class ScalingRule:
-    """KEDA's rule for the workers: ceil(lag / threshold) between minimum and maximum; times in seconds."""
-
-    minimum: int = 0
-    maximum: int = 10
-    threshold: int = 100
-    cooldown: float = 300.0
-    polling: float = 15.0
-
-
-@dataclass(frozen=True, slots=True)
 class Scaling:
     """The current scaling of the workers: numbers, and the last decision with its reason."""
 
-    rule: ScalingRule
+    policy: ScalingPolicy
     lag: int | None
     desired: int
     actual: int
@@ -126,7 +118,8 @@ class Revision:
     at: datetime
     cause: str
     current: bool
-    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Set for this revision; secrets are hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +177,8 @@ class Environment(ABC):
     """The command line options that select this environment; none if it is selected without options."""
     location: str = ""
     """Where it runs, as shown to users: a directory, a cluster's context."""
+    worker_limit: int = CLUSTER_LIMIT
+    """The most workers that a scaling policy or an operator may request."""
 
     async def close(self) -> None:  # noqa: B027 (there may be nothing to close)
         """Close the connections; the next call opens them again."""
@@ -211,20 +206,24 @@ class Environment(ABC):
         return []
 
     @abstractmethod
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        """Replace the rule; it holds over restarts."""
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        """Replace the policy; it is kept over restarts. Raises ScalingError for one beyond :attr:`worker_limit`."""
 
     @abstractmethod
     async def scale(self, component: str, replicas: int) -> None:
-        """Scale by hand. For the workers this pauses autoscaling at that number until it is resumed."""
+        """Scale by hand. For the workers this pins their number until autoscaling is resumed."""
 
     @abstractmethod
     async def pause_autoscaling(self) -> None:
-        """Keep the workers at their present number."""
+        """Pin the workers at their present number."""
 
     @abstractmethod
     async def resume_autoscaling(self) -> None:
-        """Let the rule decide again."""
+        """Let the policy decide again."""
+
+    async def streams(self) -> StreamSettings:
+        """The names of the pipeline's streams and consumer."""
+        return StreamSettings()
 
     async def schema(self) -> Schema:
         """The schema of the records that this pipeline accepts."""
@@ -238,20 +237,30 @@ class Environment(ABC):
     def restart(self, component: str) -> AsyncIterator[Progress]:
         """Restart every replica, one after another, without losing or repeating a message."""
 
-    @abstractmethod
-    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
-        """Roll out a component with changed settings (environment variables; an empty one is its default again).
+    async def configure(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        """Roll out a component with changed environment variables, as a new revision; an empty one means the default.
 
-        This makes a new revision.
+        Raises SettingsError or ControlError for an unknown setting or an invalid value before anything is changed.
         """
+        check_changes(component, await self.variables(component), changes)
+        async for each in self.roll_out(component, changes, cause):
+            yield each
+
+    @abstractmethod
+    async def variables(self, component: str) -> Variables:
+        """What a component is started with, secrets included."""
+
+    @abstractmethod
+    def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        """What :meth:`configure` does after its checks."""
 
     @abstractmethod
     async def history(self, component: str) -> list[Revision]:
-        """The component's revisions, newest first."""
+        """The component's revisions, newest first, without secrets."""
 
     @abstractmethod
     def rollback(self, component: str, revision: int | None = None) -> AsyncIterator[Progress]:
-        """Roll out an earlier revision's settings (the one before by default): a new revision."""
+        """Roll out an earlier revision's variables (the one before by default) as a new revision."""
 
     def start_options(self) -> Sequence[StartOption]:
         """The options of :meth:`start`."""

@@ -101,9 +101,9 @@ def default_name() -> str:
     if not path.is_file():
         # Avoids loading the YAML library in the common case without saved environments.
         return LOCAL
-    from nomnom_control.environments.cluster.configuration import read_settings
+    from nomnom_control.environments.cluster.configuration import read_configuration
 
-    return read_settings().current or LOCAL
+    return read_configuration().current or LOCAL
 
 
 def names() -> list[str]:

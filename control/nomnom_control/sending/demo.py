@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
+from nomnom.errors import NomnomError
 from nomnom_control.errors import ControlError
 from nomnom_control.session.messages import Messages
 
@@ -168,7 +169,7 @@ class Demo:
     async def _send(self, message: str, broken: bool) -> None:
         try:
             await self._messages.post(message)
-        except ControlError as error:
+        except NomnomError as error:
             self.counts.refused += 1
             self.counts.problem = str(error)
         else:

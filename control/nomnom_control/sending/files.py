@@ -16,17 +16,19 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
 
+from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import Answer, HttpClient, HttpError
 
 _CHUNK = 2 * 1024 * 1024
 _RETRY_LIMIT = 300.0
-_LONGEST_WAIT = 10.0
+_RETRY = RetryPolicy(first=0.5, longest=10.0)
 _KEPT_REFUSALS = 1000
 _LATER = (408, 429, 502, 503, 504)
 """HTTP statuses of the API, or of a proxy in front of it, after which the same chunk is sent again."""
@@ -190,9 +192,9 @@ class Sending:
 
         Yields the reason of each retry, then the result.
         """
-        wait, deadline = 0.25, time.monotonic() + _RETRY_LIMIT
-        while True:
-            wait = min(wait * 2, _LONGEST_WAIT)
+        deadline = time.monotonic() + _RETRY_LIMIT
+        for failures in count(1):
+            wait = _RETRY.wait(failures)
             try:
                 content = b"".join(lines)
                 answer = await client.request("POST", self._url, content=content, headers={"Idempotency-Key": key})
@@ -246,7 +248,7 @@ def _acknowledged(answer: _Response, lines: int) -> _Acknowledged:
 def _retry_after(answer: Answer, wait: float) -> float:
     """Seconds to wait; a Retry-After with a date, which RFC 9110 also allows, is ignored."""
     given = answer.headers.get("Retry-After", "")
-    return min(float(given), _LONGEST_WAIT) if given.isdecimal() else wait
+    return min(float(given), _RETRY.longest) if given.isdecimal() else wait
 
 
 def _open(path: Path, *, compressed: bool) -> IO[bytes]:

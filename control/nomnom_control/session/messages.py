@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from nomnom.envelope import Status, parse_message_id
+from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.session.connections import Api, ApiRefused
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 FINAL = frozenset({Status.COMPLETED, Status.DLQ})
 """The final statuses: they change only by a replay."""
-_FIRST_INTERVAL, _LONGEST_INTERVAL = 0.1, 1.0
+_POLLS = RetryPolicy(first=0.1, longest=1.0, factor=1.5)
 
 
 class UnknownMessage(ControlError):  # noqa: N818
@@ -88,16 +89,17 @@ class Messages:
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         last: State | None = None
-        interval = _FIRST_INTERVAL
+        unchanged = 0
         while True:
             state = await self.state(message_id)
+            unchanged = unchanged + 1 if state == last else 1
             if state != last:
-                last, interval = state, _FIRST_INTERVAL
+                last = state
                 yield state
+            interval = _POLLS.wait(unchanged)
             if state.final or (deadline is not None and loop.time() + interval > deadline):
                 return
             await asyncio.sleep(interval)
-            interval = min(_LONGEST_INTERVAL, interval * 1.5)
 
 
 def _read(content: bytes, answer: type[T]) -> T:

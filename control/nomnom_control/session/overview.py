@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nomnom.envelope import Status
-from nomnom_control.errors import ControlError
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.streams import StreamReport
-from nomnom_control.session.statuses import StatusCount
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport, StreamReport
+from nomnom.inspection.statuses import StatusCount
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -100,14 +99,14 @@ async def read_overview(pipeline: Pipeline) -> Overview:
             stream = await jetstream.stream(streams.stream)
             dead = await jetstream.stream(streams.dead_stream)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
-        except ControlError as error:
+        except NomnomError as error:
             nats_problem = str(error)
 
     async def read_database() -> None:
         nonlocal counts, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
-        except ControlError as error:
+        except NomnomError as error:
             database_problem = str(error)
 
     await asyncio.gather(read_nats(), read_database())

@@ -2,13 +2,12 @@
 
 They are ``pipeline.dead_letters``, ``.jetstream``, ``.messages``, ``.statuses``, ``.entities``, ``.audit`` and
 ``.overview()``. Connections are opened at the first use. If a server is unavailable, the call that needs it raises
-:class:`nomnom_control.session.connections.Unavailable`; the session remains usable.
+:class:`nomnom.connections.errors.Unavailable`; the session remains usable.
 """
 
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +15,23 @@ from typing import TYPE_CHECKING, Self
 
 import platformdirs
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.statuses import Statuses
 from nomnom.schema import Schema
-from nomnom.streams import StreamSettings
+from nomnom.settings import ProgramSettings
+from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import Endpoints, Environment
-from nomnom_control.session.connections import TIMEOUT, Api, Database, NatsConnection
+from nomnom_control.session.connections import TIMEOUT, Api
 
 if TYPE_CHECKING:
     from nomnom_control.session.audit import Audit
     from nomnom_control.session.dead_letters import DeadLetters
-    from nomnom_control.session.entities import Entities
     from nomnom_control.session.jetstream import JetStream
     from nomnom_control.session.messages import Messages
     from nomnom_control.session.overview import Overview
-    from nomnom_control.session.statuses import Statuses
 
 
 class Pipeline:
@@ -53,14 +55,14 @@ class Pipeline:
         self.streams = streams or StreamSettings()
         self.actor = actor or default_actor()
         self.spool = spool or default_spool()
-        self.nats = NatsConnection(endpoints.nats, timeout)
-        self.database = Database(endpoints.database, timeout)
+        self.nats = NatsConnection(endpoints.nats, "nomnom-control", timeout=timeout)
+        self.database = Database(endpoints.database, application="nomnom-control", seconds=timeout)
         self.api = Api(endpoints.api, endpoints.api_token, timeout)
 
     @classmethod
     async def of(cls, environment: Environment) -> Self:
         """The pipeline of an environment. Raises ControlError if the environment does not provide what is needed."""
-        return cls(await environment.endpoints(), await environment.schema())
+        return cls(await environment.endpoints(), await environment.schema(), await environment.streams())
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,15 +105,11 @@ class Pipeline:
     @cached_property
     def statuses(self) -> Statuses:
         """The statuses of processed messages."""
-        from nomnom_control.session.statuses import Statuses
-
         return Statuses(self.database)
 
     @cached_property
     def entities(self) -> Entities:
         """The rows of the entities' tables."""
-        from nomnom_control.session.entities import Entities
-
         return Entities(self.database, self.schema)
 
     @cached_property
@@ -135,5 +133,5 @@ def default_actor() -> str:
 
 def default_spool() -> Path:
     """The folder for audit entries that are not in PostgreSQL yet."""
-    home = os.environ.get("NOMNOM_HOME")
+    home = ProgramSettings.from_environment().nomnom_home
     return Path(home) / "audit" if home else platformdirs.user_state_path("nomnom") / "audit"

@@ -8,7 +8,8 @@ import urllib.request
 
 API, BACKEND, PAGE = os.environ["API"], os.environ.get("BACKEND"), os.environ.get("PAGE")
 MESSAGE, SECONDS = os.environ["MESSAGE"].encode(), float(os.environ["SECONDS"])
-TOKEN = os.environ.get("TOKENS", "").split(",")[0].strip().rpartition(":")[2]
+_FIRST = os.environ.get("TOKENS", "").split(",")[0].strip()
+TOKEN = _FIRST.partition(":")[2] if ":" in _FIRST else _FIRST
 
 
 def call(url: str, body: bytes | None = None) -> bytes:

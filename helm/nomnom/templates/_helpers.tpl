@@ -230,8 +230,10 @@ spec:
   value: {{ include "nomnom.natsUrl" (list $ $user) }}
 - name: NATS_INBOX_PREFIX
   value: _INBOX_{{ $user }}
-- name: NATS_REPLICAS
-  value: {{ ternary $.Values.nats.replicas $.Values.nats.external.replicas $.Values.nats.enabled | quote }}
+- name: NATS_STREAM
+  value: {{ $.Values.nats.stream | quote }}
+- name: NATS_CONSUMER
+  value: {{ $.Values.nats.consumer | quote }}
 {{ include "nomnom.databaseEnv" (list $ (index . 2) "DATABASE_URL") }}
 - name: NOMNOM_SCHEMA
   value: /etc/nomnom/schema.yaml

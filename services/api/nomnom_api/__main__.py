@@ -6,10 +6,10 @@ import gc
 
 from nomnom.errors import NomnomError
 from nomnom.http.server import Server, listen, server_config
+from nomnom.settings import ApiSettings
 from nomnom.telemetry import configure_logging, logger
 from nomnom_api.application import Api
 from nomnom_api.connections import Connection
-from nomnom_api.settings import ApiSettings
 
 _log = logger("nomnom_api")
 

@@ -6,15 +6,17 @@ No postponed annotations: BlackSheep wraps every handler whose return annotation
 from blacksheep import Application, Content, Request, Response
 from blacksheep.server.routing import Router
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.http.documents import Documents
 from nomnom.problems import MEDIA_TYPE
 from nomnom.schema import load_schema
+from nomnom.settings import ApiSettings
 from nomnom.telemetry import logger
 from nomnom_api.access import Access
 from nomnom_api.batches import Batches
 from nomnom_api.bodies import Bodies
-from nomnom_api.database import Database
-from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError
+from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError, UnavailableError
 from nomnom_api.identities import Clock
 from nomnom_api.intake import Intake
 from nomnom_api.messages import Messages
@@ -22,10 +24,11 @@ from nomnom_api.openapi import document
 from nomnom_api.operations import OPERATIONS, Endpoints, OpenHandler, Operation
 from nomnom_api.publisher import Publisher
 from nomnom_api.readiness import Probe
-from nomnom_api.settings import ApiSettings
 from nomnom_api.statuses import Statuses
 from nomnom_api.telemetry import Metrics
 
+_DATABASE = 2.0
+"""Seconds for a status from PostgreSQL, connecting included."""
 _METHODS = ("GET", "HEAD", "POST")
 _OTHER = "other"
 """The metric label of requests without a route; arbitrary paths must not become labels."""
@@ -40,7 +43,9 @@ class Api:
         self.stopping = False
         self.metrics = Metrics()
         self.publisher = Publisher(settings)
-        self.database = Database(settings.database_url)
+        self.database = Database(
+            settings.database_url, application="nomnom-api", seconds=_DATABASE, within=_DATABASE, read_only=True
+        )
         self._access = Access(settings.tokens)
         self._bodies = Bodies(
             settings.nomnom_api_max_body, settings.nomnom_api_max_buffer, settings.nomnom_api_read_timeout
@@ -100,6 +105,8 @@ class Api:
                 response = await handler(request)
             except ApiError as error:
                 response = self._error_response(request, error)
+            except RequestError as error:
+                response = self._error_response(request, UnavailableError(str(error)))
             except Exception:  # noqa: BLE001  an unexpected error is logged and becomes a 500
                 _log.exception("request failed", route=route)
                 response = self._error_response(request, ApiError("internal error; see the API's log"))

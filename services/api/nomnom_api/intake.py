@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nomnom.schema import Schema
+from nomnom.settings import ApiSettings
 from nomnom_api.bodies import Bodies
 from nomnom_api.identities import Clock
 from nomnom_api.publisher import Publisher
-from nomnom_api.settings import ApiSettings
 from nomnom_api.telemetry import Metrics
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from nomnom.http.openapi import RETRY_AFTER, component_schemas, openapi_document, problem_response, reference
 from nomnom.schema import Schema
+from nomnom.settings import ApiSettings
 from nomnom_api.answers import (
     Alive,
     BatchIds,
@@ -36,7 +37,6 @@ from nomnom_api.errors import (
     UnavailableError,
     UnconfirmedError,
 )
-from nomnom_api.settings import ApiSettings
 
 if TYPE_CHECKING:
     from nomnom_api.operations import Operation

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from blacksheep import Content, Request, Response
 
 from nomnom.http.documents import Documents
+from nomnom.settings import ApiSettings
 from nomnom_api import openapi
 from nomnom_api.batches import Batches
 from nomnom_api.errors import NotFoundError
 from nomnom_api.messages import Messages
 from nomnom_api.readiness import Probe
-from nomnom_api.settings import ApiSettings
 from nomnom_api.statuses import Statuses
 from nomnom_api.telemetry import CONTENT_TYPE, Metrics
 

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from nomnom.connections.errors import NatsUnavailable
 from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import headers, new_message_id
+from nomnom.settings import ApiSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_api.errors import (
@@ -30,7 +31,6 @@ from nomnom_api.errors import (
     UnavailableError,
     UnconfirmedError,
 )
-from nomnom_api.settings import ApiSettings
 
 _log = logger(__name__)
 _SWEEP = 0.1

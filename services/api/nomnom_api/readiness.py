@@ -11,8 +11,9 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom_api.answers import Alive, Check, Readiness
-from nomnom_api.database import Database
 from nomnom_api.errors import UnavailableError
 
 _JSON = b"application/json"
@@ -70,7 +71,7 @@ class Probe:
 
     async def _tables(self) -> Check:
         try:
-            await self._database.fetch_row(_TABLE, seconds=_TIMEOUT)
-        except UnavailableError as error:
+            await self._database.fetch_row(_TABLE, within=_TIMEOUT)
+        except RequestError as error:
             return Check(ok=False, detail=str(error))
         return Check(ok=True, detail="table message_status is available")

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from blacksheep import Content, Request, Response
 from msgspec import json
@@ -15,11 +14,13 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError as JetStreamNotFoundError
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.envelope import INGEST, EnvelopeError, Status, parse_message_id, read_envelope
-from nomnom.message_status import FIND
-from nomnom.streams import StreamSettings
+from nomnom.inspection.statuses import MessageStatus
+from nomnom.inspection.statuses import Statuses as StatusRows
+from nomnom.settings.streams import StreamSettings
 from nomnom_api.answers import MessageState
-from nomnom_api.database import Database
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError
 
 _JSON = b"application/json"
@@ -46,7 +47,7 @@ class Statuses:
     """Finds the status of messages."""
 
     def __init__(self, streams: StreamSettings, client: Callable[[], Client], database: Database) -> None:
-        self._streams, self._client, self._database = streams, client, database
+        self._streams, self._client, self._rows = streams, client, StatusRows(database)
         self._delivered = 0
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
@@ -60,10 +61,12 @@ class Statuses:
         return Response(200, None, Content(_JSON, json.encode(await self.find(message_id))))
 
     async def find(self, message_id: str) -> MessageState:
-        """The status of a message; raises NotFoundError, or UnavailableError if it cannot be determined."""
+        """The status of a message; raises NotFoundError, and UnavailableError or RequestError if it
+        cannot be determined.
+        """
         try:
-            row = await self._database.fetch_row(FIND, message_id)
-        except UnavailableError as unavailable:
+            row = await self._rows.find(message_id)
+        except RequestError as unavailable:
             pending = await self._pending(message_id)
             if pending is None:
                 raise
@@ -74,31 +77,31 @@ class Statuses:
         if pending is not None:
             return _of_stream(message_id, pending)
         # It may have left the stream since the first query; then it has a row.
-        row = await self._database.fetch_row(FIND, message_id)
+        row = await self._rows.find(message_id)
         if row is None:
             raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
         return await self._of_row(row)
 
-    async def _of_row(self, row: Any) -> MessageState:
-        status, note = Status(row["status"]), None
-        if status is Status.DLQ:
+    async def _of_row(self, row: MessageStatus) -> MessageState:
+        note = None
+        if row.status is Status.DLQ:
             # After a replay it is in the stream again, while the row still describes the previous generation.
             try:
-                pending = await self._pending(str(row["message_id"]))
+                pending = await self._pending(row.message_id)
             except UnavailableError as unavailable:
                 note = f"{unavailable}; a pending replay is unknown"
             else:
-                if pending is not None and pending.replays > row["replays"]:
-                    return _of_stream(str(row["message_id"]), pending)
+                if pending is not None and pending.replays > row.replays:
+                    return _of_stream(row.message_id, pending)
         return MessageState(
-            message_id=str(row["message_id"]),
-            status=status.value,
-            entity=row["entity_type"],
-            received_at=row["received_at"],
-            processed_at=row["processed_at"],
-            retry_count=row["retry_count"],
-            error=row["error_message"],
-            superseded=row["superseded"],
+            message_id=row.message_id,
+            status=row.status.value,
+            entity=row.entity,
+            received_at=row.received_at,
+            processed_at=row.processed_at,
+            retry_count=row.retry_count,
+            error=row.error,
+            superseded=row.superseded,
             note=note,
         )
 

@@ -9,11 +9,11 @@ import msgspec
 
 from nomnom import NomnomError
 from nomnom.http.server import Server, listen, server_config
+from nomnom.settings import DashboardSettings
 from nomnom.telemetry import configure_logging, logger
 from nomnom_dashboard.application import Dashboard
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS
-from nomnom_dashboard.settings import DashboardSettings
 
 _log = logger("nomnom_dashboard")
 

@@ -44,7 +44,7 @@ class Health(Struct, frozen=True):
 
 
 class Count(Struct, frozen=True):
-    """A number of rows; large numbers are estimates of PostgreSQL's planner."""
+    """A number of rows; numbers from 100,000 on are estimates by PostgreSQL."""
 
     value: int
     exact: bool
@@ -199,7 +199,7 @@ class MessageDetail(Struct, frozen=True):
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that could not be processed and awaits review."""
+    """A message that could not be processed and awaits review. Null: its headers are malformed."""
 
     sequence: int
     message_id: str | None
@@ -220,7 +220,7 @@ class DeadLetterGroup(Struct, frozen=True):
 
     reason: str
     entity: str
-    letters: int
+    dead_letters: int
     newest_at: datetime
     newest_error: str
 
@@ -228,7 +228,7 @@ class DeadLetterGroup(Struct, frozen=True):
 class DeadLetterList(Struct, frozen=True):
     """Dead letters, newest first, and the groups of all that match."""
 
-    letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]
     next: str | None
     total: int
     """Messages in the dead-letter stream."""
@@ -266,7 +266,7 @@ class PayloadLine(Struct, frozen=True):
 class DeadLetterDetail(Struct, frozen=True):
     """A dead letter with its payload and its schema violations."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     payload: str
     text: bool
     """Whether the payload is valid UTF-8; if not, invalid bytes are replaced by U+FFFD."""
@@ -296,6 +296,8 @@ class EntitySummary(Struct, frozen=True):
     table: str
     parent: str | None
     rows: Count
+    bytes: int
+    """Size of its table with indexes, as PostgreSQL has it on disk."""
 
 
 class EntityList(Struct, frozen=True):

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import msgspec
 from blacksheep import Application, Content, Request, Response, StreamedContent
 from blacksheep.server.routing import Router
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.nats import NatsConnection
+from nomnom.connections.postgres import Database
 from nomnom.grammar import Grammar
 from nomnom.http.documents import Documents, page_response
+from nomnom.inspection.dead_letters import DeadLetterIndex
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.jetstream import JetStream
 from nomnom.problems import MEDIA_TYPE, problem_details
 from nomnom.schema import load_schema
-from nomnom.settings import SettingsError
+from nomnom.settings import DashboardSettings
 from nomnom.telemetry import logger
 from nomnom_dashboard.access import Access
 from nomnom_dashboard.answers import Alive, Health, Snapshot
 from nomnom_dashboard.broadcast import Broadcast
-from nomnom_dashboard.broker import Broker
-from nomnom_dashboard.database import Database
-from nomnom_dashboard.dead_letters import DeadLetterIndex
-from nomnom_dashboard.entities import Entities
-from nomnom_dashboard.errors import DashboardError, InvalidQueryError, UnauthorizedError
+from nomnom_dashboard.errors import DashboardError, InvalidQueryError, UnauthorizedError, http_error
 from nomnom_dashboard.messages import Messages
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS, Operation, Sources, entity_operations
 from nomnom_dashboard.overview import Overview
 from nomnom_dashboard.queries import read_query
-from nomnom_dashboard.settings import DashboardSettings
 from nomnom_dashboard.telemetry import CONTENT_TYPE, Metrics
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -39,6 +41,9 @@ _STATIC_TYPES = {".js": b"text/javascript; charset=utf-8", ".svg": b"image/svg+x
 _INGEST = b"/api/ingest/"
 _NO_API = "no API is ready at this address; retry, or send the request to the API's own address"
 _YEAR = 365 * 24 * 60 * 60
+_NATS_TIMEOUT = 3.0
+_PATIENCE = 5.0
+"""Seconds, beyond those of a query, to connect to a server that is slow to answer."""
 _log = logger(__name__)
 
 
@@ -49,33 +54,43 @@ class Dashboard:
         schema = load_schema(settings.nomnom_schema)
         self.settings = settings
         self.database = Database(
-            settings.database_url, settings.nomnom_dashboard_connections, settings.nomnom_dashboard_query_seconds
+            settings.database_url,
+            application="nomnom-dashboard",
+            connections=settings.nomnom_dashboard_connections,
+            seconds=settings.nomnom_dashboard_query_seconds,
+            within=settings.nomnom_dashboard_query_seconds + _PATIENCE,
+            read_only=True,
         )
-        self.broker = Broker(settings)
+        self.nats = NatsConnection(
+            settings.nats_url,
+            "nomnom-dashboard",
+            inbox_prefix=settings.nats_inbox_prefix,
+            timeout=_NATS_TIMEOUT,
+            log=_log,
+        )
         self.broadcast = Broadcast()
         self.metrics = Metrics()
         self.metrics.watch_clients(lambda: self.broadcast.clients)
         self.access = Access(settings.tokens, settings.credentials)
-        if self.access.open and settings.nomnom_dashboard_auth_required:
-            raise SettingsError(
-                "NOMNOM_DASHBOARD_AUTH_REQUIRED: authentication is required but not configured: set "
-                "NOMNOM_DASHBOARD_TOKENS, or NOMNOM_DASHBOARD_USER and NOMNOM_DASHBOARD_PASSWORD"
-            )
         self.stopping = False
-        messages = Messages(self.database, self.broker, schema)
-        dead_letters = DeadLetterIndex(self.broker, settings.nomnom_dashboard_letters)
+        jetstream, streams = JetStream(self.nats), settings.streams
+        messages = Messages(self.database, jetstream, streams, schema)
+        dead_letters = DeadLetterIndex(
+            jetstream, streams.dead_stream, limit=settings.nomnom_dashboard_dead_letters, payloads=0
+        )
         overview = Overview(
             self.database,
-            self.broker,
+            jetstream,
+            streams,
             schema,
             messages,
-            dead_letters,
+            dead_letters=dead_letters,
             interval=settings.nomnom_dashboard_interval_ms / 1000,
             publish=self._publish,
         )
         entities = Entities(self.database, schema)
         self.sources = Sources(
-            self.database, self.broker, schema, Grammar(schema), entities, messages, dead_letters, overview
+            self.database, jetstream, streams, schema, Grammar(schema), entities, messages, dead_letters, overview
         )
         self.operations = OPERATIONS + entity_operations(schema)
         self.application = self._application()
@@ -87,13 +102,13 @@ class Dashboard:
 
     async def start(self, _: Application) -> None:
         """Connect and start to watch the pipeline."""
-        self.broker.start()
+        self.nats.start()
         self.sources.overview.start()
 
     async def stop(self, _: Application) -> None:
         """Stop watching and close the connections."""
         await self.sources.overview.close()
-        await self.broker.close()
+        await self.nats.close()
         await self.database.close()
 
     def _publish(self, snapshot: Snapshot) -> None:
@@ -136,6 +151,11 @@ class Dashboard:
                 response = await answer(request)
             except DashboardError as error:
                 response = self._problem(request, error)
+            except RequestError as error:
+                answered = http_error(error)
+                if answered.status == 500:
+                    _log.error("request failed", path=request.url.path.decode(errors="replace"), problem=str(error))
+                response = self._problem(request, answered)
             except Exception:  # noqa: BLE001  an unexpected error is logged and becomes a 500
                 _log.exception("request failed", path=request.url.path.decode(errors="replace"))
                 response = problem(request, 500, "internal error; see the dashboard's log")
@@ -215,7 +235,7 @@ class Dashboard:
             application.router.add_head(path, handler)
 
     def _add_page(self, application: Application) -> None:
-        folder = self.settings.page
+        folder = _page_folder(self.settings)
         index = (folder / "index.html").read_bytes() if (folder / "index.html").is_file() else None
         if (folder / "assets").is_dir():
             # File names contain a digest of the content, so they can be cached.
@@ -263,3 +283,12 @@ def _file(body: bytes, kind: bytes) -> Answer:
         return Response(200, [(b"cache-control", b"public, max-age=3600")], Content(kind, body))
 
     return answer
+
+
+def _page_folder(settings: DashboardSettings) -> Path:
+    """The folder of the built page, whether or not it exists."""
+    if settings.nomnom_dashboard_page:
+        return Path(settings.nomnom_dashboard_page)
+    here = Path(__file__).resolve().parent
+    # An installed distribution holds the page beside this module; a work tree builds it in web/.
+    return here / "page" if (here / "page").is_dir() else here.parent / "web" / "dist"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from nomnom.connections.errors import DatabaseRefused, RequestError
+from nomnom.connections.postgres import AccessDenied, InvalidValue, StatementTimeout
 from nomnom.errors import NomnomError
+from nomnom.inspection.cursors import InvalidQuery
 
 
 class DashboardError(NomnomError):
@@ -40,10 +43,13 @@ class UnavailableError(DashboardError):
     status = 503
     retry_after = 5
 
-    def __init__(self, source: str, problem: str) -> None:
-        self.source, self.problem = source, problem
-        super().__init__(f"{source}: {problem}")
 
-
-class QueryTimeoutError(UnavailableError):
-    """A query that was cancelled at its time limit."""
+def http_error(error: RequestError) -> DashboardError:
+    """The answer to a request that failed at PostgreSQL or NATS."""
+    if isinstance(error, InvalidQuery):
+        return InvalidQueryError(str(error), error.allowed)
+    if isinstance(error, InvalidValue):
+        return InvalidQueryError(str(error))
+    if isinstance(error, DatabaseRefused) and not isinstance(error, StatementTimeout | AccessDenied):
+        return DashboardError(str(error))
+    return UnavailableError(str(error))

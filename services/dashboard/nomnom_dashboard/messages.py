@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal, cast
 
-import asyncpg
-import msgspec
-
-from nomnom.envelope import DEAD, EnvelopeError, Status, read_envelope
-from nomnom.message_status import FIND
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
+from nomnom.envelope import DEAD, INGEST, EnvelopeError, Status, read_envelope
+from nomnom.inspection.jetstream import ConsumerReport, JetStream, StoredMessage
+from nomnom.inspection.rows import EntityTable
+from nomnom.inspection.statuses import MessageStatus, Statuses
 from nomnom.presentation.figures import duration
 from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
-from nomnom_dashboard.broker import Broker, ConsumerInfo, StoredMessage
-from nomnom_dashboard.cursors import read_cursor, write_cursor
-from nomnom_dashboard.database import Database
-from nomnom_dashboard.entity_rows import EntityTable
+from nomnom_dashboard.entities import row as shown_row
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
-from nomnom_dashboard.message_rows import BY_ID_PREFIX, EDGE, HISTORY, NEWEST, PAGE, SEARCHED
 
-_FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_ID = uuid.UUID(int=2**128 - 1)
+_HISTORY = "SELECT at, actor, action, result FROM nomnom_audit WHERE message_id = $1 ORDER BY id LIMIT 100"
 _ROWS = 50
 _PAYLOAD_SHOWN = 64 * 1024
 _CONSUMER_SECONDS = 0.25
 
 
-class _Position(msgspec.Struct, frozen=True):
-    received_at: datetime
-    message_id: uuid.UUID
-
-
 class Messages:
     """The queries over ``message_status``, and what JetStream knows of messages that have no row yet."""
 
-    def __init__(self, database: Database, broker: Broker, schema: Schema) -> None:
-        self._database, self._broker, self._schema = database, broker, schema
-        self._consumer: tuple[float, ConsumerInfo] | None = None
+    def __init__(self, database: Database, jetstream: JetStream, streams: StreamSettings, schema: Schema) -> None:
+        self._database, self._jetstream, self._streams, self._schema = database, jetstream, streams, schema
+        self._statuses = Statuses(database)
+        self._consumer: tuple[float, ConsumerReport] | None = None
 
     async def newest(self, limit: int) -> list[MessageSummary]:
         """The messages received last, of those that have a row."""
-        return [summary(row) for row in await self._database.fetch(NEWEST, limit)]
+        return [summary(each) for each in (await self._statuses.page(limit=limit)).messages]
 
     async def page(
         self,
@@ -61,32 +52,31 @@ class Messages:
     ) -> MessageList:
         """Messages, the newest first. A rare entity or error is searched for over a bounded number of rows."""
         if prefix:
-            return await self._by_prefix(prefix, limit)
-        start = read_cursor(cursor, _Position) if cursor else _Position(_aware(until) or _FOREVER, _LAST_ID)
-        # A status with an index of its own needs no search.
-        known = status if status in PAGE else None
-        oldest = _aware(since) or _NEVER
-        values = (start.received_at, start.message_id, oldest, SEARCHED, entity, status, error)
-        rows = await self._database.fetch(PAGE[known], *values, limit + 1)
-        found = [summary(row) for row in rows[:limit]]
-        if len(rows) > limit:
-            last = rows[limit - 1]
-            return MessageList(found, _cursor(last), last["received_at"])
-        edge = await self._database.fetch_row(EDGE[known], start.received_at, start.message_id, oldest, SEARCHED)
-        return MessageList(found, _cursor(edge), edge["received_at"]) if edge else MessageList(found, None, since)
+            found = await self._statuses.with_prefix(prefix, limit)
+            return MessageList([summary(each) for each in found], None, None)
+        listed = await self._statuses.page(
+            limit=limit,
+            cursor=cursor,
+            status=Status(status) if status else None,
+            entity=entity,
+            error=error,
+            since=_aware(since),
+            until=_aware(until),
+        )
+        return MessageList([summary(each) for each in listed.messages], listed.next, listed.searched_to)
 
     async def detail(self, message_id: str) -> MessageDetail:
         """All that is known of one message; raises NotFoundError, or UnavailableError where nobody could be asked."""
         notes: list[str] = []
-        row = await self._database.fetch_row(FIND, message_id)
+        row = await self._statuses.find(message_id)
         waiting, dead, consumer = await self._stored(message_id, row, notes)
         if row is None and waiting is None:
             if notes:
                 raise UnavailableError(
-                    "NATS", f"message {message_id} has no status row, and the stream is unavailable: {notes[0]}"
+                    f"message {message_id} has no status row, and the stream is unavailable: {notes[0]}"
                 )
             raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
-        if row is None or (waiting is not None and _replays(waiting) > row["replays"]):
+        if row is None or (waiting is not None and _replays(waiting) > row.replays):
             return await self._under_way(message_id, row, waiting, consumer, notes)
         written = await self._written(row, notes)
         timeline = await self._timeline(row, notes)
@@ -110,41 +100,34 @@ class Messages:
             notes=notes,
         )
 
-    async def _by_prefix(self, prefix: str, limit: int) -> MessageList:
-        digits = prefix.replace("-", "").lower()
-        low, high = uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
-        rows = await self._database.fetch(BY_ID_PREFIX, low, high, limit)
-        return MessageList([summary(row) for row in rows], None, None)
-
     async def _stored(
-        self, message_id: str, row: asyncpg.Record | None, notes: list[str]
-    ) -> tuple[StoredMessage | None, StoredMessage | None, ConsumerInfo | None]:
+        self, message_id: str, row: MessageStatus | None, notes: list[str]
+    ) -> tuple[StoredMessage | None, StoredMessage | None, ConsumerReport | None]:
         """What the streams hold of a message; a message that is completed is in neither."""
-        if row is not None and row["status"] == Status.COMPLETED:
+        if row is not None and row.status is Status.COMPLETED:
             return None, None, None
-        streams = self._broker.streams
         try:
             waiting, dead = await asyncio.gather(
-                self._broker.last_of_message(message_id, streams.stream),
-                self._broker.last_of_message(message_id, streams.dead_stream, DEAD),
+                self._jetstream.last(self._streams.stream, f"{INGEST}.*.{message_id}"),
+                self._jetstream.last(self._streams.dead_stream, f"{DEAD}.*.{message_id}"),
             )
             return waiting, dead, await self._delivered() if waiting else None
-        except UnavailableError as error:
+        except RequestError as error:
             notes.append(str(error))
             return None, None, None
 
-    async def _delivered(self) -> ConsumerInfo:
+    async def _delivered(self) -> ConsumerReport:
         now = asyncio.get_running_loop().time()
         if self._consumer is None or now - self._consumer[0] > _CONSUMER_SECONDS:
-            self._consumer = (now, await self._broker.consumer())
+            self._consumer = (now, await self._jetstream.consumer(self._streams.stream, self._streams.consumer))
         return self._consumer[1]
 
     async def _under_way(
         self,
         message_id: str,
-        row: asyncpg.Record | None,
+        row: MessageStatus | None,
         waiting: StoredMessage | None,
-        consumer: ConsumerInfo | None,
+        consumer: ConsumerReport | None,
         notes: list[str],
     ) -> MessageDetail:
         assert waiting is not None, "asked only where the stream holds it"
@@ -176,40 +159,40 @@ class Messages:
             notes=notes,
         )
 
-    async def _written(self, row: asyncpg.Record, notes: list[str]) -> list[WrittenRows]:
-        if row["status"] != Status.COMPLETED or row["superseded"]:
+    async def _written(self, row: MessageStatus, notes: list[str]) -> list[WrittenRows]:
+        if row.status is not Status.COMPLETED or row.superseded:
             return []
-        name = row["entity_type"]
+        name = row.entity
         entities = [each for each in self._schema if name in (each.name, each.parent.entity if each.parent else None)]
         written: list[WrittenRows] = []
         for entity in entities:
             table = EntityTable(entity)
             try:
-                rows = await self._database.fetch(table.written_by, row["received_at"], row["message_id"], _ROWS + 1)
-            except UnavailableError as error:
+                rows = await self._database.fetch(table.written_by, row.received_at, row.message_id, _ROWS + 1)
+            except RequestError as error:
                 notes.append(f"rows of {entity.table}: {error}")
                 continue
             if rows:
-                shown = [table.row(each) for each in rows[:_ROWS]]
+                shown = [shown_row(table.row(each)) for each in rows[:_ROWS]]
                 written.append(WrittenRows(entity.name, entity.table, shown, complete=len(rows) <= _ROWS))
         return written
 
-    async def _timeline(self, row: asyncpg.Record, notes: list[str]) -> list[Event]:
-        status, failures = row["status"], row["retry_count"]
-        events = [Event(row["received_at"], "accepted", f"entity {row['entity_type']}")]
-        at, error = row["processed_at"] or row["received_at"], row["error_message"] or ""
-        if status == Status.COMPLETED and row["superseded"]:
+    async def _timeline(self, row: MessageStatus, notes: list[str]) -> list[Event]:
+        status, failures = row.status, row.retry_count
+        events = [Event(row.received_at, "accepted", f"entity {row.entity}")]
+        at, error = row.processed_at or row.received_at, row.error or ""
+        if status is Status.COMPLETED and row.superseded:
             events.append(Event(at, "superseded", error or SUPERSEDED.meaning))
-        elif status == Status.COMPLETED:
-            took = f"{duration((at - row['received_at']) / timedelta(seconds=1))} after acceptance"
+        elif status is Status.COMPLETED:
+            took = f"{duration((at - row.received_at) / timedelta(seconds=1))} after acceptance"
             events.append(Event(at, "completed", f"{took}, after {failures} failed attempts" if failures else took))
-        elif status == Status.DLQ:
+        elif status is Status.DLQ:
             events.append(Event(at, "dead_letter", error))
-        elif status == Status.FAILED:
+        elif status is Status.FAILED:
             events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; will be retried"))
         try:
-            history = await self._database.fetch(HISTORY, row["message_id"])
-        except UnavailableError as problem:
+            history = await self._database.fetch(_HISTORY, row.message_id)
+        except RequestError as problem:
             notes.append(f"audit log: {problem}")
             history = []
         events += [
@@ -218,30 +201,26 @@ class Messages:
         return sorted(events, key=lambda each: each.at)
 
 
-def summary(row: asyncpg.Record) -> MessageSummary:
-    """A status row as it is answered."""
-    received_at, processed_at = row["received_at"], row["processed_at"]
+def summary(row: MessageStatus) -> MessageSummary:
+    """A status row as it is returned."""
     return MessageSummary(
-        message_id=str(row["message_id"]),
-        entity=row["entity_type"],
-        status=row["status"],
-        received_at=received_at,
-        processed_at=processed_at,
-        seconds=(processed_at - received_at) / timedelta(seconds=1) if processed_at else None,
-        attempts=row["retry_count"],
-        error=row["error_message"],
-        superseded=row["superseded"],
-        replays=row["replays"],
+        message_id=row.message_id,
+        entity=row.entity,
+        # No row is "accepted": such a message is in the stream.
+        status=cast("Any", row.status.value),
+        received_at=row.received_at,
+        processed_at=row.processed_at,
+        seconds=(row.processed_at - row.received_at) / timedelta(seconds=1) if row.processed_at else None,
+        attempts=row.retry_count,
+        error=row.error,
+        superseded=row.superseded,
+        replays=row.replays,
     )
 
 
 def text(payload: bytes) -> str:
     """A payload as it may be shown."""
     return payload[:_PAYLOAD_SHOWN].decode(errors="replace")
-
-
-def _cursor(row: Any) -> str:
-    return write_cursor(_Position(row["received_at"], uuid.UUID(str(row["message_id"]))))
 
 
 def _replays(message: StoredMessage) -> int:

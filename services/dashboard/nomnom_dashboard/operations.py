@@ -8,21 +8,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from msgspec import Struct
 
+from nomnom.connections.errors import RequestError
+from nomnom.connections.postgres import Database
 from nomnom.envelope import parse_message_id
 from nomnom.grammar import Grammar, Problem, RecordError
+from nomnom.inspection.cursors import read_cursor
+from nomnom.inspection.dead_letters import DeadLetterIndex, Filter, read_dead_letter
+from nomnom.inspection.entities import Entities
+from nomnom.inspection.jetstream import JetStream
 from nomnom.layout import Row, lay_out
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom_dashboard import answers, queries
-from nomnom_dashboard.broker import Broker
-from nomnom_dashboard.cursors import read_cursor, write_cursor
-from nomnom_dashboard.database import Database
-from nomnom_dashboard.dead_letters import DeadLetterIndex, Filter, read_letter
-from nomnom_dashboard.entities import Entities
+from nomnom_dashboard.dead_letters import list_dead_letters, shown_dead_letter
+from nomnom_dashboard.entities import list_entities, list_rows
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
 from nomnom_dashboard.messages import Messages, text
 from nomnom_dashboard.overview import Overview
@@ -36,7 +39,8 @@ class Sources:
     """The data sources of the operations."""
 
     database: Database
-    broker: Broker
+    jetstream: JetStream
+    streams: StreamSettings
     schema: Schema
     grammar: Grammar
     entities: Entities
@@ -67,14 +71,14 @@ class Operation:
 
 
 async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.Health:
-    streams = sources.broker.streams
+    jetstream, streams = sources.jetstream, sources.streams
 
     async def check(name: str, probe: Callable[[], Awaitable[str]]) -> answers.Dependency:
         begun = asyncio.get_running_loop().time()
         try:
             detail = await probe()
-        except UnavailableError as error:
-            return answers.Dependency(name, ok=False, detail=error.problem)
+        except (UnavailableError, RequestError) as error:
+            return answers.Dependency(name, ok=False, detail=str(error))
         return answers.Dependency(name, ok=True, detail=detail, seconds=asyncio.get_running_loop().time() - begun)
 
     async def database() -> str:
@@ -83,21 +87,21 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
 
     async def tables() -> str:
         await sources.messages.newest(1)
-        found = await sources.entities.summaries()
-        return f"message_status and {len(found.entities)} tables of schema {found.schema}"
+        found = await sources.entities.reports()
+        return f"message_status and {len(found)} tables of schema {sources.schema.name}"
 
     async def nats() -> str:
-        await sources.broker.round_trip()
-        return f"NATS at {sources.broker.address}"
+        await jetstream.nats.round_trip()
+        return f"NATS at {jetstream.nats.address}"
 
     async def stream(name: str) -> str:
-        info = await sources.broker.stream(name)
+        info = await jetstream.stream(name)
         return f"{info.state.messages:,} messages, {info.state.bytes:,} bytes"
 
     async def consumer() -> str:
-        info = await sources.broker.consumer()
+        info = await jetstream.consumer(streams.stream, streams.consumer)
         if info.paused:
-            raise UnavailableError("NATS", "paused: no messages are processed")
+            raise UnavailableError("paused: no messages are processed")
         return f"{info.num_pending:,} pending, {info.num_ack_pending:,} in progress"
 
     async def workers() -> str:
@@ -105,9 +109,9 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
         connected = snapshot.workers.connected if snapshot and snapshot.workers else None
         lag = snapshot.lag.total if snapshot and snapshot.lag else 0
         if connected is None:
-            raise UnavailableError("PostgreSQL", "unknown while PostgreSQL is unavailable")
+            raise UnavailableError("unknown while PostgreSQL is unavailable")
         if connected == 0 and lag:
-            raise UnavailableError("NATS", f"no workers connected, {lag:,} messages pending")
+            raise UnavailableError(f"no workers connected, {lag:,} messages pending")
         return f"{connected} connected" if connected else "none connected, none needed: no messages are pending"
 
     found = await asyncio.gather(
@@ -128,12 +132,18 @@ async def _stats(sources: Sources, _: Mapping[str, str], query: queries.StatsQue
 
 
 async def _entities(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.EntityList:
-    return await sources.entities.summaries()
+    return await list_entities(sources.entities, sources.schema)
 
 
 async def _rows(sources: Sources, path: Mapping[str, str], query: queries.RowsQuery) -> answers.EntityRows:
-    return await sources.entities.rows(
-        path["name"], limit=query.limit, cursor=query.cursor, sort=query.sort, filters=query.filter
+    return await list_rows(
+        sources.entities,
+        sources.schema,
+        path["name"],
+        limit=query.limit,
+        cursor=query.cursor,
+        sort=query.sort,
+        filters=query.filter,
     )
 
 
@@ -160,27 +170,25 @@ async def _message(sources: Sources, path: Mapping[str, str], _: queries.NoQuery
 async def _dead_letters(
     sources: Sources, _: Mapping[str, str], query: queries.DeadLettersQuery
 ) -> answers.DeadLetterList:
-    index = sources.dead_letters
     if not sources.overview.nats_answers:
-        raise UnavailableError("NATS", "unavailable: dead letters are stored in a stream")
+        raise UnavailableError("NATS is unavailable: dead letters are stored in a stream")
     # Dead letters counted in the snapshot must be listed too.
-    if index.seen != sources.overview.dead_letters_seen:
-        await index.refresh()
-    chosen = Filter(query.reason, query.entity, query.text)
+    if sources.overview.dead_letters_changed:
+        await sources.dead_letters.refresh()
+    wanted = Filter(
+        reasons=(query.reason,) if query.reason else (),
+        entities=(query.entity,) if query.entity else (),
+        text=query.text or "",
+    )
     before = read_cursor(query.cursor, int) if query.cursor else None
-    found = list(islice(index.newest_first(chosen, before), query.limit + 1))
-    shown = found[: query.limit]
-    following = write_cursor(shown[-1].sequence) if len(found) > query.limit else None
-    groups = index.groups(chosen)
-    matching = sum(each.letters for each in groups)
-    return answers.DeadLetterList(shown, following, index.depth, matching, groups, index.older)
+    return await list_dead_letters(sources.dead_letters, wanted, before, query.limit)
 
 
 async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQuery) -> answers.DeadLetterDetail:
     digits = path["sequence"]
     if not (digits.isascii() and digits.isdecimal() and 0 < int(digits) < 2**63):
         raise InvalidQueryError(f"sequence: expected an integer, 1 or greater; found {digits[:60]!r}")
-    message = await sources.broker.at(sources.broker.streams.dead_stream, int(digits))
+    message = await sources.jetstream.peek(sources.streams.dead_stream, int(digits))
     if message is None:
         raise NotFoundError(f"no dead letter {digits}: it was replayed or deleted, or never existed")
     problems: Sequence[Problem] = ()
@@ -193,7 +201,7 @@ async def _dead_letter(sources: Sources, path: Mapping[str, str], _: queries.NoQ
         problems = error.problems
     payload = text(message.payload)
     return answers.DeadLetterDetail(
-        read_letter(message),
+        shown_dead_letter(read_dead_letter(message)),
         payload,
         text=is_text,
         lines=[payload_line(each) for each in lay_out(payload, sources.schema, problems)],
@@ -339,7 +347,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def entity_operations(schema: Schema) -> tuple[Operation, ...]:
     """Operations that list the rows of each entity under its own name, such as /api/orders."""
     return tuple(
-        _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title or each.name}", each.name)
+        _row_operation(f"get_{each.name}", f"/api/{each.name}", f"Rows of {each.title}", each.name)
         for each in schema
         if each.name not in RESERVED
     )

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from nomnom.connections.errors import DatabaseUnavailable, RequestError
+from nomnom.connections.postgres import Database
+from nomnom.envelope import Status
+from nomnom.inspection.dead_letters import DeadLetterIndex
+from nomnom.inspection.jetstream import ConsumerReport, JetStream, StreamReport
+from nomnom.inspection.statuses import StatusCount, Statuses
+from nomnom.message_status import ARRIVALS, FLOW
 from nomnom.schema import Schema
+from nomnom.streams import StreamSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
-from nomnom_dashboard.broker import SOURCE as NATS
-from nomnom_dashboard.broker import Broker, ConsumerInfo, StreamInfo
-from nomnom_dashboard.database import SOURCE as POSTGRESQL
-from nomnom_dashboard.database import Database
-from nomnom_dashboard.dead_letters import DeadLetterIndex
-from nomnom_dashboard.entities import estimate
-from nomnom_dashboard.errors import InvalidQueryError, UnavailableError
-from nomnom_dashboard.message_rows import ARRIVALS, COUNTED, COUNTS, ESTIMATES, FLOW, WORKERS
+from nomnom_dashboard.errors import InvalidQueryError
 from nomnom_dashboard.messages import Messages
 from nomnom_dashboard.throughput import BUCKET, RETENTION, Latency, Point, Throughput, utc_time
 
@@ -39,6 +40,12 @@ _CHUNK = 600
 _UNSETTLED = 30
 """Seconds during which a bucket is read again: a transaction may commit later than the timestamps it wrote."""
 _LATENCY_WINDOW = 300
+# A worker has one connection, which bears its name.
+_WORKERS = """
+SELECT count(*) AS workers
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'nomnom-worker%'
+"""
 _log = logger(__name__)
 
 
@@ -77,28 +84,30 @@ class Overview:
     def __init__(
         self,
         database: Database,
-        broker: Broker,
+        jetstream: JetStream,
+        streams: StreamSettings,
         schema: Schema,
         messages: Messages,
-        dead_letters: DeadLetterIndex,
         *,
+        dead_letters: DeadLetterIndex,
         interval: float,
         publish: Callable[[Snapshot], None],
     ) -> None:
-        self._database, self._broker, self._schema = database, broker, schema
-        self._messages, self._dead_letters = messages, dead_letters
+        self._database, self._jetstream, self._streams, self._schema = database, jetstream, streams, schema
+        self._messages, self._index = messages, dead_letters
         self._interval, self._publish = interval, publish
         self._throughput = Throughput()
         self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
-        self._counts: dict[str, Count] | None = None
+        self._statuses = Statuses(database)
+        self._counts: list[StatusCount] | None = None
         self._workers: int | None = None
         self._newest: list[MessageSummary] | None = None
-        self._stream: StreamInfo | None = None
-        self._consumer: ConsumerInfo | None = None
-        self._dead: StreamInfo | None = None
+        self._stream: StreamReport | None = None
+        self._consumer: ConsumerReport | None = None
+        self._dead: StreamReport | None = None
         self._sequence = 0
-        self._database_state = SourceState(ok=False, detail=f"{POSTGRESQL}: not connected yet")
-        self._nats_state = SourceState(ok=False, detail=f"{NATS}: not connected yet")
+        self._database_state = SourceState(ok=False, detail="PostgreSQL: not connected yet")
+        self._nats_state = SourceState(ok=False, detail="NATS: not connected yet")
         self._tasks: list[asyncio.Task[None]] = []
         self._counting, self._flowing = _Schedule(2.0), _Schedule(5.0)
         self._listing, self._indexing = _Schedule(interval), _Schedule(1.0)
@@ -129,19 +138,22 @@ class Overview:
         return self._nats_state.ok
 
     @property
-    def dead_letters_seen(self) -> tuple[int, int] | None:
-        """The last sequence and the number of messages of the dead-letter stream at the last poll."""
-        return (self._dead.state.last_seq, self._dead.state.messages) if self._dead else None
+    def dead_letters_changed(self) -> bool:
+        """Whether the dead-letter stream, as last watched, holds something else than the index."""
+        if self._dead is None:
+            return False
+        watched, indexed = self._dead.state, self._index.state
+        return (watched.last_seq, watched.messages) != (indexed.last_seq, indexed.messages)
 
     def snapshot(self) -> Snapshot:
-        """The newest snapshot; raises UnavailableError while PostgreSQL is unavailable."""
+        """The newest snapshot; raises DatabaseUnavailable while PostgreSQL is unavailable."""
         snapshot = self.last or self._snapshot()
         if not self._database_state.ok:
-            raise UnavailableError(POSTGRESQL, self._database_state.detail.removeprefix(f"{POSTGRESQL}: "))
+            raise DatabaseUnavailable(self._database_state.detail)
         return snapshot
 
     def stats(self, window: str) -> Stats:
-        """The snapshot with the time series of a window; raises InvalidQueryError or UnavailableError."""
+        """The snapshot with the time series of a window; raises InvalidQueryError or DatabaseUnavailable."""
         if window not in WINDOWS:
             raise InvalidQueryError(f"window: expected one of {', '.join(WINDOWS)}", list(WINDOWS))
         snapshot = self.snapshot()
@@ -173,28 +185,31 @@ class Overview:
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - begun)))
 
     async def _watch_nats(self) -> None:
-        streams = self._broker.streams
+        jetstream, streams = self._jetstream, self._streams
         try:
             stream, consumer, dead = await asyncio.gather(
-                self._broker.stream(streams.stream), self._broker.consumer(), self._broker.stream(streams.dead_stream)
+                jetstream.stream(streams.stream),
+                jetstream.consumer(streams.stream, streams.consumer),
+                jetstream.stream(streams.dead_stream),
             )
-        except UnavailableError as error:
+        except RequestError as error:
             self._nats_state = SourceState(ok=False, detail=str(error))
             self._stream = self._consumer = self._dead = None
             return
         if self._samples and stream.state.last_seq < self._samples[-1].accepted:
             self._samples.clear()
         self._stream, self._consumer, self._dead = stream, consumer, dead
-        lag = consumer.num_pending + consumer.num_ack_pending
         acknowledged = stream.state.last_seq - stream.state.messages
-        self._samples.append(Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, lag))
-        self._nats_state = SourceState(ok=True, detail=self._broker.address)
+        self._samples.append(
+            Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, consumer.lag)
+        )
+        self._nats_state = SourceState(ok=True, detail=jetstream.nats.address)
 
     async def _watch_database(self) -> None:
         try:
             await self._listing.run(self._read_newest)
             await self._counting.run(self._count)
-        except UnavailableError as error:
+        except RequestError as error:
             self._database_state = SourceState(ok=False, detail=str(error))
             self._counts = self._workers = self._newest = None
         else:
@@ -204,14 +219,8 @@ class Overview:
         self._newest = await self._messages.newest(NEWEST)
 
     async def _count(self) -> None:
-        rows = await self._database.fetch(COUNTS, COUNTED + 1)
-        counts: dict[str, Count] = {}
-        for row in rows:
-            number = row["rows"]
-            if number > COUNTED:
-                number = max(number, await estimate(self._database, ESTIMATES[row["what"]]))
-            counts[row["what"]] = Count(number, exact=row["rows"] <= COUNTED)
-        workers = await self._database.fetch_row(WORKERS)
+        counts = await self._statuses.counts()
+        workers = await self._database.fetch_row(_WORKERS)
         self._counts, self._workers = counts, workers["workers"] if workers else 0
 
     async def _read_history(self) -> None:
@@ -220,7 +229,7 @@ class Overview:
         try:
             await self._flowing.run(self._read_recent)
             await self._read_older()
-        except UnavailableError as error:
+        except RequestError as error:
             _log.warning("history", problem=str(error))
 
     async def _read_recent(self) -> None:
@@ -255,12 +264,15 @@ class Overview:
         )
 
     async def _read_dead_letters(self) -> None:
-        if self.dead_letters_seen in (None, self._dead_letters.seen):
+        if not self.dead_letters_changed:
             return
         try:
-            await self._indexing.run(self._dead_letters.refresh)
-        except UnavailableError as error:
+            await self._indexing.run(self._refresh_index)
+        except RequestError as error:
             _log.warning("dead letters", problem=str(error))
+
+    async def _refresh_index(self) -> None:
+        await self._index.refresh()
 
     async def _renew(self) -> None:
         self.last = self._snapshot()
@@ -295,19 +307,17 @@ class Overview:
     def _counted(self) -> Counts | None:
         if self._counts is None:
             return None
-        found, consumer = self._counts, self._consumer
-        unfinished = [found["failed"], found["dlq"], found["processing"]]
-        completed = max(0, found["total"].value - sum(each.value for each in unfinished))
-        exact = found["total"].exact and all(each.exact for each in unfinished)
+        found = {each.status: Count(each.messages, each.exact) for each in self._counts}
+        consumer, failed = self._consumer, found[Status.FAILED]
         # A failed message that awaits its next attempt is also unacknowledged; count it once, as failed.
-        processing = max(0, consumer.num_ack_pending - found["failed"].value) if consumer else None
+        processing = max(0, consumer.num_ack_pending - failed.value) if consumer else None
         return Counts(
             accepted=Count(consumer.num_pending, exact=True) if consumer else None,
             processing=Count(processing, exact=True) if processing is not None else None,
-            completed=Count(completed, exact=exact),
-            failed=found["failed"],
-            dlq=found["dlq"],
-            total=found["total"],
+            completed=found[Status.COMPLETED],
+            failed=failed,
+            dlq=found[Status.DLQ],
+            total=Count(sum(each.value for each in found.values()), all(each.exact for each in found.values())),
         )
 
     def _rates(self) -> Rates:
@@ -328,11 +338,11 @@ class Overview:
         return Lag(
             waiting=consumer.num_pending,
             processing=consumer.num_ack_pending,
-            total=consumer.num_pending + consumer.num_ack_pending,
+            total=consumer.lag,
             redelivered=consumer.num_redelivered,
             oldest_seconds=max(0.0, age) if age is not None else None,
             bytes=stream.state.bytes,
-            max_bytes=stream.config.max_bytes if stream.config.max_bytes > 0 else None,
+            max_bytes=stream.max_bytes,
             paused=consumer.paused,
         )
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import Meta, Struct
 
-from nomnom_dashboard import cursors
+from nomnom.inspection.cursors import PATTERN
+from nomnom.inspection.rows import FILTER_PATTERN
 from nomnom_dashboard.answers import Limit
-from nomnom_dashboard.entity_rows import FILTER_PATTERN
 from nomnom_dashboard.errors import InvalidQueryError
 
 T = TypeVar("T", bound=Struct)
-Cursor = Annotated[str, Meta(pattern=cursors.PATTERN, description="`next` of the previous page.")]
+Cursor = Annotated[str, Meta(pattern=PATTERN, description="`next` of the previous page.")]
 EntityName = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="Name of an entity.")]
 Filter = Annotated[str, Meta(pattern=FILTER_PATTERN, max_length=500)]
 

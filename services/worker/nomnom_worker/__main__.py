@@ -7,9 +7,9 @@ import sys
 import uvloop
 
 from nomnom.errors import NomnomError
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import configure_logging
 from nomnom_worker.service import run
-from nomnom_worker.settings import WorkerSettings
 
 
 def main() -> None:

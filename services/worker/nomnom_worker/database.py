@@ -1,4 +1,4 @@
-"""The worker's connection to PostgreSQL, and the classification of its errors: caused by a message, or an outage."""
+"""The worker's session with PostgreSQL, and the classification of its errors: caused by a message, or an outage."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeVar
 
 import asyncpg
 
+from nomnom.connections.errors import RequestError, Unavailable
+from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database
 from nomnom.retry import RetryPolicy
-from nomnom.settings import without_secrets
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.errors import OutageError, RefusedError
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 T = TypeVar("T")
 _log = logger(__name__)
-_CONNECT = 5
 _CLOSE = 2.0
 _ATTEMPTS = 10
 _CONFLICT = RetryPolicy(first=0.02, longest=0.2, jitter=1.0)
@@ -27,14 +27,14 @@ _DATA = frozenset({"21", "22", "23", "44", "54", "P0"})
 raised by triggers (PostgreSQL, appendix A). All others are caused by the server, its setup or the network."""
 _CONFLICTS = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: an immediate retry may succeed."""
-_BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-class Database:
+class Session:
     """One connection, opened on first use and replaced when it fails."""
 
     def __init__(self, settings: WorkerSettings, metrics: Metrics) -> None:
-        self._settings = settings
+        self._database = Database(settings.database_url, application="nomnom-worker", seconds=None)
+        self._patience = settings.database_timeout
         self._lock = asyncio.Lock()
         self._connection: asyncpg.Connection | None = None
         self._outage = metrics.outage.labels("postgresql")
@@ -56,9 +56,9 @@ class Database:
                     if state[:2] in _DATA:
                         raise RefusedError(str(error)) from error
                     if state not in _CONFLICTS or attempt == _ATTEMPTS:
-                        raise self._lost(error) from error
-                except _BROKEN as error:
-                    raise self._lost(error) from error
+                        raise self._lost(self._database.error(error)) from error
+                except CONNECTION_ERRORS as error:
+                    raise self._lost(self._database.error(error)) from error
                 except asyncio.CancelledError:
                     self._drop()
                     raise
@@ -85,7 +85,7 @@ class Database:
         if self._connection is not None:
             try:
                 await self._connection.close(timeout=_CLOSE)
-            except (asyncpg.PostgresError, *_BROKEN) as error:
+            except ERRORS as error:
                 _log.debug("connection terminated", error=str(error))
                 self._drop()
 
@@ -93,27 +93,22 @@ class Database:
         connection = self._connection
         if connection is None or connection.is_closed():
             try:
-                connection = self._connection = await asyncpg.connect(
-                    self._settings.database_url,
-                    timeout=_CONNECT,
-                    command_timeout=self._settings.database_timeout,
-                    server_settings={"application_name": "nomnom-worker"},
-                )
-            except (asyncpg.PostgresError, *_BROKEN) as error:
+                connection = self._connection = await self._database.connect(self._patience)
+            except RequestError as error:
                 raise self._lost(error) from error
         return connection
 
     def _found(self) -> None:
         if self.reason is not None:
-            _log.info("PostgreSQL is available", url=without_secrets(self._settings.database_url))
+            _log.info("PostgreSQL is available", url=self._database.address)
             self.reason = None
             self._outage.set(0)
 
-    def _lost(self, error: BaseException) -> OutageError:
+    def _lost(self, error: RequestError) -> OutageError:
         self._drop()
-        reason = _reason(error)
+        reason = error.reason if isinstance(error, Unavailable) else str(error)
         if reason != self.reason:
-            _log.warning("PostgreSQL is unavailable", reason=reason, url=without_secrets(self._settings.database_url))
+            _log.warning("PostgreSQL is unavailable", reason=reason, url=self._database.address)
         self.reason = reason
         self._outage.set(1)
         return OutageError(reason)
@@ -126,11 +121,3 @@ class Database:
 
 async def _ping(connection: asyncpg.Connection) -> None:
     await connection.execute("SELECT 1")
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
-        return f"{error}; run nomnom setup with this schema"
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return str(error) or type(error).__name__

@@ -32,13 +32,13 @@ from nats.js.errors import APIError
 from nomnom.envelope import Reason, Status, dead_headers, dead_subject, header_text
 from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR
 from nomnom.retry import RetryPolicy
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import distinct
 from nomnom_worker.deliveries import Delivery, Failure, Reader
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link, nak
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 from nomnom_worker.writer import Outcome, Persist, Writer
 
 _log = logger(__name__)

@@ -20,10 +20,10 @@ from nats.js.api import AckPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from nomnom.connections.nats import TIMEOUT
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.link import Link
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _EXPIRES = 10.0

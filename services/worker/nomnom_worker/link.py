@@ -9,9 +9,9 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from nomnom.connections.nats import NatsConnection, text_of
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _UNSENT = 100_000

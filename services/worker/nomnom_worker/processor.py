@@ -11,16 +11,16 @@ import asyncpg
 from nomnom.grammar import Grammar
 from nomnom.retry import RECONNECT
 from nomnom.schema import Schema
+from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
-from nomnom_worker.database import Database
+from nomnom_worker.database import Session
 from nomnom_worker.deliveries import Delivery, Reader, Readings
 from nomnom_worker.errors import AbandonedError, OutageError
 from nomnom_worker.failures import Finalizer
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.settings import WorkerSettings
 from nomnom_worker.writer import Outcome, Writer
 
 _log = logger(__name__)
@@ -38,7 +38,7 @@ class Processor:
         settings: WorkerSettings,
         schema: Schema,
         *,
-        database: Database,
+        database: Session,
         intake: Intake,
         link: Link,
         metrics: Metrics,

@@ -10,16 +10,16 @@ from typing import Any
 
 from nomnom.http.server import listen
 from nomnom.schema import load_schema
+from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_worker.database import Database
+from nomnom_worker.database import Session
 from nomnom_worker.errors import AbandonedError, WorkerError
 from nomnom_worker.health import State, serve
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import Link, nak
 from nomnom_worker.metrics import Metrics
 from nomnom_worker.processor import Processor
-from nomnom_worker.settings import WorkerSettings
 
 _log = logger(__name__)
 _CHECK, _CHECK_OUTAGE = 5.0, 0.5
@@ -34,7 +34,7 @@ class Worker:
         self._schema = load_schema(settings.nomnom_schema)
         self._metrics = Metrics()
         self._link = Link(settings, self._metrics)
-        self._database = Database(settings, self._metrics)
+        self._database = Session(settings, self._metrics)
         self._intake = Intake(settings, self._link, self._metrics)
         self._processor = Processor(
             settings,

@@ -38,7 +38,7 @@ def alerts(heartbeat: Heartbeat, overview: Overview | None) -> list[Alert]:
     if overview is not None:
         found += _from_figures(heartbeat, overview)
     if heartbeat.scaling is not None and heartbeat.scaling.paused:
-        text = f"autoscaling is paused at {heartbeat.scaling.desired} workers"
+        text = f"autoscaling is paused at {figures.counted(heartbeat.scaling.desired, 'worker')}"
         found.append(Alert(Health.DEGRADED, text, "workers"))
     order = (Health.FAILED, Health.DEGRADED, Health.STARTING)
     return sorted(found, key=lambda each: order.index(each.severity))
@@ -56,15 +56,14 @@ def _from_figures(heartbeat: Heartbeat, overview: Overview) -> list[Alert]:
             found.append(Alert(Health.DEGRADED, text, "streams"))
     lag, oldest = overview.lag, overview.oldest
     if lag and heartbeat.scaling is not None and heartbeat.scaling.ready == 0:
-        found.append(Alert(Health.DEGRADED, f"{figures.count(lag)} messages pending, no worker ready", "workers"))
+        found.append(Alert(Health.DEGRADED, f"{figures.counted(lag, 'message')} pending, no worker ready", "workers"))
     elif lag and oldest is not None and oldest > _OLD:
-        text = f"{figures.count(lag)} messages pending, oldest {figures.duration(oldest)}"
+        text = f"{figures.counted(lag, 'message')} pending, oldest {figures.duration(oldest)}"
         found.append(Alert(Health.DEGRADED, text, "workers"))
     if overview.consumer is not None and overview.consumer.paused:
         found.append(Alert(Health.DEGRADED, f"consumer {overview.consumer.name} is paused", "consumers"))
     if overview.dead_letters:
         oldest_text = f", oldest {figures.duration(overview.oldest_dead)}" if overview.oldest_dead else ""
-        noun = "dead letter" if overview.dead_letters == 1 else "dead letters"
-        text = f"{figures.count(overview.dead_letters)} {noun}{oldest_text}"
+        text = f"{figures.counted(overview.dead_letters, 'dead letter')}{oldest_text}"
         found.append(Alert(Health.DEGRADED, text, "dead-letters"))
     return found

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from nomnom.errors import NomnomError
 from nomnom.presentation import figures
 from nomnom_control.environments import Progress, Step
 from nomnom_control.errors import ControlError
@@ -15,7 +16,8 @@ from nomnom_tui.app.changes import Change
 from nomnom_tui.app.session import Session
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import Edit, Filter, Group, Selection
+    from nomnom.inspection.dead_letters import Filter, Group
+    from nomnom_control.session.dead_letters import Edit, Selection
 
 _MAX_NAMED = 8
 _MAX_FAILURES = 20
@@ -33,7 +35,7 @@ class Targets:
         """Short description, such as ``3 dead letters``."""
         if self.count == 1 and isinstance(self.selection, Sequence):
             return f"dead letter {self.selection[0]:,}"
-        return f"{self.count:,} dead letter{'' if self.count == 1 else 's'}"
+        return figures.counted(self.count, "dead letter")
 
     @property
     def options(self) -> str:
@@ -49,8 +51,8 @@ class Targets:
         """Description for a confirmation."""
         if isinstance(self.selection, Sequence):
             return self.title
-        words = self.selection.describe()
-        return f"all {self.count:,} dead letters matching {words}" if words else f"all {self.count:,} dead letters"
+        words, counted = self.selection.describe(), figures.counted(self.count, "dead letter")
+        return f"all {counted} matching {words}" if words else f"all {counted}"
 
 
 def replay_change(session: Session, targets: Targets, edit: Edit | None = None, rate: float | None = None) -> Change:
@@ -202,13 +204,13 @@ def filter_problem(words: str) -> str | None:
     """Return what is wrong with a filter, or None if it is valid."""
     try:
         parse_filter(words)
-    except ControlError as error:
+    except NomnomError as error:
         return str(error)
     return None
 
 
 def parse_filter(words: str) -> Filter:
     """Parse a filter; raises FilterError."""
-    from nomnom_control.session.dead_letters import Filter
+    from nomnom.inspection.dead_letters import Filter
 
     return Filter.parse(words)

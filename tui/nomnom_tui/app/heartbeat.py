@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments import Component, Environment, Health, Scaling
-from nomnom_control.errors import ControlError
 from nomnom_tui.app.refresh import LoadError
 
 _ORDER = (Health.FAILED, Health.DEGRADED, Health.STARTING)
@@ -64,7 +64,7 @@ async def read_heartbeat(environment: Environment) -> Heartbeat:
         return heartbeat
     try:
         scaling = await environment.scaling()
-    except ControlError:
+    except NomnomError:
         # The components show what is unavailable; the workers view reads the scaling itself and shows the reason.
         return heartbeat
     return Heartbeat(components, scaling, at=datetime.now(UTC))

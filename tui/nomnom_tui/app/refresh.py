@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from nomnom.errors import NomnomError
+from nomnom.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -149,8 +150,6 @@ class Feed(Generic[T]):
     def _fail(self, text: str) -> None:
         self._failures += 1
         self._since = self._since or datetime.now(UTC)
-        wait = min(
-            LONGEST_RETRY, max(_FIRST_RETRY, min(self.interval, _MAX_FIRST_RETRY)) * 2 ** min(self._failures - 1, 6)
-        )
-        self.problem = LoadError(text, self._since, monotonic() + wait)
+        policy = RetryPolicy(first=max(_FIRST_RETRY, min(self.interval, _MAX_FIRST_RETRY)), longest=LONGEST_RETRY)
+        self.problem = LoadError(text, self._since, monotonic() + policy.wait(self._failures))
         self._report(self.problem)

@@ -54,7 +54,7 @@ class Session:
                 from nomnom_control.session.pipeline import Pipeline
 
                 environment = self.environment
-                self._pipeline = Pipeline(await environment.endpoints(), await environment.schema())
+                self._pipeline = await Pipeline.of(environment)
             return self._pipeline
 
     async def choose(self, environment: Environment) -> None:

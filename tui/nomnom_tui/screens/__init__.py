@@ -91,6 +91,6 @@ ROUTES: tuple[Route, ...] = (
           "recent messages; post one, send a file, follow one", ("message", "msgs")),
     Route("8", "logs", "Logs", "Logs", "logs", "LogsView",
           "logs of all components"),
-    Route("9", "database", "Database", "Data", "database", "DatabaseView",
-          "the rows that messages became; their status by hour", ("db", "entities", "rows")),
+    Route("9", "entities", "Entities", "Ents", "entities", "EntitiesView",
+          "tables, rows and sizes; messages by status and by hour", ("entity", "rows", "database", "db")),
 )  # fmt: skip

@@ -26,7 +26,7 @@ from nomnom_tui.widgets.properties import PropertyTable
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import ConsumerReport
+    from nomnom.inspection.jetstream import ConsumerReport
     from nomnom_tui.widgets.plot import TimePlot
 
 _KEPT = 600
@@ -91,11 +91,11 @@ class ConsumersView(View):
             Column("Redelivered", _redelivered, 11, right=True, rank=2),
             Column("Ack floor", lambda each: figures.count(each.ack_floor.stream_seq), 10, right=True, rank=3),
             Column("Waiting", lambda each: figures.count(each.num_waiting), 7, right=True, rank=4),
-            Column("Ack wait", lambda each: each.row()["Ack wait"], 8, right=True, rank=5),
+            Column("Ack wait", _ack_wait, 8, right=True, rank=5),
             Column("Ack policy", lambda each: str(each.config.get("ack_policy", "")), 10, rank=6),
             Column("Mode", lambda each: "pull" if each.pull else "push", 4, rank=6),
             Column("API", _level, 3, right=True, rank=8),
-            Column("Cluster", lambda each: each.row()["Cluster"] or (figures.NONE, Style.MUTED), 11, rank=7),
+            Column("Cluster", _leader, 11, rank=7),
         ]
 
     def begin(self) -> None:
@@ -164,13 +164,15 @@ class ConsumersView(View):
             self._feeds["consumers"].refresh()
 
     def _show_details(self) -> None:
+        from nomnom_control.session.jetstream.consumers import consumer_properties
+
         row = self._table.current
         detailed = (
             self._detailed
             if row is not None and self._detailed is not None and key(self._detailed) == key(row)
             else row
         )
-        self._properties.show_properties([] if detailed is None else detailed.properties())
+        self._properties.show_properties([] if detailed is None else consumer_properties(detailed))
         name = "Details" if row is None else f"{row.stream_name} › {row.name}"
         self.query_one("#details", Panel).retitle(name)
         self._draw_plot()
@@ -332,6 +334,18 @@ def _state(report: ConsumerReport) -> Line:
 
 def _redelivered(report: ConsumerReport) -> Line:
     return (figures.count(report.num_redelivered), Style.WARNING if report.num_redelivered else Style.PLAIN)
+
+
+def _ack_wait(report: ConsumerReport) -> Line:
+    from nomnom_control.session.jetstream.consumers import ack_wait
+
+    return ack_wait(report)
+
+
+def _leader(report: ConsumerReport) -> Line:
+    from nomnom_control.session.jetstream.consumers import leader
+
+    return leader(report) or (figures.NONE, Style.MUTED)
 
 
 def _level(report: ConsumerReport) -> Line:

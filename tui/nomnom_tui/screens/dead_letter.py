@@ -14,7 +14,7 @@ from nomnom_tui.widgets.dead_letter_pane import DeadLetterPane
 from nomnom_tui.widgets.panel import Panel
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter
+    from nomnom.inspection.dead_letters import DeadLetter
 
 
 class DeadLetterView(View):

@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import TextArea
 
+from nomnom.presentation import figures
 from nomnom_tui.app.dead_letter_changes import Targets, replay_change
 from nomnom_tui.app.view import View
 from nomnom_tui.text.styles import Line, Style
@@ -19,7 +20,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.properties import TextTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Diff
+    from nomnom.inspection.dead_letters import DeadLetter
+    from nomnom_control.session.dead_letters import Diff
     from nomnom_control.session.pipeline import Pipeline
 
 _MAX_SIZE = 256 * 1024
@@ -117,11 +119,11 @@ class DeadLetterEditorView(View):
         found = pipeline.dead_letters.validate(self.payload)
         self._valid = found.valid
         self._checked.show_lines(record_lines(self.payload, pipeline.grammar, self._checked.room))
-        count = len(found.problems)
+
         state = (
             ("  ✓ matches the schema ", Style.GOOD)
             if found.valid
-            else (f"  ✕ {count} problem{'s' if count > 1 else ''} ", Style.BAD)
+            else (f"  ✕ {figures.counted(len(found.problems), 'problem')} ", Style.BAD)
         )
         self.query_one("#checked", Panel).retitle("As a record", state)
         difference = pipeline.dead_letters.diff(dead_letter.payload or b"", self.payload)

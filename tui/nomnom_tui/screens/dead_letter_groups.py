@@ -18,7 +18,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import Group
+    from nomnom.inspection.dead_letters import Group
 
 _GROUPINGS = ("error", "reason", "entity")
 _BAR = 12
@@ -69,7 +69,7 @@ class DeadLetterGroupsView(View):
         self.subscribe("groups", _INTERVAL, self._load, self._show, self.query_one("#groups", Panel), timeout=60)
 
     async def _load(self) -> list[Group]:
-        from nomnom_control.session.dead_letters import GroupBy
+        from nomnom.inspection.dead_letters import GroupBy
 
         pipeline = await self.session.pipeline()
         dead_letters = pipeline.dead_letters
@@ -86,8 +86,8 @@ class DeadLetterGroupsView(View):
         words = [(f"  {self._words} ", Style.ACCENT)] if self._words else []
         total = sum(each.count for each in groups)
         self.query_one("#groups", Panel).retitle(
-            f"{len(groups):,} group{'' if len(groups) == 1 else 's'} by {self._grouping}",
-            f"{total:,} dead letter{'' if total == 1 else 's'}",
+            f"{figures.counted(len(groups), 'group')} by {self._grouping}",
+            figures.counted(total, "dead letter"),
             *words,
             *scan,
         )

@@ -33,7 +33,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.dead_letters import DeadLetter, Edit, Filter, Page
+    from nomnom.inspection.dead_letters import DeadLetter, Filter
+    from nomnom_control.session.dead_letters import Edit, Page
 
 _SCAN_SECONDS = 0.4
 """Seconds to scan unindexed dead letters per refresh; the next refresh continues."""

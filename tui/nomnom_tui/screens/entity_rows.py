@@ -21,8 +21,8 @@ from nomnom_tui.widgets.properties import LABEL, TextTable, labelled, wrapped
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
+    from nomnom.inspection.entities import RowPage
     from nomnom.schema import Entity
-    from nomnom_control.session.entities import RowPage
 
 _MAX_COLUMN_WIDTH = 40
 """Maximum width of a table column; the view of one row shows full values."""

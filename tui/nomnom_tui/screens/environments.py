@@ -13,9 +13,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from nomnom.errors import NomnomError
 from nomnom.presentation import figures
 from nomnom_control.environments import Component, Endpoints, Environment, Health, StartOption
-from nomnom_control.errors import ControlError
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.heartbeat import Heartbeat
 from nomnom_tui.app.view import View
@@ -160,7 +160,7 @@ class EnvironmentsView(View):
             if keep is not None and not self.session.readonly:
                 try:
                     await asyncio.to_thread(keep)
-                except (ControlError, OSError) as error:
+                except (NomnomError, OSError) as error:
                     self.nomnom.show_problem(change.title, error)
             if await self.nomnom.carry_out(change):
                 await self.nomnom.choose(chosen)
@@ -174,7 +174,7 @@ class EnvironmentsView(View):
     async def _make(self) -> None:
         try:
             found = {each.name: each for each in await self.nomnom.templates()}
-        except (ControlError, OSError) as error:
+        except (NomnomError, OSError) as error:
             self.nomnom.show_problem("New environment", error)
             return
         if not found:
@@ -272,7 +272,7 @@ async def _check(environment: Environment) -> EnvironmentStatus:
             return EnvironmentStatus(environment, status.components, await environment.endpoints())
     except TimeoutError:
         return EnvironmentStatus(environment, problem=f"no response within {_TIMEOUT:g} s")
-    except ControlError as error:
+    except NomnomError as error:
         return EnvironmentStatus(environment, problem=str(error))
 
 

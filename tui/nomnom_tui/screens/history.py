@@ -81,12 +81,12 @@ class HistoryView(View):
         current = next((each for each in self._table.rows if each.current), None)
         if selected is None:
             return
-        settings = {} if current is None else current.settings
+        variables = {} if current is None else current.variables
         self.query_one("#settings", Panel).retitle(
             f"Settings of revision {selected.number}",
             "current revision" if selected.current else "compared with the current revision",
         )
-        lines = _differences(settings, selected.settings)
+        lines = _differences(variables, selected.variables)
         self.query_one("#comparison", Static).update(content(*(lines or [("defaults only", Style.MUTED)])))
 
     @on(LiveTable.Chosen)

@@ -29,7 +29,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.statuses import MessageStatus
+    from nomnom.inspection.statuses import MessageStatus
     from nomnom_tui.app.session import Session
 
 _STATUSES = (None, Status.COMPLETED, Status.PROCESSING, Status.FAILED, Status.DLQ)

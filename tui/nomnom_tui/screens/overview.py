@@ -267,7 +267,7 @@ def _diagram_state(heartbeat: Heartbeat, overview: Overview, rates: Rates | None
         (
             Node("API", components.get("api"), (_short(components.get("api")),)),
             Node(
-                stream.name if stream else "MESSAGES",
+                stream.name if stream else "stream",
                 find_component(components, "nats"),
                 (
                     (f"{figures.count(stream.state.messages)} in stream" if stream else figures.NONE, Style.PLAIN),

@@ -11,6 +11,7 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import TextArea
 
+from nomnom.presentation import figures
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.message import MessageView
@@ -97,11 +98,11 @@ class PostView(View):
         self._valid = found.valid
         room = self._checked.room
         self._checked.show_lines(record_lines(payload, self._pipeline.grammar, room) if payload.strip() else [])
-        count = len(found.problems)
+
         state = (
             ("  ✓ matches the schema ", Style.GOOD)
             if found.valid
-            else (f"  ✕ {count} problem{'s' if count > 1 else ''} ", Style.BAD)
+            else (f"  ✕ {figures.counted(len(found.problems), 'problem')} ", Style.BAD)
         )
         self.query_one("#checked", Panel).retitle("As a record", state)
 

@@ -16,7 +16,7 @@ from nomnom_tui.widgets.message_pane import MessagePane, PayloadFormat
 from nomnom_tui.widgets.panel import Panel
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import StoredMessage
+    from nomnom.inspection.jetstream import StoredMessage
 
 
 class StoredMessageView(View):

@@ -24,7 +24,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import MessagePage, StoredMessage
+    from nomnom.inspection.jetstream import MessagePage, StoredMessage
 
 _FIRST_LINE = 300
 
@@ -302,7 +302,7 @@ def first_line(message: StoredMessage) -> Line:
     head, _, rest = message.payload.partition(b"\n")
     text = head[:_FIRST_LINE].decode("utf-8", errors="replace")
     more = rest.count(b"\n") + 1 if rest.strip() else 0
-    return [(text, Style.PLAIN), (f"  +{more} line{'s' if more > 1 else ''}" if more else "", Style.MUTED)]
+    return [(text, Style.PLAIN), (f"  +{figures.counted(more, 'line')}" if more else "", Style.MUTED)]
 
 
 def _next_page(request: PageRequest, sequence: int) -> PageRequest:

@@ -21,7 +21,7 @@ from nomnom_tui.widgets.properties import PropertyTable
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.jetstream import StoredMessage, StreamReport
+    from nomnom.inspection.jetstream import StoredMessage, StreamReport
 
 _FULL = 0.9
 """Share of a stream's limit from which it is highlighted."""
@@ -137,13 +137,15 @@ class StreamsView(View):
             self._feeds["newest"].refresh()
 
     def _show_details(self) -> None:
+        from nomnom_control.session.jetstream.streams import stream_properties
+
         row = self._table.current
         detailed = (
             self._detailed
             if row is not None and self._detailed is not None and self._detailed.name == row.name
             else row
         )
-        self._properties.show_properties([] if detailed is None else detailed.properties())
+        self._properties.show_properties([] if detailed is None else stream_properties(detailed))
         name = "" if row is None else row.name
         self.query_one("#details", Panel).retitle(name or "Details")
         self.query_one("#newest", Panel).retitle("Newest messages", *([f"of {name}"] if name else []))
@@ -226,4 +228,6 @@ def _level(report: StreamReport) -> Line:
 
 
 def _replicas(report: StreamReport) -> Line:
-    return report.row()["Replicas"] or figures.count(int(report.config.get("num_replicas", 1)))
+    from nomnom_control.session.jetstream.streams import replicas
+
+    return replicas(report.cluster) or figures.count(int(report.config.get("num_replicas", 1)))

@@ -14,7 +14,8 @@ from textual.containers import Horizontal
 from textual.widgets import Static
 
 from nomnom.presentation import figures
-from nomnom_control.environments import WORKER, Component, Health, Replica, Revision, Scaling, ScalingRule
+from nomnom.scaling import ScalingError, ScalingPolicy
+from nomnom_control.environments import WORKER, Component, Health, Replica, Revision, Scaling
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.commands import Command
 from nomnom_tui.app.heartbeat import Heartbeat, Sample
@@ -30,21 +31,19 @@ if TYPE_CHECKING:
     from nomnom_tui.widgets.plot import TimePlot
 
 _SPAN = 600.0
-_MAX_WORKERS = 1000
-"""Upper bound, to catch typos."""
 
 
 class WorkersView(View):
     """Lag, desired, actual and ready in one plot; the autoscaling policy and its last decision; each worker."""
 
     CRUMB = "Workers"
-    CHANGES = frozenset({"scale", "step", "rule", "pause", "restart", "rollback"})
+    CHANGES = frozenset({"scale", "step", "policy", "pause", "restart", "rollback"})
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "scale", "Scale", id="workers.scale"),
         Binding("plus,equals_sign", "step(1)", "One more", key_display="+", show=False, id="workers.more"),
         Binding("minus", "step(-1)", "One fewer", key_display="-", show=False, id="workers.less"),
         Binding("p", "pause", "Pause/resume", id="workers.pause"),
-        Binding("e", "rule", "Edit policy", id="workers.rule"),
+        Binding("e", "policy", "Edit policy", id="workers.policy"),
         Binding("R", "restart", "Restart", id="workers.restart"),
         Binding("H", "history", "History", id="workers.history"),
         Binding("u", "rollback", "Roll back", show=False, id="workers.rollback"),
@@ -164,11 +163,13 @@ class WorkersView(View):
 
     def _show(self, scaling: Scaling) -> None:
         self._scaling = scaling
-        rule = scaling.rule
+        policy = scaling.policy
         banner = self.query_one("#banner", Static)
         banner.display = scaling.paused
         if scaling.paused:
-            banner.update(f"‖ AUTOSCALING PAUSED at {scaling.desired} workers. Press p to resume.")
+            banner.update(
+                f"‖ AUTOSCALING PAUSED: pinned at {figures.counted(scaling.desired, 'worker')}. Press p to resume."
+            )
         ready = Style.GOOD if scaling.ready >= scaling.desired else Style.WARNING
         self.query_one("#figures", Static).update(
             content(
@@ -182,17 +183,20 @@ class WorkersView(View):
                     ("    ready ", Style.MUTED),
                     (figures.count(scaling.ready), ready),
                     ("    ", Style.PLAIN),
-                    ("manual" if scaling.paused else "automatic", Style.WARNING if scaling.paused else Style.ACCENT),
+                    (
+                        "manual override" if scaling.paused else "automatic",
+                        Style.WARNING if scaling.paused else Style.ACCENT,
+                    ),
                 ],
                 [
                     ("policy    ", Style.MUTED),
-                    (f"⌈lag / {figures.count(rule.threshold)}⌉", Style.PLAIN),
+                    (f"⌈lag / {figures.count(policy.threshold)}⌉", Style.PLAIN),
                     (" between ", Style.MUTED),
-                    (f"{rule.minimum} and {rule.maximum}", Style.PLAIN),
+                    (f"{policy.minimum} and {policy.maximum}", Style.PLAIN),
                     (", cooldown ", Style.MUTED),
-                    (figures.duration(rule.cooldown), Style.PLAIN),
+                    (figures.duration(policy.cooldown), Style.PLAIN),
                     (", polled every ", Style.MUTED),
-                    (figures.duration(rule.polling), Style.PLAIN),
+                    (figures.duration(policy.polling), Style.PLAIN),
                 ],
                 [
                     ("decision  ", Style.MUTED),
@@ -254,24 +258,21 @@ class WorkersView(View):
     def action_step(self, by: int) -> None:
         """Scale up or down by one worker."""
         if (scaling := self._loaded()) is not None:
-            self._scale_to(max(0, min(_MAX_WORKERS, scaling.desired + by)))
+            self._scale_to(max(0, min(self.environment.worker_limit, scaling.desired + by)))
 
     def action_scale(self) -> None:
         """Ask for a number of workers and scale to it."""
         if (scaling := self._loaded()) is None:
             return
+        most = self.environment.worker_limit
         form = FormDialog(
             "Scale manually",
-            [
-                Field(
-                    "workers", "Workers", str(scaling.desired), f"currently {scaling.desired}", _whole(0, _MAX_WORKERS)
-                )
-            ],
+            [Field("workers", "Workers", str(scaling.desired), f"currently {scaling.desired}", _whole(0, most))],
             lambda values: (
                 [
                     ("Pauses autoscaling at ", Style.MUTED),
-                    (values["workers"], Style.STRONG),
-                    (" workers; press p to resume", Style.MUTED),
+                    (figures.counted(int(values["workers"]), "worker"), Style.STRONG),
+                    ("; press p to resume", Style.MUTED),
                 ],
                 [("$ ", Style.MUTED), (self.session.command(f"scale {values['workers']}"), Style.ACCENT)],
             ),
@@ -298,11 +299,11 @@ class WorkersView(View):
             )
         self.nomnom.perform(change)
 
-    def action_rule(self) -> None:
+    def action_policy(self) -> None:
         """Edit the autoscaling policy."""
         if (scaling := self._loaded()) is None:
             return
-        rule = scaling.rule
+        policy, most = scaling.policy, self.environment.worker_limit
 
         def command(values: Mapping[str, str]) -> str:
             return self.session.command(
@@ -311,9 +312,9 @@ class WorkersView(View):
             )
 
         def preview(values: Mapping[str, str]) -> tuple[Line, ...]:
-            changed = _rule(values, rule)
+            changed = _policy(values, policy)
             lag = scaling.lag
-            desired = None if lag is None else _bounded(lag, changed)
+            desired = None if lag is None else changed.desired(lag)
             return (
                 [
                     ("At the current lag of ", Style.MUTED),
@@ -328,13 +329,13 @@ class WorkersView(View):
         form = FormDialog(
             "Autoscaling policy",
             [
-                Field("minimum", "Minimum", str(rule.minimum), "0 allows scale to zero", _whole(0, _MAX_WORKERS)),
-                Field("maximum", "Maximum", str(rule.maximum), "at least 1", _whole(1, _MAX_WORKERS)),
-                Field("threshold", "Threshold", str(rule.threshold), "target lag per worker", _whole(1, 10**9)),
+                Field("minimum", "Minimum", str(policy.minimum), "0 allows scale to zero", _whole(0, most)),
+                Field("maximum", "Maximum", str(policy.maximum), "at least 1", _whole(1, most)),
+                Field("threshold", "Threshold", str(policy.threshold), "target lag per worker", _whole(1, 10**9)),
                 Field(
                     "cooldown",
                     "Cooldown",
-                    f"{rule.cooldown:g}",
+                    f"{policy.cooldown:g}",
                     "seconds without lag before scaling to zero",
                     _whole(0, 10**6),
                 ),
@@ -346,15 +347,17 @@ class WorkersView(View):
         def submit(values: dict[str, str] | None) -> None:
             if values is None:
                 return
-            changed = _rule(values, rule)
-            if changed.minimum > changed.maximum:
-                self.nomnom.show_problem("Autoscaling policy", "minimum must not exceed maximum; nothing was changed")
+            changed = _policy(values, policy)
+            try:
+                changed.check(most)
+            except ScalingError as error:
+                self.nomnom.show_problem("Autoscaling policy", f"{error}; nothing was changed")
                 return
             self.nomnom.perform(
                 Change(
                     "Change the autoscaling policy",
                     command(values),
-                    act=lambda: self.environment.set_scaling_rule(changed),
+                    act=lambda: self.environment.set_scaling_policy(changed),
                     success="Autoscaling policy changed",
                 )
             )
@@ -402,7 +405,7 @@ class WorkersView(View):
             if self._scaling is not None and self._scaling.paused:
                 self.action_pause()
             return
-        if (problem := _whole(0, _MAX_WORKERS)(text)) is not None:
+        if (problem := _whole(0, self.environment.worker_limit)(text)) is not None:
             self.nomnom.notify(problem, severity="warning")
         else:
             self._scale_to(int(text))
@@ -419,13 +422,9 @@ def _points(samples: Iterable[Sample], now: datetime, what: str) -> list[tuple[f
     return [(ago, float(value)) for ago, value in pairs if value is not None and 0 <= ago <= _SPAN]
 
 
-def _bounded(lag: int, rule: ScalingRule) -> int:
-    return max(rule.minimum, min(rule.maximum, -(-lag // rule.threshold)))
-
-
-def _rule(values: Mapping[str, str], rule: ScalingRule) -> ScalingRule:
+def _policy(values: Mapping[str, str], policy: ScalingPolicy) -> ScalingPolicy:
     return replace(
-        rule,
+        policy,
         minimum=int(values["minimum"]),
         maximum=int(values["maximum"]),
         threshold=int(values["threshold"]),

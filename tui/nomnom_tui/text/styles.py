@@ -30,9 +30,9 @@ class Style(StrEnum):
     WARNING = "$warning"
     BAD = "$error"
     FIELD = "bold $background on $error"
-    """The very field that is wrong."""
+    """The invalid field."""
     MATCH = "$background on $accent"
-    """What a search found."""
+    """A match of a search."""
     HUE_1 = "$hue-1"
     HUE_2 = "$hue-2"
     HUE_3 = "$hue-3"
@@ -42,11 +42,11 @@ class Style(StrEnum):
 
 
 HUES = (Style.HUE_1, Style.HUE_2, Style.HUE_3, Style.HUE_4, Style.HUE_5, Style.HUE_6)
-"""Tones that only tell things apart (components in the logs, lines of a plot)."""
+"""Styles without a meaning, to distinguish components in the logs or lines of a plot."""
 
 
 Piece = str | tuple[str, Style]
-"""Text, or text and its tone."""
+"""Text, or text with its style."""
 Line = Piece | Iterable[Piece]
 """One line of text in pieces."""
 
@@ -67,7 +67,7 @@ def status_line(status: Status) -> Line:
 
 
 def pieces(line: Line) -> list[tuple[str, Style]]:
-    """The line as pieces that all have a tone."""
+    """Return the line as pieces that all have a style."""
     if isinstance(line, str):
         return [(line, Style.PLAIN)]
     if isinstance(line, tuple) and len(line) == 2 and isinstance(line[1], Style):
@@ -76,12 +76,12 @@ def pieces(line: Line) -> list[tuple[str, Style]]:
 
 
 def content(*lines: Line) -> Content:
-    """These lines as what a Static shows."""
+    """Return these lines as content for a Static."""
     return Content("\n").join(Content.assemble(*((text, str(style)) for text, style in pieces(line))) for line in lines)
 
 
 class Palette:
-    """Tones as Rich styles in the app's present theme, for widgets that draw their own lines."""
+    """The styles as Rich styles in the app's current theme, for widgets that draw their own lines."""
 
     def __init__(self, app: App[object]) -> None:
         variables = app.theme_variables

@@ -12,7 +12,7 @@ from nomnom_tui.widgets.properties import TextTable, labelled
 
 if TYPE_CHECKING:
     from nomnom.grammar import Grammar
-    from nomnom_control.session.dead_letters import DeadLetter
+    from nomnom.inspection.dead_letters import DeadLetter
 
 _LABEL = 12
 

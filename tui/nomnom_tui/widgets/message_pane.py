@@ -17,8 +17,8 @@ from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom.grammar import Grammar
+    from nomnom.inspection.jetstream import StoredMessage
     from nomnom.layout import Cell, Row
-    from nomnom_control.session.jetstream import StoredMessage
 
 _BYTES = 16
 MAX_RECORD_BYTES = 64 * 1024

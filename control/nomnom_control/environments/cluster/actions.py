@@ -12,16 +12,16 @@ from nomnom_control.environments.cluster.configuration import split_args
 from nomnom_control.errors import ControlError
 
 if TYPE_CHECKING:
-    from nomnom_control.environments.cluster.configuration import ClusterSettings
+    from nomnom_control.environments.cluster.configuration import ClusterConfiguration
     from nomnom_control.environments.cluster.environment import KubeEnvironment
 
 
-def value_options(settings: ClusterSettings, values: str = "", single: str = "") -> tuple[StartOption, ...]:
+def value_options(configuration: ClusterConfiguration, values: str = "", single: str = "") -> tuple[StartOption, ...]:
     """The options for values files and single values, checked while typing."""
 
     def check(text: str) -> str | None:
         try:
-            chosen_values(settings, {"values": text})
+            chosen_values(configuration, {"values": text})
         except ControlError as error:
             return str(error)
         return None
@@ -34,9 +34,9 @@ def value_options(settings: ClusterSettings, values: str = "", single: str = "")
     )
 
 
-def chosen_values(settings: ClusterSettings, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+def chosen_values(configuration: ClusterConfiguration, values: Mapping[str, str]) -> tuple[list[Path], list[str]]:
     """The files and the single values of these options. Raises ControlError for a file that does not exist."""
-    return [settings.values_file(each) for each in split_args(values.get("values", ""))], split_args(
+    return [configuration.values_file(each) for each in split_args(values.get("values", ""))], split_args(
         values.get("set", "")
     )
 
@@ -56,7 +56,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
         return " ".join(each for each in ("nomnom", text, *more, *here.selector) if each)
 
     def upgrade(values: Mapping[str, str]) -> AsyncIterator[Progress]:
-        return here.installation.install(*chosen_values(here.settings, values), description="nomnom upgrade")
+        return here.installation.install(*chosen_values(here.configuration, values), description="nomnom upgrade")
 
     def upgrade_plan(values: Mapping[str, str]) -> Sequence[str]:
         chosen = "these values" if values.get("values") else "the current values and these"
@@ -81,7 +81,7 @@ def release_actions(here: KubeEnvironment) -> tuple[EnvironmentAction, ...]:
             f"Upgrade {name}",
             upgrade,
             lambda values: command("upgrade --yes", value_arguments(values)),
-            value_options(here.settings),
+            value_options(here.configuration),
             upgrade_plan,
         ),
         EnvironmentAction(

@@ -20,10 +20,10 @@ from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.environments.cluster.kubeconfig import Access, KubeconfigError, read_access
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import reason
-from nomnom_control.session.connections import Unavailable
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientTimeout, ClientWebSocketResponse
@@ -47,7 +47,7 @@ _OWNER = "nomnom"
 _T = TypeVar("_T")
 
 
-class ClusterUnavailable(Unavailable):
+class ClusterUnavailable(Unavailable, ControlError):  # noqa: N818
     """The API server does not answer, or the kubeconfig does not lead to it."""
 
     part = "cluster"

@@ -18,6 +18,7 @@ import platformdirs
 import yaml
 
 import nomnom
+from nomnom.settings import ProgramSettings
 from nomnom_control.errors import ControlError
 
 IMAGES = ("nomnom-ingestion-api", "nomnom-ingestion-worker", "nomnom-dashboard-backend", "nomnom-dashboard-frontend")
@@ -37,8 +38,8 @@ class SavedEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The values files that it was installed with."""
 
 
-class ClusterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The settings. Paths may be relative to the present folder; an empty one is looked for beside the program."""
+class ClusterConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The configuration. Paths may be relative to the present folder; an empty one is looked for beside the program."""
 
     node_image: str = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
     kind_config: str = ""
@@ -107,37 +108,37 @@ def split_args(text: str) -> list[str]:
         raise ControlError(f"unclosed quote: {text}") from None
 
 
-def settings_path() -> Path:
+def configuration_path() -> Path:
     """``NOMNOM_CLUSTERS``, else ``clusters.yaml`` in the user's configuration folder."""
-    given = os.environ.get("NOMNOM_CLUSTERS")
+    given = ProgramSettings.from_environment().nomnom_clusters
     return Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
 
 
-def read_settings(variables: Mapping[str, str] | None = None) -> ClusterSettings:
-    """The file's settings with the variables' over them; raises ControlError where the file is faulty."""
+def read_configuration(variables: Mapping[str, str] | None = None) -> ClusterConfiguration:
+    """The file with the variables over it. Raises ControlError if the file is faulty."""
     found = os.environ if variables is None else variables
-    stored = _stored(settings_path())
-    names = [each for each in ClusterSettings.__struct_fields__ if each not in ("environments", "current")]
+    stored = _stored(configuration_path())
+    names = [each for each in ClusterConfiguration.__struct_fields__ if each not in ("environments", "current")]
     given = {name: value for name in names if (value := found.get(f"NOMNOM_{name.upper()}"))}
     return msgspec.structs.replace(stored, **given)
 
 
-def _stored(path: Path) -> ClusterSettings:
+def _stored(path: Path) -> ClusterConfiguration:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ClusterSettings()
+        return ClusterConfiguration()
     except (OSError, UnicodeDecodeError) as error:
         raise ControlError(f"cannot read {path}: {error}") from error
     try:
-        return msgspec.convert(yaml.safe_load(text) or {}, ClusterSettings)
+        return msgspec.convert(yaml.safe_load(text) or {}, ClusterConfiguration)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ControlError(f"{path} is no settings file: {error}") from error
+        raise ControlError(f"{path} is not a valid configuration: {error}") from error
 
 
 def save_environment(name: str, environment: SavedEnvironment | None) -> None:
     """Save an environment under a name; None removes it."""
-    stored = _stored(settings_path())
+    stored = _stored(configuration_path())
     kept = {key: value for key, value in stored.environments.items() if key != name}
     if environment is not None:
         kept[name] = environment
@@ -147,12 +148,12 @@ def save_environment(name: str, environment: SavedEnvironment | None) -> None:
 
 def use_environment(name: str) -> None:
     """Set the default environment; an empty name means the local one."""
-    _write(msgspec.structs.replace(_stored(settings_path()), current=name))
+    _write(msgspec.structs.replace(_stored(configuration_path()), current=name))
 
 
-def _write(settings: ClusterSettings) -> None:
-    path = settings_path()
-    data: Any = msgspec.to_builtins(settings)
+def _write(configuration: ClusterConfiguration) -> None:
+    path = configuration_path()
+    data: Any = msgspec.to_builtins(configuration)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")

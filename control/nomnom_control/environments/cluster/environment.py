@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from nomnom.connections.nats import NatsConnection
+from nomnom.scaling import ScalingPolicy, check_number
 from nomnom.schema import Schema, parse_schema
+from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import (
     WORKER,
     Component,
@@ -18,22 +21,22 @@ from nomnom_control.environments import (
     Progress,
     Revision,
     Scaling,
-    ScalingRule,
     StartOption,
 )
 from nomnom_control.environments.cluster import rollouts, scaling
 from nomnom_control.environments.cluster.actions import chosen_values, release_actions, value_arguments, value_options
 from nomnom_control.environments.cluster.api import Cluster, Object
-from nomnom_control.environments.cluster.configuration import ClusterSettings
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration
 from nomnom_control.environments.cluster.forwards import Forward
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.installation import Installation
 from nomnom_control.environments.cluster.logs import follow_pods
 from nomnom_control.environments.cluster.reasons import pod_ready, pod_replica
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
+from nomnom_control.environments.cluster.variables import read_streams, read_variables
+from nomnom_control.environments.variables import Variables, declaration_of
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
-from nomnom_control.session.connections import NatsConnection
 
 RELEASE = "release"
 """A pseudo component for the whole release: its history and rollback are those of helm."""
@@ -51,7 +54,7 @@ class KubeEnvironment(Environment):
         self,
         name: str,
         context: str | None,
-        settings: ClusterSettings,
+        configuration: ClusterConfiguration,
         *,
         namespace: str = "nomnom",
         release: str = "nomnom",
@@ -60,26 +63,27 @@ class KubeEnvironment(Environment):
     ) -> None:
         self.name = name
         self.selector = ("--env", name)
-        self.settings = settings
+        self.configuration = configuration
         self.cluster = Cluster(context, kubeconfig)
         self.release = Release(self.cluster, namespace, release)
         self.location = f"{self.cluster.title}, namespace {namespace}" + (
             "" if release == "nomnom" else f", release {release}"
         )
-        self.helm = Helm(settings.helm, namespace, release, context, kubeconfig)
+        self.helm = Helm(configuration.helm, namespace, release, context, kubeconfig)
         self._options = dict(options or {})
         self._forwards: dict[str, Forward] = {}
         self._nats: NatsConnection | None = None
+        self._streams: StreamSettings | None = None
         self._opening = asyncio.Lock()
 
     @property
     def installation(self) -> Installation:
         """Installing, upgrading and removing the release."""
-        return Installation(self.release, self.helm, self.settings)
+        return Installation(self.release, self.helm, self.configuration)
 
     async def close(self) -> None:
         """Close the port-forwards and the session; port-forwards that are opened again use the same local ports."""
-        nats, self._nats = self._nats, None
+        nats, self._nats, self._streams = self._nats, None, None
         if nats is not None:
             await nats.close()
         for each in self._forwards.values():
@@ -136,6 +140,12 @@ class KubeEnvironment(Environment):
                 )
             return await self._forwards[name].open()
 
+    async def streams(self) -> StreamSettings:
+        # The streams belong to a release as long as it lives: one reading is enough.
+        if self._streams is None:
+            self._streams = read_streams(await self.release.deployment(WORKER))
+        return self._streams
+
     async def schema(self) -> Schema:
         return parse_schema(await self.release.schema_text(), f"the schema of {self.location}")
 
@@ -173,19 +183,21 @@ class KubeEnvironment(Environment):
     # Scaling
 
     async def scaling(self) -> Scaling:
-        return await scaling.read_scaling(self.release, await self._connection())
+        return await scaling.read_scaling(self.release, await self._connection(), await self.streams())
 
     async def _connection(self) -> NatsConnection:
         if self._nats is None:
-            self._nats = NatsConnection((await self.endpoints()).nats)
+            self._nats = NatsConnection((await self.endpoints()).nats, "nomnom-control")
         return self._nats
 
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        await scaling.change_rule(self.release, rule)
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        policy.check(self.worker_limit)
+        await scaling.change_policy(self.release, policy)
 
     async def scale(self, component: str, replicas: int) -> None:
+        check_number(replicas, self.worker_limit)
         if component == WORKER and await scaling.find_scaled_object(self.release) is not None:
-            await scaling.hold(self.release, replicas)
+            await scaling.pin(self.release, replicas)
             return
         found = await self.release.deployment(component)
         name = found["metadata"]["name"]
@@ -201,18 +213,22 @@ class KubeEnvironment(Environment):
 
     async def pause_autoscaling(self) -> None:
         worker = await self.release.deployment(WORKER)
-        await scaling.hold(self.release, int(worker["spec"].get("replicas", 0)))
+        await scaling.pin(self.release, int(worker["spec"].get("replicas", 0)))
 
     async def resume_autoscaling(self) -> None:
-        await scaling.hold(self.release, None)
+        await scaling.pin(self.release, None)
 
     # Rollouts
 
     def restart(self, component: str) -> AsyncIterator[Progress]:
         return rollouts.restart(self.release, component)
 
-    def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
-        return rollouts.configure(self.release, component, settings, cause)
+    async def variables(self, component: str) -> Variables:
+        declaration_of(component)
+        return read_variables(await self.release.deployment(component))
+
+    def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        return rollouts.roll_out(self.release, component, changes, cause)
 
     async def history(self, component: str) -> list[Revision]:
         if component == RELEASE:
@@ -230,7 +246,7 @@ class KubeEnvironment(Environment):
     # Lifecycle
 
     def start_options(self) -> Sequence[StartOption]:
-        return value_options(self.settings, self._options.get("values", ""), self._options.get("set", ""))
+        return value_options(self.configuration, self._options.get("values", ""), self._options.get("set", ""))
 
     def actions(self) -> Sequence[EnvironmentAction]:
         return release_actions(self)
@@ -246,7 +262,7 @@ class KubeEnvironment(Environment):
 
     def chosen_values(self) -> tuple[list[Path], list[str]]:
         """The values files and values for the next installation."""
-        return chosen_values(self.settings, self._options)
+        return chosen_values(self.configuration, self._options)
 
     def plan(self, operation: str) -> Sequence[str]:
         place = self.location
@@ -265,8 +281,7 @@ class KubeEnvironment(Environment):
         return (f"{self.location}: every table, every stream with its messages and dead letters",)
 
     async def start(self) -> AsyncIterator[Progress]:
-        files, settings = self.chosen_values()
-        async for each in self.installation.install(files, settings):
+        async for each in self.installation.install(*self.chosen_values()):
             yield each
 
     async def stop(self) -> AsyncIterator[Progress]:

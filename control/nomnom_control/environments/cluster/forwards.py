@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments.cluster.api import Cluster
 from nomnom_control.errors import ControlError
 
@@ -68,7 +69,7 @@ class Forward:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._connect(reader, writer)
-        except ControlError as error:
+        except NomnomError as error:
             self.problem = str(error)
         finally:
             writer.close()

@@ -50,8 +50,8 @@ class Helm:
     async def upgrade(
         self,
         chart: Path,
-        values: Sequence[Path] = (),
-        settings: Sequence[str] = (),
+        files: Sequence[Path] = (),
+        values: Sequence[str] = (),
         *,
         reuse: bool = False,
         description: str = "",
@@ -62,9 +62,9 @@ class Helm:
         arguments += ["--timeout", f"{limit:.0f}s", "--history-max", "10"]
         if reuse:
             arguments.append("--reset-then-reuse-values")
-        for each in values:
+        for each in files:
             arguments += ["--values", str(each)]
-        for each in settings:
+        for each in values:
             arguments += ["--set", each]
         if description:
             arguments += ["--description", description]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nomnom
+from nomnom.errors import NomnomError
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
-from nomnom_control.environments.cluster.configuration import ClusterSettings, split_args
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, split_args
 from nomnom_control.environments.cluster.helm import Helm
 from nomnom_control.environments.cluster.reasons import explain, first_problem
 from nomnom_control.environments.cluster.release import PARTS, NotInstalled, Release
@@ -35,7 +36,7 @@ async def lines_as_step(step: str, lines: AsyncIterator[str]) -> AsyncIterator[P
     try:
         async for line in lines:
             yield Progress(step, Step.OUTPUT, line)
-    except ControlError as error:
+    except NomnomError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)
@@ -47,31 +48,32 @@ class Installation:
 
     release: Release
     helm: Helm
-    settings: ClusterSettings
+    configuration: ClusterConfiguration
 
     async def install(
-        self, values: Sequence[Path] = (), settings: Sequence[str] = (), *, description: str = ""
+        self, files: Sequence[Path] = (), values: Sequence[str] = (), *, description: str = ""
     ) -> AsyncIterator[Progress]:
         """Install or upgrade the release and wait until it is ready. Raises ControlError with the reason.
 
-        Without values, those of the last revision are kept; a changed autoscaling policy is always kept.
+        Without values files, those of the last revision are kept; a changed autoscaling policy is always kept.
         """
-        chosen = [f"global.imageRegistry={self.settings.image_registry}"] if self.settings.image_registry else []
-        if self.settings.image_tag != nomnom.__version__:
-            chosen += [f"{each}.image.tag={self.settings.image_tag}" for each in _IMAGES]
-        chosen += [*split_args(self.settings.values), *settings]
+        mine = self.configuration
+        chosen = [f"global.imageRegistry={mine.image_registry}"] if mine.image_registry else []
+        if mine.image_tag != nomnom.__version__:
+            chosen += [f"{each}.image.tag={mine.image_tag}" for each in _IMAGES]
+        chosen += [*split_args(mine.values), *values]
         revisions = await self.helm.history()
-        reuse = bool(revisions) and not values
+        reuse = bool(revisions) and not files
         scaled = await scaling.find_scaled_object(self.release) if revisions else None
         if scaled is not None and scaling.CHANGED in (scaled["metadata"].get("annotations") or {}):
-            chosen = scaling.rule_values(scaled) + chosen
+            chosen = scaling.policy_values(scaled) + chosen
         if "keda.enabled=false" not in chosen:
             await self._require_keda()
 
         async def work() -> AsyncIterator[str]:
             async for line in self.helm.recover():
                 yield line
-            lines = self.helm.upgrade(self.settings.chart_folder, values, chosen, reuse=reuse, description=description)
+            lines = self.helm.upgrade(mine.chart_folder, files, chosen, reuse=reuse, description=description)
             async for line in lines:
                 yield line
 
@@ -148,7 +150,7 @@ class Installation:
     async def stop(self) -> AsyncIterator[Progress]:
         """Scale everything to zero, workers first. Volumes are kept, and the numbers of replicas for the next start."""
         if await scaling.find_scaled_object(self.release) is not None:
-            await scaling.hold(self.release, 0)
+            await scaling.pin(self.release, 0)
         for name in (WORKER, "page", "dashboard", "api", "nats", "postgres"):
             try:
                 kind, workload = await self.release.workload(name)
@@ -201,7 +203,7 @@ class Installation:
             started = True
             yield Progress("start stopped components", Step.OUTPUT, f"{name}: {replicas}")
         if started and await scaling.find_scaled_object(self.release) is not None:
-            await scaling.hold(self.release, None)
+            await scaling.pin(self.release, None)
         if started:
             yield Progress("start stopped components", Step.DONE)
 

@@ -258,10 +258,10 @@ async def _run_plugin(plugin: _Plugin, folder: Path, access: Access) -> Access:
         "kind": "ExecCredential",
         "spec": {"interactive": False, "cluster": cluster},
     }
-    environment = {each.name: each.value for each in plugin.env or []}
-    environment["KUBERNETES_EXEC_INFO"] = msgspec.json.encode(asked).decode()
+    variables = {each.name: each.value for each in plugin.env or []}
+    variables["KUBERNETES_EXEC_INFO"] = msgspec.json.encode(asked).decode()
     try:
-        output = await run_text([command, *(plugin.args or [])], limit=_PLUGIN, environment=environment)
+        output = await run_text([command, *(plugin.args or [])], limit=_PLUGIN, variables=variables)
         found = msgspec.json.decode(output, type=_PluginOutput).status
     except ProgramError as error:
         raise KubeconfigError(f"the kubeconfig's exec plugin failed: {error}") from error

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.environments import LogLine
 from nomnom_control.environments.cluster.api import ClusterRefused, Object
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
 from nomnom_control.environments.local.log_reader import parse_line
-from nomnom_control.session.connections import Unavailable
 
 _POLL = 2.0
 _QUEUE_SIZE = 1000

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from nomnom.connections.errors import Unavailable
 from nomnom_control.environments.cluster.api import Cluster, ClusterRefused, Object
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import Unavailable
 
 _FIRST = ("Namespace", "CustomResourceDefinition")
 _AT_ONCE = 8

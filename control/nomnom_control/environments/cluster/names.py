@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from nomnom_control.environments.cluster.configuration import ClusterSettings, SavedEnvironment
+from nomnom_control.environments.cluster.configuration import ClusterConfiguration, SavedEnvironment
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.kubeconfig import contexts
 from nomnom_control.errors import ControlError
@@ -30,7 +30,7 @@ def spelled(name: str) -> SavedEnvironment:
     return SavedEnvironment(context=where, namespace=namespace, release=release)
 
 
-def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) -> KubeEnvironment:
+def open_saved(name: str, saved: SavedEnvironment, configuration: ClusterConfiguration) -> KubeEnvironment:
     """The environment of a saved entry."""
     from nomnom_control.environments.kind.environment import KindEnvironment
 
@@ -39,7 +39,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     if saved.kind:
         return KindEnvironment(
             saved.kind,
-            settings,
+            configuration,
             name=name,
             namespace=saved.namespace,
             release=saved.release,
@@ -49,7 +49,7 @@ def open_saved(name: str, saved: SavedEnvironment, settings: ClusterSettings) ->
     return KubeEnvironment(
         name,
         saved.context or None,
-        settings,
+        configuration,
         namespace=saved.namespace,
         release=saved.release,
         kubeconfig=kubeconfig,

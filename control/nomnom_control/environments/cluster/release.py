@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from nomnom.settings.tokens import first_token
 from nomnom_control.environments.cluster.api import Cluster, Object
 from nomnom_control.errors import ControlError
 
@@ -115,7 +116,7 @@ class Release:
             database=url.path.removeprefix("/"),
             database_server=url.netloc.rpartition("@")[2],
             nats_servers=given["NATS_URL"]["value"],
-            token=tokens.split(",", 1)[0].strip().rpartition(":")[2] or None,
+            token=first_token(tokens),
         )
 
     async def _setup_role(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Rollouts of a component: changed settings, restarts, revisions, and the wait for completion."""
+"""Rollouts of a component: changed variables, restarts, revisions, and the wait for completion."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nomnom_control.environments import Progress, Revision, Step
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import explain, first_problem
 from nomnom_control.environments.cluster.release import Release
+from nomnom_control.environments.cluster.variables import shown_variables
 from nomnom_control.errors import ControlError
 
 CAUSE = "kubernetes.io/change-cause"
@@ -38,19 +39,15 @@ async def restart(release: Release, component: str) -> AsyncIterator[Progress]:
         yield each
 
 
-async def configure(
-    release: Release, component: str, settings: Mapping[str, str], cause: str
-) -> AsyncIterator[Progress]:
+async def roll_out(release: Release, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
     """Roll out environment variables; an empty one is removed, so that the component's default counts."""
     found = await release.deployment(component)
     container = found["spec"]["template"]["spec"]["containers"][0]
-    given = {each["name"]: each for each in container.get("env") or []}
-    if fixed := [name for name in settings if "valueFrom" in given.get(name, {}) or "$(" in _text(given.get(name))]:
-        raise ControlError(f"{', '.join(fixed)} comes from a Secret: change it there, or by the chart's values")
+    present = {each["name"] for each in container.get("env") or []}
     variables = [
         {"name": name, "value": value} if value else {"name": name, "$patch": "delete"}
-        for name, value in settings.items()
-        if value or name in given
+        for name, value in changes.items()
+        if value or name in present
     ]
     body = {
         "metadata": {"annotations": _why(cause)},
@@ -82,7 +79,7 @@ async def history(release: Release, component: str) -> list[Revision]:
                 datetime.fromisoformat(why[1] if cause == why[0] and why[1] else each["metadata"]["creationTimestamp"]),
                 cause,
                 annotations.get(_REVISION) == now,
-                _settings(each["spec"]["template"]),
+                shown_variables(component, each),
             )
         )
     return revisions[::-1]
@@ -178,13 +175,3 @@ async def _replica_sets(release: Release, deployment: Object) -> list[Object]:
 
 def _number(replica_set: Object) -> int:
     return int((replica_set["metadata"].get("annotations") or {}).get(_REVISION, 0))
-
-
-def _settings(template: Object) -> dict[str, str]:
-    """The variables that have a value of their own."""
-    variables = template["spec"]["containers"][0].get("env") or []
-    return {each["name"]: each["value"] for each in variables if each.get("value") and "$(" not in each["value"]}
-
-
-def _text(variable: Object | None) -> str:
-    return str((variable or {}).get("value") or "")

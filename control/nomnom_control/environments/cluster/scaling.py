@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import datetime
 from typing import Any
 
-from nomnom_control.environments import WORKER, Scaling, ScalingRule
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
+from nomnom.scaling import KEDA_DEFAULTS, ScalingPolicy
+from nomnom.settings.streams import StreamSettings
+from nomnom_control.environments import WORKER, Scaling
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.reasons import event_time
 from nomnom_control.environments.cluster.release import Release
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
 
 PAUSED = "autoscaling.keda.sh/paused-replicas"
 """KEDA's annotation that pauses autoscaling at a number of replicas."""
 _PAUSED_AS_IS = "autoscaling.keda.sh/paused"
 CHANGED = "nomnom/scaling-rule"
-"""Set where the rule was changed here: an upgrade by nomnom keeps it."""
+"""Set if the policy was changed here: an upgrade by nomnom keeps it."""
 _KIND = "keda.sh/v1alpha1/scaledobjects"
 _REASONS = ("SuccessfulRescale", "KEDAScaleTargetActivated", "KEDAScaleTargetDeactivated")
 
@@ -44,30 +46,32 @@ async def scaled_object(release: Release) -> Object:
     return found
 
 
-def rule_of(scaled: Object) -> ScalingRule:
+def policy_of(scaled: Object) -> ScalingPolicy:
     """The policy in a ScaledObject, with KEDA's defaults for missing values."""
     spec = scaled["spec"]
     trigger: dict[str, Any] = next((each for each in spec["triggers"] if each["type"] == "nats-jetstream"), {})
-    return ScalingRule(
-        minimum=spec.get("minReplicaCount", 0),
-        maximum=spec.get("maxReplicaCount", 100),
-        threshold=int((trigger.get("metadata") or {}).get("lagThreshold", 10)),
-        cooldown=float(spec.get("cooldownPeriod", 300)),
-        polling=float(spec.get("pollingInterval", 30)),
+    return ScalingPolicy(
+        minimum=spec.get("minReplicaCount", KEDA_DEFAULTS.minimum),
+        maximum=spec.get("maxReplicaCount", KEDA_DEFAULTS.maximum),
+        threshold=int((trigger.get("metadata") or {}).get("lagThreshold", KEDA_DEFAULTS.threshold)),
+        cooldown=float(spec.get("cooldownPeriod", KEDA_DEFAULTS.cooldown)),
+        polling=float(spec.get("pollingInterval", KEDA_DEFAULTS.polling)),
     )
 
 
-async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
+async def read_scaling(release: Release, nats: NatsConnection, streams: StreamSettings) -> Scaling:
     """The current scaling. The lag is None while NATS is unavailable. Raises ControlError."""
     deployment, scaled, lag = await asyncio.gather(
-        release.deployment(WORKER), find_scaled_object(release), read_lag(nats)
+        release.deployment(WORKER),
+        find_scaled_object(release),
+        JetStream(nats).lag(streams.stream, streams.consumer),
     )
     status = deployment.get("status", {})
     desired = int(deployment["spec"].get("replicas", 1))
     paused = scaled is not None and paused_at(scaled) is not None
     at, decision = await _decision(release, scaled, desired)
     return Scaling(
-        rule=ScalingRule(minimum=desired, maximum=desired) if scaled is None else rule_of(scaled),
+        policy=ScalingPolicy(minimum=desired, maximum=desired) if scaled is None else policy_of(scaled),
         lag=lag,
         desired=desired,
         actual=int(status.get("replicas", 0)),
@@ -76,16 +80,6 @@ async def read_scaling(release: Release, nats: NatsConnection) -> Scaling:
         decided_at=at,
         decision=decision,
     )
-
-
-async def read_lag(nats: NatsConnection) -> int | None:
-    """Messages that wait or are not acknowledged yet: what KEDA's nats-jetstream scaler takes as the lag."""
-    try:
-        answer = await nats.request("$JS.API.CONSUMER.INFO.MESSAGES.workers")
-    except ControlError:
-        return None
-    info = json.loads(answer.data)
-    return None if "error" in info else int(info["num_pending"]) + int(info["num_ack_pending"])
 
 
 def paused_at(scaled: Object) -> str | None:
@@ -101,7 +95,7 @@ async def _decision(release: Release, scaled: Object | None, desired: int) -> tu
     if scaled is None:
         return None, f"KEDA does not scale the workers; the chart's values set {desired}"
     if (pinned := paused_at(scaled)) is not None:
-        return None, f"paused: pinned to {desired if pinned == 'now' else pinned} by hand"
+        return None, f"manual override: pinned at {desired if pinned == 'now' else pinned}"
     conditions = {each["type"]: each for each in scaled.get("status", {}).get("conditions") or []}
     ready = conditions.get("Ready", {})
     if ready.get("status") == "False":
@@ -121,41 +115,41 @@ async def _decision(release: Release, scaled: Object | None, desired: int) -> tu
     return None, f"{desired} desired: " + ("messages are pending" if active else "no messages are pending")
 
 
-async def change_rule(release: Release, rule: ScalingRule) -> None:
-    """Change the ScaledObject. An upgrade by nomnom passes the rule on; helm alone would take the chart's again."""
+async def change_policy(release: Release, policy: ScalingPolicy) -> None:
+    """Change the ScaledObject. An upgrade by nomnom passes the policy on; helm alone would set the chart's again."""
     scaled = await scaled_object(release)
     triggers = scaled["spec"]["triggers"]
     for each in triggers:
         if each["type"] == "nats-jetstream":
-            each["metadata"]["lagThreshold"] = str(rule.threshold)
+            each["metadata"]["lagThreshold"] = str(policy.threshold)
     body = {
         "metadata": {"annotations": {CHANGED: "changed"}},
         "spec": {
-            "minReplicaCount": rule.minimum,
-            "maxReplicaCount": rule.maximum,
-            "cooldownPeriod": int(rule.cooldown),
-            "pollingInterval": int(rule.polling),
+            "minReplicaCount": policy.minimum,
+            "maxReplicaCount": policy.maximum,
+            "cooldownPeriod": int(policy.cooldown),
+            "pollingInterval": int(policy.polling),
             "triggers": triggers,
         },
     }
     await release.cluster.patch(release.path(_KIND, scaled["metadata"]["name"]), body)
 
 
-async def hold(release: Release, replicas: int | None) -> None:
-    """Pause the autoscaling at so many workers; None lets it go on."""
+async def pin(release: Release, replicas: int | None) -> None:
+    """Set the number of workers by hand; None lets the policy decide."""
     scaled = await scaled_object(release)
     annotations = {PAUSED: None if replicas is None else str(replicas), _PAUSED_AS_IS: None}
     path = release.path(_KIND, scaled["metadata"]["name"])
     await release.cluster.patch(path, {"metadata": {"annotations": annotations}})
 
 
-def rule_values(scaled: Object) -> list[str]:
-    """The chart's values that state this ScaledObject's rule, as ``name=value``."""
-    rule = rule_of(scaled)
+def policy_values(scaled: Object) -> list[str]:
+    """The chart's values that state this ScaledObject's policy, as ``name=value``."""
+    policy = policy_of(scaled)
     return [
-        f"keda.minReplicas={rule.minimum}",
-        f"keda.maxReplicas={rule.maximum}",
-        f"keda.lagThreshold={rule.threshold}",
-        f"keda.cooldownPeriod={rule.cooldown:.0f}",
-        f"keda.pollingInterval={rule.polling:.0f}",
+        f"keda.minReplicas={policy.minimum}",
+        f"keda.maxReplicas={policy.maximum}",
+        f"keda.lagThreshold={policy.threshold}",
+        f"keda.cooldownPeriod={policy.cooldown:.0f}",
+        f"keda.pollingInterval={policy.polling:.0f}",
     ]

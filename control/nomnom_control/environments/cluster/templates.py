@@ -9,7 +9,7 @@ from nomnom_control.environments import Environment, EnvironmentTemplate, StartO
 from nomnom_control.environments.cluster.actions import value_options
 from nomnom_control.environments.cluster.configuration import (
     SavedEnvironment,
-    read_settings,
+    read_configuration,
     save_environment,
     split_args,
 )
@@ -25,12 +25,12 @@ _CLUSTER = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
 def templates() -> Sequence[EnvironmentTemplate]:
     """A kind cluster and, if the kubeconfig has contexts, a release on one of them."""
-    settings = read_settings()
+    configuration = read_configuration()
 
     def kind(values: Mapping[str, str]) -> Environment:
         cluster, namespace = values["cluster"], values["namespace"]
         return open_saved(
-            _kind_name(values), SavedEnvironment(kind=cluster, namespace=namespace), settings
+            _kind_name(values), SavedEnvironment(kind=cluster, namespace=namespace), configuration
         ).with_options(values)
 
     def keep_kind(values: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
             save_environment(f"{values['cluster']}-{values['namespace']}", entry)
 
     def kube(values: Mapping[str, str]) -> Environment:
-        return open_saved(values["name"], _entry(values), settings).with_options(values)
+        return open_saved(values["name"], _entry(values), configuration).with_options(values)
 
     found = [
         EnvironmentTemplate(
@@ -49,7 +49,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
             (
                 StartOption("cluster", "Cluster", DEFAULT_CLUSTER, "name of the kind cluster", _check_cluster),
                 StartOption("namespace", "Namespace", "nomnom", "namespace of the pipeline", _check_name),
-                *value_options(settings, "dev"),
+                *value_options(configuration, "dev"),
             ),
             kind,
             keep_kind,
@@ -64,7 +64,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
         def check_saved(text: str) -> str | None:
             if problem := _check_name(text):
                 return problem
-            return "this name is already in use" if text == "local" or text in settings.environments else None
+            return "this name is already in use" if text == "local" or text in configuration.environments else None
 
         found.append(
             EnvironmentTemplate(
@@ -75,7 +75,7 @@ def templates() -> Sequence[EnvironmentTemplate]:
                     StartOption("context", "Context", "", f"one of {', '.join(names[:4])}", check_context),
                     StartOption("namespace", "Namespace", "nomnom", "created if it does not exist", _check_name),
                     StartOption("release", "Release", "nomnom", "prefix of the names of its resources", _check_name),
-                    *value_options(settings),
+                    *value_options(configuration),
                 ),
                 kube,
                 lambda values: save_environment(values["name"], _entry(values)),

@@ -1,4 +1,4 @@
-"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that settings can repath."""
+"""Add-ons of a cluster: KEDA, metrics-server and an ingress controller, from manifests that can be replaced."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from nomnom.errors import NomnomError
 from nomnom_control.environments import Progress, Step
 from nomnom_control.environments.cluster.api import Cluster, Object
 from nomnom_control.environments.cluster.manifests import apply, read_manifest
@@ -72,7 +73,7 @@ async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progres
     try:
         try:
             text = await _manifest(addon)
-        except ControlError as error:
+        except NomnomError as error:
             if not recorded:
                 raise
             yield Progress(step, Step.SKIPPED, f"keeping the one installed from {recorded}: {error}")
@@ -94,10 +95,10 @@ async def install_addon(cluster: Cluster, addon: Addon) -> AsyncIterator[Progres
                 namespaces = {_namespace(each) for each in objects if each["kind"] in ("Deployment", "DaemonSet")}
                 why = "\n".join([await explain(cluster, each, "") for each in sorted(namespaces)])
                 text = f"add-on {addon.name} is not ready after {_READY:g}s: {unready}\n{why}"
-                raise ControlError(text)  # noqa: TRY301 (reported by the step like every other error)
+                raise ControlError(text)
             await asyncio.sleep(_POLL)
         await _record(cluster, addon)
-    except ControlError as error:
+    except NomnomError as error:
         yield Progress(step, Step.FAILED, str(error), time.monotonic() - began)
         raise
     yield Progress(step, Step.DONE, seconds=time.monotonic() - began)

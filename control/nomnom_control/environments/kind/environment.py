@@ -10,7 +10,7 @@ from pathlib import Path
 from nomnom_control.environments import Component, EnvironmentAction, Health, Progress, Step
 from nomnom_control.environments.cluster.actions import value_arguments
 from nomnom_control.environments.cluster.api import ClusterUnavailable
-from nomnom_control.environments.cluster.configuration import IMAGES, ClusterSettings
+from nomnom_control.environments.cluster.configuration import IMAGES, ClusterConfiguration
 from nomnom_control.environments.cluster.environment import KubeEnvironment
 from nomnom_control.environments.cluster.images import build_images, missing_images
 from nomnom_control.environments.cluster.installation import lines_as_step
@@ -34,7 +34,7 @@ class KindEnvironment(KubeEnvironment):
     def __init__(
         self,
         cluster: str,
-        settings: ClusterSettings,
+        configuration: ClusterConfiguration,
         *,
         name: str | None = None,
         namespace: str = "nomnom",
@@ -45,7 +45,7 @@ class KindEnvironment(KubeEnvironment):
         super().__init__(
             name or f"kind:{cluster}",
             f"kind-{cluster}",
-            settings,
+            configuration,
             namespace=namespace,
             release=release,
             kubeconfig=kubeconfig,
@@ -56,7 +56,7 @@ class KindEnvironment(KubeEnvironment):
 
     async def exists(self) -> bool:
         """Whether the cluster exists."""
-        listed = await run_text([self.settings.kind, "get", "clusters"])
+        listed = await run_text([self.configuration.kind, "get", "clusters"])
         return self.cluster_name in listed.split()
 
     async def components(self) -> list[Component]:
@@ -69,9 +69,9 @@ class KindEnvironment(KubeEnvironment):
 
     def plan(self, operation: str) -> Sequence[str]:
         if operation == "start":
-            addons = ", ".join(each.name for each in read_addons(self.settings.addons_path))
+            addons = ", ".join(each.name for each in read_addons(self.configuration.addons_path))
             return (
-                f"create the kind cluster {self.cluster_name} with {self.settings.node_image.partition('@')[0]}",
+                f"create the kind cluster {self.cluster_name} with {self.configuration.node_image.partition('@')[0]}",
                 f"install {addons}",
                 "build missing images, and load them",
                 *super().plan("start"),
@@ -125,10 +125,10 @@ class KindEnvironment(KubeEnvironment):
         """Create the cluster with add-ons and images, ready for the chart."""
         # Report invalid values before the cluster is created.
         self.chosen_values()
-        read_addons(self.settings.addons_path)
+        read_addons(self.configuration.addons_path)
         async for each in merge(self.create(), self._built_images()):
             yield each
-        addons = [install_addon(self.cluster, each) for each in read_addons(self.settings.addons_path)]
+        addons = [install_addon(self.cluster, each) for each in read_addons(self.configuration.addons_path)]
         async for each in merge(self.load(), *addons):
             yield each
 
@@ -138,8 +138,8 @@ class KindEnvironment(KubeEnvironment):
         if await self.exists():
             yield Progress(step, Step.SKIPPED, "already exists")
         else:
-            command = [self.settings.kind, "create", "cluster", "--name", self.cluster_name]
-            command += ["--image", self.settings.node_image, "--config", str(self.settings.kind_file)]
+            command = [self.configuration.kind, "create", "cluster", "--name", self.cluster_name]
+            command += ["--image", self.configuration.node_image, "--config", str(self.configuration.kind_file)]
             command += self._kubeconfig_arguments()
             async for each in lines_as_step(step, run_lines(command, limit=_CREATE)):
                 yield each
@@ -177,22 +177,22 @@ class KindEnvironment(KubeEnvironment):
         yield Progress(step, Step.DONE, f"{len(nodes)} nodes", time.monotonic() - began)
 
     async def _built_images(self) -> AsyncIterator[Progress]:
-        missing = await missing_images(self.settings)
+        missing = await missing_images(self.configuration)
         if not missing:
             yield Progress("images", Step.SKIPPED, "already built")
             return
-        async for each in build_images(self.settings, missing):
+        async for each in build_images(self.configuration, missing):
             yield each
 
     async def load(self, *, again: bool = False) -> AsyncIterator[Progress]:
         """Load the images onto the nodes that run pods; skipped if all nodes have them, unless ``again``."""
         step = "load images"
-        names = [self.settings.image(each) for each in IMAGES]
+        names = [self.configuration.image(each) for each in IMAGES]
         nodes = await self._nodes()
         if not again and await self._loaded(nodes, names):
             yield Progress(step, Step.SKIPPED, "already loaded")
             return
-        command = [self.settings.kind, "load", "docker-image", *names, "--name", self.cluster_name]
+        command = [self.configuration.kind, "load", "docker-image", *names, "--name", self.cluster_name]
         command += ["--nodes", ",".join(nodes)]
         async for each in lines_as_step(step, run_lines(command, limit=_LOAD)):
             yield each
@@ -209,9 +209,10 @@ class KindEnvironment(KubeEnvironment):
 
     async def _loaded(self, nodes: Sequence[str], names: Sequence[str]) -> bool:
         """Whether every node has exactly these images."""
-        wanted = await run_text([self.settings.docker, "image", "inspect", "--format", "{{.Id}}", *names])
+        docker = self.configuration.docker
+        wanted = await run_text([docker, "image", "inspect", "--format", "{{.Id}}", *names])
         for node in nodes:
-            listed = await run_text([self.settings.docker, "exec", node, "crictl", "images", "--no-trunc", "--quiet"])
+            listed = await run_text([docker, "exec", node, "crictl", "images", "--no-trunc", "--quiet"])
             if not set(wanted.split()) <= set(listed.split()):
                 return False
         return True
@@ -223,6 +224,13 @@ class KindEnvironment(KubeEnvironment):
                 yield each
             return
         await self.close()
-        command = [self.settings.kind, "delete", "cluster", "--name", self.cluster_name, *self._kubeconfig_arguments()]
+        command = [
+            self.configuration.kind,
+            "delete",
+            "cluster",
+            "--name",
+            self.cluster_name,
+            *self._kubeconfig_arguments(),
+        ]
         async for each in lines_as_step(f"delete cluster {self.cluster_name}", run_lines(command, limit=_CREATE)):
             yield each

@@ -17,6 +17,7 @@ from nomnom.errors import NomnomError
 from nomnom.settings import Settings
 from nomnom.telemetry import configure_logging
 from nomnom_control.environments import Progress
+from nomnom_control.environments.local.environment import ERROR
 from nomnom_control.environments.local.instance import PORTS, Instance
 from nomnom_control.environments.local.supervisor import Supervisor
 
@@ -45,15 +46,16 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--schema")
     parser.add_argument("--port", action="append", default=[], metavar="NAME=PORT", help=", ".join(PORTS))
-    parser.add_argument("--rule", action="append", default=[], metavar="FIELD=NUMBER", help="of the scaling rule")
+    parser.add_argument("--policy", action="append", default=[], metavar="FIELD=NUMBER", help="of the scaling policy")
     given = parser.parse_args()
     ports = {name: int(value) for name, _, value in (each.partition("=") for each in given.port)}
-    rule = {name: float(value) for name, _, value in (each.partition("=") for each in given.rule)}
+    policy = {name: float(value) for name, _, value in (each.partition("=") for each in given.policy)}
     configure_logging("supervisor", Settings(log_format="json"))
     try:
-        asyncio.run(_run(Supervisor(Instance(given.dir), given.schema, ports, rule)))
+        asyncio.run(_run(Supervisor(Instance(given.dir), given.schema, ports, policy)))
     except NomnomError as error:
-        raise SystemExit(f"nomnom: {error}") from error
+        sys.stdout.buffer.write(ERROR + msgspec.json.encode(str(error)) + b"\n")
+        raise SystemExit(1) from error
 
 
 main()

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -17,7 +17,11 @@ import msgspec
 
 import nomnom
 from nomnom.errors import NomnomError
+from nomnom.scaling import LOCAL_LIMIT, ScalingPolicy
 from nomnom.schema import Schema, load_schema
+from nomnom.settings import HIDDEN, SERVICES, show_variables
+from nomnom.settings.streams import StreamSettings
+from nomnom.settings.tokens import first_token
 from nomnom_control.environments import (
     WORKER,
     Component,
@@ -29,20 +33,23 @@ from nomnom_control.environments import (
     Replica,
     Revision,
     Scaling,
-    ScalingRule,
     ScalingSample,
     StartOption,
     Step,
 )
 from nomnom_control.environments.local.channel import NotRunning, call, request
-from nomnom_control.environments.local.instance import PORTS, SERVICES, Instance
+from nomnom_control.environments.local.instance import PORTS, Instance
 from nomnom_control.environments.local.log_reader import follow_logs
 from nomnom_control.environments.local.servers import PostgresServer
+from nomnom_control.environments.local.variables import component_variables
+from nomnom_control.environments.variables import Variables, declaration_of
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
 
 COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
 _START = 120.0
+ERROR = b"error "
+"""Begins the line, on the supervisor's standard output, with the error that it did not start for."""
 _PORT_LABELS = {
     "api": "API",
     "dashboard": "dashboard API",
@@ -51,7 +58,7 @@ _PORT_LABELS = {
     "nats_monitor": "NATS monitoring",
     "postgres": "PostgreSQL",
 }
-_RULE_LABELS = {
+_POLICY_LABELS = {
     "minimum": "Minimum workers",
     "maximum": "Maximum workers",
     "threshold": "Target lag per worker",
@@ -63,6 +70,7 @@ class LocalEnvironment(Environment):
     """The pipeline in one directory of this machine."""
 
     kind = "local"
+    worker_limit = LOCAL_LIMIT
 
     def __init__(self, folder: Path | None = None, options: Mapping[str, str] | None = None) -> None:
         self.instance = Instance(folder)
@@ -110,7 +118,11 @@ class LocalEnvironment(Environment):
             nats_monitor=f"http://127.0.0.1:{ports['nats_monitor']}",
             database=postgres.url,
             dashboard=f"http://127.0.0.1:{ports['page']}",
+            api_token=first_token((await self.variables("api")).given.get("NOMNOM_API_TOKENS", "")),
         )
+
+    async def streams(self) -> StreamSettings:
+        return self.instance.load().streams
 
     async def schema(self) -> Schema:
         return load_schema(self.instance.load().schema)
@@ -140,7 +152,7 @@ class LocalEnvironment(Environment):
         ready = sum(each.ready for each in await self.components() if each.name == WORKER)
         decided = now["decided_at"]
         return Scaling(
-            rule=ScalingRule(**now["rule"]),
+            policy=ScalingPolicy(**now["policy"]),
             lag=now["lag"],
             desired=now["desired"],
             actual=now["actual"],
@@ -153,8 +165,8 @@ class LocalEnvironment(Environment):
     async def scaling_history(self) -> list[ScalingSample]:
         return msgspec.convert(await self._call("history"), list[ScalingSample])
 
-    async def set_scaling_rule(self, rule: ScalingRule) -> None:
-        await self._call("rule", **asdict(rule))
+    async def set_scaling_policy(self, policy: ScalingPolicy) -> None:
+        await self._call("policy", **asdict(policy))
 
     async def scale(self, component: str, replicas: int) -> None:
         if component != WORKER:
@@ -171,17 +183,28 @@ class LocalEnvironment(Environment):
         async for each in self._progress("restart", component=component):
             yield each
 
-    async def configure(self, component: str, settings: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
-        merged = {**self.instance.load().settings(component), **settings}
+    async def variables(self, component: str) -> Variables:
+        declaration_of(component)
+        state = self.instance.load()
+        nats, postgres = (state.ports.get(name, PORTS[name]) for name in ("nats", "postgres"))
+        servers = {
+            "NATS_URL": f"nats://127.0.0.1:{nats}",
+            "DATABASE_URL": f"postgresql://postgres:{HIDDEN}@127.0.0.1:{postgres}/nomnom",
+        }
+        return component_variables(component, state, servers)
+
+    async def roll_out(self, component: str, changes: Mapping[str, str], cause: str) -> AsyncIterator[Progress]:
+        merged = {**self.instance.load().revision(component), **changes}
         merged = {name: value for name, value in merged.items() if value}
-        async for each in self._progress("configure", component=component, settings=merged, cause=cause):
+        async for each in self._progress("configure", component=component, variables=merged, cause=cause):
             yield each
 
     async def history(self, component: str) -> list[Revision]:
-        return self.instance.load().revisions.get(component, [])
+        revisions = self.instance.load().revisions.get(component, [])
+        return [replace(each, variables=show_variables(component, each.variables)) for each in revisions]
 
     async def rollback(self, component: str, revision: int | None = None) -> AsyncIterator[Progress]:
-        revisions = await self.history(component)
+        revisions = self.instance.load().revisions.get(component, [])
         earlier = [each for each in revisions if not each.current and revision in (None, each.number)]
         if not earlier:
             numbers = ", ".join(str(each.number) for each in revisions) or "none"
@@ -190,7 +213,8 @@ class LocalEnvironment(Environment):
             )
         chosen = earlier[0]
         cause = f"rollback to revision {chosen.number}"
-        async for each in self._progress("configure", component=component, settings=dict(chosen.settings), cause=cause):
+        variables = dict(chosen.variables)
+        async for each in self._progress("configure", component=component, variables=variables, cause=cause):
             yield each
 
     async def _progress(self, name: str, **arguments: Any) -> AsyncIterator[Progress]:
@@ -211,20 +235,20 @@ class LocalEnvironment(Environment):
             )
             for name, usual in PORTS.items()
         ]
-        rules = [
+        policies = [
             StartOption(
                 name,
                 label,
-                self._options.get(name) or f"{getattr(state.rule, name):g}",
+                self._options.get(name) or f"{getattr(state.policy, name):g}",
                 "autoscaling policy of the workers",
                 _check_number,
             )
-            for name, label in _RULE_LABELS.items()
+            for name, label in _POLICY_LABELS.items()
         ]
         return (
             StartOption("schema", "Schema", chosen, "tpch, ecommerce or path to a file", _check_schema),
             *ports,
-            *rules,
+            *policies,
         )
 
     def with_options(self, values: Mapping[str, str]) -> LocalEnvironment:
@@ -264,7 +288,7 @@ class LocalEnvironment(Environment):
         command = [sys.executable, "-m", "nomnom_control.environments.local", "--dir", str(self.instance.folder)]
         if schema := self._options.get("schema"):
             command += ["--schema", schema]
-        for flag, known in (("--port", PORTS), ("--rule", _RULE_LABELS)):
+        for flag, known in (("--port", PORTS), ("--policy", _POLICY_LABELS)):
             command += [f"{flag}={name}={value}" for name in known if (value := self._options.get(name))]
         # The supervisor keeps running after this process has ended; 'nomnom down' stops it.
         process = await asyncio.create_subprocess_exec(
@@ -276,9 +300,11 @@ class LocalEnvironment(Environment):
             while line := await process.stdout.readline():
                 if line == b"ready\n":
                     return
+                if line.startswith(ERROR):
+                    raise ControlError(msgspec.json.decode(line.removeprefix(ERROR), type=str))
                 yield msgspec.json.decode(line, type=Progress)
-            problem = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-        raise ControlError(problem[-1] if problem else "the supervisor ended without a word")
+            problem = (await process.stderr.read()).decode(errors="replace").strip()
+        raise ControlError(f"the supervisor ended before the pipeline was ready: {problem or 'it wrote nothing'}")
 
     async def stop(self) -> AsyncIterator[Progress]:
         yield Progress("stop", Step.STARTED)

@@ -11,19 +11,21 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import platformdirs
 from filelock import AsyncFileLock, FileLock, Timeout
 
-from nomnom_control.environments import WORKER, Revision, ScalingRule
+from nomnom.scaling import ScalingPolicy, local_policy
+from nomnom.settings import ProgramSettings, Settings
+from nomnom.settings.streams import StreamSettings
+from nomnom_control.environments import Revision
 from nomnom_control.errors import ControlError
 
 PORTS = {"api": 8080, "dashboard": 3000, "page": 5173, "nats": 4222, "nats_monitor": 8222, "postgres": 5432}
-"""The default port of each server."""
-SERVICES = ("api", "dashboard", WORKER)
-"""The components that are nomnom's own: they have settings, revisions and restarts."""
-_LOCK_TIMEOUT = 60.0
+"""The usual port of each server."""
+_STARTING = 60.0
 
 
 class InstanceError(ControlError):
@@ -40,20 +42,27 @@ class State(msgspec.Struct, kw_only=True):
     schema: str = "tpch"
     ports: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     pid: int | None = None
-    rule: ScalingRule = ScalingRule(maximum=max(2, os.cpu_count() or 2), threshold=500, cooldown=30.0, polling=0.5)
-    held: int | None = None
-    """The number of workers chosen by hand; None lets the rule decide."""
+    policy: ScalingPolicy = msgspec.field(default_factory=local_policy)
+    pinned: int | None = None
+    """The number of workers set by hand; None lets the policy decide."""
+    variables: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """Settings in the environment of the present run's ``nomnom up``. Those of the streams are kept for later runs."""
     revisions: dict[str, list[Revision]] = msgspec.field(default_factory=dict[str, list[Revision]])
 
-    def settings(self, component: str) -> dict[str, str]:
-        """The settings of a component's present revision."""
-        return next((dict(each.settings) for each in self.revisions.get(component, []) if each.current), {})
+    @property
+    def streams(self) -> StreamSettings:
+        """The names of the streams and the consumer."""
+        return Settings.read(self.variables).streams
 
-    def revise(self, component: str, settings: dict[str, str], cause: str) -> Revision:
-        """Add a new current revision; the last twenty are kept."""
+    def revision(self, component: str) -> dict[str, str]:
+        """The variables of a component's present revision."""
+        return next((dict(each.variables) for each in self.revisions.get(component, []) if each.current), {})
+
+    def revise(self, component: str, variables: dict[str, str], cause: str) -> Revision:
+        """Make a new present revision; the last twenty are kept."""
         earlier = [replace(each, current=False) for each in self.revisions.get(component, [])]
         number = 1 + max((each.number for each in earlier), default=0)
-        latest = Revision(number, datetime.now(UTC), cause, current=True, settings=settings)
+        latest = Revision(number, datetime.now(UTC), cause, current=True, variables=variables)
         self.revisions[component] = [latest, *earlier][:20]
         return latest
 
@@ -83,7 +92,7 @@ class Instance:
     def load(self) -> State:
         """The saved state, or a new one. Raises InstanceError if the file cannot be read."""
         try:
-            return msgspec.json.decode((self.folder / "state.json").read_bytes(), type=State)
+            return msgspec.convert(_renamed(msgspec.json.decode((self.folder / "state.json").read_bytes())), State)
         except FileNotFoundError:
             return State()
         except (OSError, msgspec.DecodeError) as error:
@@ -114,9 +123,21 @@ class Instance:
         self._lock.release()
 
 
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of release 0.1 with the present names."""
+    for old, new in (("rule", "policy"), ("held", "pinned")):
+        if old in state:
+            state[new] = state.pop(old)
+    for revisions in state.get("revisions", {}).values():
+        for each in revisions:
+            if "settings" in each:
+                each["variables"] = each.pop("settings")
+    return state
+
+
 def default_folder() -> Path:
-    """NOMNOM_HOME, else the user's data directory; for root, a directory that PostgreSQL's user can reach."""
-    if home := os.environ.get("NOMNOM_HOME"):
+    """NOMNOM_HOME, else the user's data directory. Root's is one that PostgreSQL's user can enter."""
+    if home := ProgramSettings.from_environment().nomnom_home:
         return Path(home)
     return Path("/var/lib/nomnom") if os.geteuid() == 0 else platformdirs.user_data_path("nomnom")
 
@@ -125,9 +146,9 @@ def default_folder() -> Path:
 async def starting() -> AsyncGenerator[None, None]:
     """Serialize starts on this machine: another one could choose the same port before this one listens on it.
 
-    Gives up after :data:`_LOCK_TIMEOUT` seconds and proceeds without the lock.
+    Gives up after :data:`_STARTING` seconds and proceeds without the lock.
     """
-    lock = AsyncFileLock(Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}.starting", timeout=_LOCK_TIMEOUT)
+    lock = AsyncFileLock(Path(tempfile.gettempdir()) / f"nomnom-{os.getuid()}.starting", timeout=_STARTING)
     try:
         await lock.acquire()
     except Timeout:
@@ -147,7 +168,7 @@ def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
     if unknown := [name for name in given if name not in PORTS]:
         raise InstanceError(f"unknown server {unknown[0]!r}; available: {', '.join(PORTS)}")
     for name, port in given.items():
-        if not _free(port) or list(given.values()).count(port) > 1:
+        if not is_free(port) or list(given.values()).count(port) > 1:
             raise InstanceError(
                 f"port {port} for {name} is already in use; choose another one, or stop the program that uses it"
             )
@@ -155,12 +176,13 @@ def choose_ports(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:
     for name, default in PORTS.items():
         if name in given:
             continue
-        preferred = [port for port in (kept.get(name), default) if port and port not in chosen.values()]
-        chosen[name] = next((port for port in preferred if _free(port)), 0) or any_port()
+        wishes = [port for port in (kept.get(name), default) if port and port not in chosen.values()]
+        chosen[name] = next((port for port in wishes if is_free(port)), 0) or any_port()
     return chosen
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

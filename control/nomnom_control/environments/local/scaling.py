@@ -1,4 +1,4 @@
-"""The local autoscaler at work: it reads the lag, asks the rule, and starts and ends workers."""
+"""The local autoscaler: it reads the lag, decides by the policy, and starts and ends workers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-import nats
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-
+from nomnom.connections.nats import NatsConnection
+from nomnom.inspection.jetstream import JetStream
+from nomnom.scaling import LOCAL_LIMIT, ScalingPolicy, check_number
+from nomnom.settings.streams import StreamSettings
 from nomnom.telemetry import logger
-from nomnom_control.environments import WORKER, ScalingRule, ScalingSample
+from nomnom_control.environments import WORKER, ScalingSample
 from nomnom_control.environments.local.autoscaler import Autoscaler
 from nomnom_control.environments.local.services import Services
 from nomnom_control.errors import ControlError
@@ -25,51 +23,52 @@ from nomnom_control.errors import ControlError
 _log = logger(__name__)
 _TIMEOUT = 2.0
 _KEPT = 1800
-MAX_WORKERS = 64
 
 
 class WorkerScaling:
-    """Keeps the number of workers as the rule wants it, or as a person does (``held``)."""
+    """Keeps the number of workers that the policy wants, or that a person set (``pinned``)."""
 
-    def __init__(self, services: Services, rule: ScalingRule, held: int | None, nats_url: str) -> None:
-        self.held = held
+    def __init__(
+        self, services: Services, policy: ScalingPolicy, pinned: int | None, nats_url: str, streams: StreamSettings
+    ) -> None:
+        self.pinned = pinned
         self.desired = 0
         self.lag: int | None = None
         self.changing = asyncio.Lock()
-        """Locked while workers are started or stopped."""
-        self._services, self._nats_url = services, nats_url
-        self._autoscaler = Autoscaler(rule)
+        """Held while workers are started or ended."""
+        self._services, self._streams = services, streams
+        self._nats = NatsConnection(nats_url, "nomnom-autoscaler", timeout=_TIMEOUT)
+        self._autoscaler = Autoscaler(policy)
         self._samples: deque[ScalingSample] = deque(maxlen=_KEPT)
         self._decision = "no decision yet"
         self._decided_at: datetime | None = None
-        self._client: Client | None = None
         self._changed = asyncio.Event()
 
     @property
-    def rule(self) -> ScalingRule:
-        """The rule that decides while nobody holds the number."""
-        return self._autoscaler.rule
+    def policy(self) -> ScalingPolicy:
+        """The policy; it decides while no number is pinned."""
+        return self._autoscaler.policy
 
-    def set_rule(self, rule: ScalingRule) -> None:
-        """Replace the rule."""
-        self._autoscaler.rule = rule
+    def set_policy(self, policy: ScalingPolicy) -> None:
+        """Replace the policy."""
+        self._autoscaler.policy = policy
         self._changed.set()
 
-    def hold(self, replicas: int | None) -> None:
-        """Keep that many workers until it is None again; raises ControlError."""
-        if replicas is not None and not 0 <= replicas <= MAX_WORKERS:
-            raise ControlError(f"expected 0 to {MAX_WORKERS} workers, found {replicas}")
-        self.held = replicas
+    def pin(self, replicas: int | None) -> None:
+        """Set the number of workers by hand; None lets the policy decide. Raises ScalingError."""
+        if replicas is not None:
+            check_number(replicas, LOCAL_LIMIT)
+        self.pinned = replicas
         self._changed.set()
 
     def describe(self) -> dict[str, Any]:
         """The current numbers, and the last decision with its reason."""
         return {
-            "rule": asdict(self.rule),
+            "policy": asdict(self.policy),
             "lag": self.lag,
             "desired": self.desired,
             "actual": len(self._services.of(WORKER)),
-            "paused": self.held is not None,
+            "paused": self.pinned is not None,
             "decided_at": self._decided_at,
             "decision": self._decision,
         }
@@ -83,7 +82,7 @@ class WorkerScaling:
         try:
             while True:
                 self._changed.clear()
-                self.lag = await self._read_lag()
+                self.lag = await JetStream(self._nats).lag(self._streams.stream, self._streams.consumer)
                 self._decide()
                 try:
                     await self._apply()
@@ -93,18 +92,17 @@ class WorkerScaling:
                 actual = len(self._services.of(WORKER))
                 self._samples.append(ScalingSample(datetime.now(UTC), self.lag, self.desired, actual))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.rule.polling):
+                    async with asyncio.timeout(self.policy.polling):
                         await self._changed.wait()
         finally:
-            if self._client is not None:
-                await self._client.close()
+            await self._nats.close()
 
     def _decide(self) -> None:
-        if self.held is None:
+        if self.pinned is None:
             decision = self._autoscaler.decide(self.lag, self.desired, time.monotonic())
             desired, self._decision = decision.desired, decision.reason
         else:
-            desired, self._decision = self.held, f"paused: pinned to {self.held} by hand"
+            desired, self._decision = self.pinned, f"manual override: pinned at {self.pinned}"
         if desired != self.desired or self._decided_at is None:
             self._decided_at = datetime.now(UTC)
         self.desired = desired
@@ -122,34 +120,3 @@ class WorkerScaling:
                         raise each
             elif self.desired < len(workers):
                 await asyncio.gather(*(self._services.end(each) for each in workers[self.desired :]))
-
-    async def _read_lag(self) -> int | None:
-        """The lag as KEDA's nats-jetstream scaler counts it; None if NATS is unavailable."""
-        try:
-            async with asyncio.timeout(2 * _TIMEOUT):
-                if self._client is None or self._client.is_closed:
-                    self._client = await nats.connect(
-                        self._nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.5, error_cb=_ignore
-                    )
-                info = await self._client.jetstream(timeout=_TIMEOUT).consumer_info("MESSAGES", "workers")
-        except (OSError, NatsError, TimeoutError):
-            return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
-
-
-def change_rule(rule: ScalingRule, changes: Mapping[str, float]) -> ScalingRule:
-    """The rule with other fields; raises ControlError where it makes no sense."""
-    whole = {name: int(value) if value == int(value) else value for name, value in changes.items()}
-    try:
-        changed = msgspec.convert({**asdict(rule), **whole}, ScalingRule)
-    except msgspec.ValidationError as error:
-        raise ControlError(f"the scaling rule: {error}") from error
-    if not 0 <= changed.minimum <= changed.maximum <= MAX_WORKERS or changed.maximum < 1:
-        raise ControlError(f"expected 0 <= minimum <= maximum <= {MAX_WORKERS} and a maximum of at least 1")
-    if changed.threshold < 1 or changed.cooldown < 0 or changed.polling < 0.1:
-        raise ControlError("expected a threshold of at least 1, a cooldown from 0 s, polling from 0.1 s")
-    return changed
-
-
-async def _ignore(_: Exception) -> None:
-    """Ignore the error callback: nats-py also raises the error of a failed attempt, which is handled."""

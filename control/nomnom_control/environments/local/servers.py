@@ -21,7 +21,7 @@ import nats
 from nats.errors import Error as NatsError
 
 from nomnom.streams import MAX_PAYLOAD
-from nomnom_control.environments.local.processes import ChildProcess
+from nomnom_control.environments.local.processes import ChildProcess, inherited
 from nomnom_control.errors import ControlError
 
 _POLL = 0.05
@@ -49,13 +49,13 @@ class NatsServer:
     port: int
     monitor_port: int
     logs: Path
-    environment: dict[str, str] = field(default_factory=dict[str, str])
+    variables: dict[str, str] = field(default_factory=dict[str, str])
     max_bytes: int = 16 * 1024**3
     process: ChildProcess = field(init=False)
 
     def __post_init__(self) -> None:
         self.process = ChildProcess(
-            "nats", [_program("nats-server"), "-c", str(self.folder / "nats.conf")], self.logs, self.environment
+            "nats", [_program("nats-server"), "-c", str(self.folder / "nats.conf")], self.logs, self.variables
         )
 
     @property
@@ -126,7 +126,7 @@ class PostgresServer:
     folder: Path
     port: int
     logs: Path
-    environment: dict[str, str] = field(default_factory=dict[str, str])
+    variables: dict[str, str] = field(default_factory=dict[str, str])
     database: str = "nomnom"
     options: dict[str, str] = field(default_factory=dict[str, str])
     process: ChildProcess = field(init=False)
@@ -135,7 +135,7 @@ class PostgresServer:
 
     def __post_init__(self) -> None:
         self._user = _unprivileged_user()
-        self.process = ChildProcess("postgres", [], self.logs, self.environment, signal.SIGINT, self._user)
+        self.process = ChildProcess("postgres", [], self.logs, self.variables, signal.SIGINT, self._user)
 
     @property
     def url(self) -> str:
@@ -155,7 +155,7 @@ class PostgresServer:
     async def start(self, wait: float = 30.0) -> None:
         """Create the cluster and the database if needed, start, and wait until the server is ready."""
         programs = await asyncio.to_thread(self._prepare)
-        settings = {
+        parameters = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
@@ -163,7 +163,7 @@ class PostgresServer:
             "max_connections": "200",
             **self.options,
         }
-        flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+        flags = [flag for name, value in parameters.items() for flag in ("-c", f"{name}={value}")]
         self.process.command = [str(programs / "postgres"), "-D", str(self.data), *flags]
         self.process.folder = self.folder
         await self.process.start()
@@ -233,7 +233,9 @@ class PostgresServer:
             ]
         )
         if done.returncode != 0:
-            raise ServerError(f"initdb failed in {self.folder}: {done.stderr.decode(errors='replace')}")
+            raise ServerError(
+                f"PostgreSQL's initdb failed in {self.folder}: {done.stderr.decode(errors='replace').strip()}"
+            )
         shutil.rmtree(self.data, ignore_errors=True)
         unfinished.rename(self.data)
 
@@ -244,6 +246,7 @@ class PostgresServer:
             check=False,
             capture_output=True,
             cwd=self.folder,
+            env=inherited(),
             timeout=120,
             user=self._user,
             group=self._user,
@@ -282,7 +285,7 @@ async def _until_ready(process: ChildProcess, is_ready: Callable[[], Awaitable[b
                 await asyncio.sleep(_POLL)
     except TimeoutError:
         await process.stop(2)
-        raise ServerError(f"{process.name} is not ready after {wait:g}s; see {process.log}") from None
+        raise ServerError(f"{process.name} did not answer within {wait:g} s{process.problems()}") from None
 
 
 async def _ignore(_: Exception) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from nomnom.retry import RetryPolicy
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER
 from nomnom_control.environments.local.instance import Instance, any_port
@@ -18,7 +19,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
 
 _log = logger(__name__)
-_BACKOFF = (0.5, 15.0)
+_RESTART = RetryPolicy(first=0.5, longest=15.0)
 _STABLE_AFTER = 60.0
 _READY = 30.0
 _GRACE = 30.0
@@ -42,10 +43,10 @@ class Service:
 
 
 class Services:
-    """The api, the dashboard and the workers. ``environment`` tells what a component's process on a port is given."""
+    """The api, the dashboard and the workers. ``variables`` returns those of a component's process on a port."""
 
-    def __init__(self, instance: Instance, environment: Callable[[str, int], Mapping[str, str]]) -> None:
-        self._instance, self._environment = instance, environment
+    def __init__(self, instance: Instance, variables: Callable[[str, int], Mapping[str, str]]) -> None:
+        self._instance, self._variables = instance, variables
         self._services: dict[str, Service] = {}
         self._next_worker = 1
 
@@ -60,7 +61,7 @@ class Services:
     async def launch(self, component: str, port: int, name: str = "") -> Service:
         """Start a service and wait until it is ready. Raises ControlError or ProcessError."""
         command = [sys.executable, "-m", f"nomnom_{component}"]
-        log, given = self._instance.log(component), self._environment(component, port)
+        log, given = self._instance.log(component), self._variables(component, port)
         process = ChildProcess(name or component, command, log, given)
         service = self._services[process.name] = Service(component, process.name, port, process)
         await process.start()
@@ -106,7 +107,7 @@ class Services:
             if not each.restart_at:
                 uptime = (datetime.now(UTC) - each.started_at).total_seconds()
                 each.failures = 0 if uptime > _STABLE_AFTER else each.failures
-                delay = min(_BACKOFF[0] * 2**each.failures, _BACKOFF[1])
+                delay = _RESTART.wait(each.failures + 1)
                 each.restart_at = now + delay
                 _log.warning("process exited", process=each.name, exit_code=each.process.exit_code, restart_in=delay)
             elif now >= each.restart_at:
@@ -124,7 +125,16 @@ async def _wait_until_ready(service: Service) -> None:
                         raise service.process.failure()
                     await asyncio.sleep(_POLL)
         except TimeoutError:
-            raise ControlError(f"{service.name} is not ready after {_READY:g}s; see {service.process.log}") from None
+            reason = await _reason(client, service.port)
+            text = f"{service.name} is not ready after {_READY:g} s: {reason}{service.process.problems()}"
+            raise ControlError(text) from None
+
+
+async def _reason(client: HttpClient, port: int) -> str:
+    try:
+        return (await client.get(f"http://127.0.0.1:{port}/ready")).text
+    except HttpError as error:
+        return f"no answer on port {port} ({error})"
 
 
 async def _is_ready(client: HttpClient, port: int) -> bool:

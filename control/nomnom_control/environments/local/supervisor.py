@@ -8,34 +8,38 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from nomnom.settings import Settings
+from nomnom.scaling import LOCAL_LIMIT
+from nomnom.settings import SERVICES, SetupSettings
 from nomnom.setup import set_up
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.local.channel import Report, serve
-from nomnom_control.environments.local.instance import SERVICES, Instance, State, choose_ports, starting
+from nomnom_control.environments.local.instance import Instance, State, any_port, choose_ports, is_free, starting
 from nomnom_control.environments.local.leftovers import stop_leftovers
 from nomnom_control.environments.local.processes import INSTANCE
 from nomnom_control.environments.local.rotation import rotate_logs
-from nomnom_control.environments.local.scaling import WorkerScaling, change_rule
+from nomnom_control.environments.local.scaling import WorkerScaling
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_control.environments.local.services import Services
+from nomnom_control.environments.local.variables import component_variables, take_variables
 from nomnom_control.errors import ControlError
 
 _log = logger(__name__)
 _WATCH = 0.25
 _ROTATE = 10.0
 _AGAIN = 0.5
+_ATTEMPTS = 3
 
 
 class Supervisor:
     """Runs one instance until it is stopped.
 
-    ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``rule`` (fields of the scaling rule)
-    replace the saved values of an earlier run.
+    ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``policy`` (fields of the scaling policy)
+    replace what an earlier run kept. Settings among this process's environment variables apply to this run.
     """
 
     state: State
@@ -48,14 +52,14 @@ class Supervisor:
         instance: Instance,
         schema: str | None = None,
         ports: Mapping[str, int] | None = None,
-        rule: Mapping[str, float] | None = None,
+        policy: Mapping[str, float] | None = None,
     ) -> None:
         self.instance = instance
-        self._schema, self._given, self._rule = schema, dict(ports or {}), dict(rule or {})
+        self._schema, self._given, self._policy = schema, dict(ports or {}), dict(policy or {})
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._servers: list[NatsServer | PostgresServer] = []
-        self._services = Services(instance, self._environment)
+        self._services = Services(instance, self._variables)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -97,7 +101,8 @@ class Supervisor:
             report(Progress("clear leftovers", Step.OUTPUT, f"stopped {', '.join(names)}, left over from a killed run"))
         async with starting():
             await self._start_servers(report)
-        self.scaling = WorkerScaling(self._services, self.state.rule, self.state.held, self.nats.url)
+        state = self.state
+        self.scaling = WorkerScaling(self._services, state.policy, state.pinned, self.nats.url, state.streams)
         self._tasks = [
             asyncio.create_task(_run_forever(self._watch)),
             asyncio.create_task(_run_forever(self.scaling.run)),
@@ -107,30 +112,72 @@ class Supervisor:
 
     async def _start_servers(self, report: Report) -> None:
         self.state = self._prepare_state()
-        ports, mark = self.state.ports, {INSTANCE: str(self.instance.folder)}
-        self.nats = NatsServer(
-            self.instance.folder / "nats", ports["nats"], ports["nats_monitor"], self.instance.log("nats"), mark
-        )
-        self.postgres = PostgresServer(
-            self.instance.folder / "postgres", ports["postgres"], self.instance.log("postgres"), mark
-        )
+        folder, ports, mark = self.instance.folder, self.state.ports, {INSTANCE: str(self.instance.folder)}
+
+        self.nats = NatsServer(folder / "nats", ports["nats"], ports["nats_monitor"], self.instance.log("nats"), mark)
+        self.postgres = PostgresServer(folder / "postgres", ports["postgres"], self.instance.log("postgres"), mark)
         self._servers = [self.nats, self.postgres]
+
+        async def start_nats() -> None:
+            self.nats.port, self.nats.monitor_port = ports["nats"], ports["nats_monitor"]
+            await self.nats.start()
+
+        async def start_postgres() -> None:
+            self.postgres.port = ports["postgres"]
+            await self.postgres.start()
+
         await asyncio.gather(
-            _step(report, "start nats-server", self.nats.start()),
-            _step(report, "start PostgreSQL", self.postgres.start()),
+            self._start_on_free_ports(report, "start nats-server", start_nats, "nats", "nats_monitor"),
+            self._start_on_free_ports(report, "start PostgreSQL", start_postgres, "postgres"),
         )
-        settings = Settings(nats_url=self.nats.url, database_url=self.postgres.url, nomnom_schema=self.state.schema)
+        addresses = {**self._addresses(), "NOMNOM_SCHEMA": self.state.schema}
+        settings = SetupSettings.from_environment({**self.state.variables, **addresses})
         for line in await _step(report, "set up streams and tables", set_up(settings)):
             report(Progress("set up streams and tables", Step.OUTPUT, line))
+
+        async def start_service(component: str) -> None:
+            try:
+                await self._services.launch(component, ports[component])
+            except ControlError:
+                for each in self._services.of(component):
+                    await self._services.end(each)
+                raise
+
         await asyncio.gather(
-            _step(report, "start the API", self._services.launch("api", ports["api"])),
-            _step(report, "start the dashboard", self._services.launch("dashboard", ports["dashboard"])),
+            self._start_on_free_ports(report, "start the API", partial(start_service, "api"), "api"),
+            self._start_on_free_ports(
+                report, "start the dashboard", partial(start_service, "dashboard"), "dashboard", "page"
+            ),
         )
+
+    async def _start_on_free_ports(
+        self, report: Report, title: str, start: Callable[[], Awaitable[None]], *names: str
+    ) -> None:
+        """Start something; if another program took one of its ports since they were chosen, again on a free one."""
+
+        async def work() -> None:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    await start()
+                except ControlError:
+                    taken = [each for each in names if not is_free(self.state.ports[each]) and each not in self._given]
+                    if not taken or attempt == _ATTEMPTS - 1:
+                        raise
+                else:
+                    return
+                for each in taken:
+                    before, self.state.ports[each] = self.state.ports[each], any_port()
+                    text = f"another program took port {before} of {each}: {self.state.ports[each]} is used instead"
+                    report(Progress(title, Step.OUTPUT, text))
+                self.instance.save(self.state)
+
+        await _step(report, title, work())
 
     def _prepare_state(self) -> State:
         state = self.instance.load()
-        state.schema = self._schema or state.schema
-        state.rule = change_rule(state.rule, self._rule)
+        take_variables(state, os.environ)
+        state.schema = self._schema or os.environ.get("NOMNOM_SCHEMA") or state.schema
+        state.policy = state.policy.changed(self._policy, LOCAL_LIMIT)
         state.ports = choose_ports(state.ports, self._given)
         state.pid = os.getpid()
         for component in SERVICES:
@@ -162,25 +209,14 @@ class Supervisor:
             # SIGQUIT is PostgreSQL's immediate shutdown: the next start recovers from the WAL.
             server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
 
-    def _environment(self, component: str, port: int) -> dict[str, str]:
-        ports = {
-            "api": {"NOMNOM_API_HOST": "127.0.0.1", "NOMNOM_API_PORT": str(port)},
-            "dashboard": {
-                "NOMNOM_DASHBOARD_HOST": "127.0.0.1",
-                "NOMNOM_DASHBOARD_PORT": str(port),
-                "NOMNOM_DASHBOARD_PAGE_PORT": str(self.state.ports["page"]),
-            },
-            WORKER: {"WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_HEALTH_PORT": str(port)},
-        }
-        return {
-            "NATS_URL": self.nats.url,
-            "DATABASE_URL": self.postgres.url,
-            "NOMNOM_SCHEMA": self.state.schema,
-            "LOG_FORMAT": "json",
-            INSTANCE: str(self.instance.folder),
-            **self.state.settings(component),
-            **ports[component],
-        }
+    def _addresses(self) -> dict[str, str]:
+        return {"NATS_URL": self.nats.url, "DATABASE_URL": self.postgres.url}
+
+    def _variables(self, component: str, port: int) -> dict[str, str]:
+        own = "WORKER_HEALTH_PORT" if component == WORKER else f"NOMNOM_{component.upper()}_PORT"
+        variables = component_variables(component, self.state, self._addresses())
+        managed = {name: each.value for name, each in variables.managed.items() if each.value is not None}
+        return {**variables.given, **managed, own: str(port), INSTANCE: str(self.instance.folder)}
 
     async def _watch(self) -> None:
         """Restart what exited unexpectedly."""
@@ -204,7 +240,7 @@ class Supervisor:
             "status": self._status,
             "scaling": self._scaling,
             "history": self._history,
-            "rule": self._set_rule,
+            "policy": self._set_policy,
             "scale": self._scale,
             "restart": self._restart,
             "configure": self._configure,
@@ -237,15 +273,15 @@ class Supervisor:
     async def _history(self, _: dict[str, Any], __: Report) -> list[dict[str, Any]]:
         return [asdict(each) for each in self.scaling.history()]
 
-    async def _set_rule(self, given: dict[str, Any], _: Report) -> None:
-        self.scaling.set_rule(change_rule(self.scaling.rule, given))
-        self.state.rule = self.scaling.rule
+    async def _set_policy(self, given: dict[str, Any], _: Report) -> None:
+        self.scaling.set_policy(self.scaling.policy.changed(given, LOCAL_LIMIT))
+        self.state.policy = self.scaling.policy
         self.instance.save(self.state)
 
     async def _scale(self, given: dict[str, Any], _: Report) -> None:
-        """``replicas``: hold that many; absent: hold the present number; ``auto``: let the rule decide."""
-        self.scaling.hold(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
-        self.state.held = self.scaling.held
+        """``replicas``: pin that many; absent: pin the present number; ``auto``: let the policy decide."""
+        self.scaling.pin(None if given.get("auto") else int(given.get("replicas", self.scaling.desired)))
+        self.state.pinned = self.scaling.pinned
         self.instance.save(self.state)
 
     async def _restart(self, given: dict[str, Any], report: Report) -> None:
@@ -260,9 +296,9 @@ class Supervisor:
         """Roll out new variables; if the component does not become ready, roll back to the previous revision."""
         component = str(given["component"])
         if component not in SERVICES:
-            raise ControlError(f"{component} has no settings; {', '.join(SERVICES)} have")
-        before = self.state.settings(component)
-        revision = self.state.revise(component, dict(given["settings"]), given["cause"])
+            raise ControlError(f"{component} has no settings to roll out: {', '.join(SERVICES)} have")
+        before = self.state.revision(component)
+        revision = self.state.revise(component, dict(given["variables"]), given["cause"])
         self.instance.save(self.state)
         try:
             await self._restart({"component": component}, report)

@@ -21,11 +21,13 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp
+from nomnom.connections.postgres import Database
 from nomnom.envelope import new_message_id
+from nomnom.errors import NomnomError
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
 from nomnom_control.session.audit.spool import Spool
-from nomnom_control.session.connections import Database, DatabaseRefused, DatabaseUnavailable, NotSetUp
 
 __all__ = ["Action", "Audit", "AuditPending", "Entry", "Ledger", "Record"]
 
@@ -195,7 +197,7 @@ class Ledger:
         entries = list(self._pending.values())
         try:
             await self._insert(entries)
-        except ControlError as error:
+        except NomnomError as error:
             await self._spool_lines([_Line(each, confirmed=True) for each in entries])
             raise AuditPending(
                 f"{len(entries):,} audit entries are not in PostgreSQL yet: {error}; they are kept in "

@@ -10,9 +10,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from nomnom.inspection.dead_letters import (
+    DeadLetter,
+    DeadLetterIndex,
+    Filter,
+    Group,
+    GroupBy,
+    read_dead_letter,
+    window,
+)
+from nomnom.inspection.jetstream.messages import read_batch, read_before, read_many, read_one
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Record
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.deletion import Deletion
 from nomnom_control.session.dead_letters.editing import (
     Change,
@@ -23,33 +32,24 @@ from nomnom_control.session.dead_letters.editing import (
     diff,
     validate,
 )
-from nomnom_control.session.dead_letters.filters import Filter, FilterError, Group, GroupBy, group, parse_moment
-from nomnom_control.session.dead_letters.index import DeadLetterIndex, window
 from nomnom_control.session.dead_letters.prediction import Forecast, Outcome, Prediction, forecast, predict
 from nomnom_control.session.dead_letters.publication import CHUNK
 from nomnom_control.session.dead_letters.replay import DeadLetterResult, Replay, ReplayProgress, Result
 from nomnom_control.session.dead_letters.undo import SETTLE, Undo, Undone, UndoResult
 from nomnom_control.session.jetstream import NotConfirmed
-from nomnom_control.session.jetstream.reading import read_batch, read_before, read_many, read_one
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 __all__ = [
     "Change",
-    "DeadLetter",
-    "DeadLetterIndex",
     "DeadLetterResult",
     "DeadLetters",
     "Deletion",
     "Diff",
     "Edit",
     "EditError",
-    "Filter",
-    "FilterError",
     "Forecast",
-    "Group",
-    "GroupBy",
     "NotConfirmed",
     "Outcome",
     "Page",
@@ -63,7 +63,6 @@ __all__ = [
     "Validation",
     "diff",
     "forecast",
-    "parse_moment",
     "validate",
 ]
 
@@ -100,7 +99,7 @@ class DeadLetters:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._stream = pipeline.streams.dead_stream
-        self.index = DeadLetterIndex(pipeline.nats, pipeline.jetstream, self._stream)
+        self.index = DeadLetterIndex(pipeline.jetstream, self._stream)
 
     async def scan(self, *, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
         """Read new dead letters for about ``within`` seconds at most; returns whether the scan is complete.
@@ -162,9 +161,7 @@ class DeadLetters:
     ) -> list[Group]:
         """The numbers of dead letters with the same reason, entity or kind of error, largest group first."""
         await self.index.refresh(within)
-        known = await self.index.select(wanted)
-        dead_letters = [each for sequence in known if (each := self.index.get(sequence)) is not None]
-        return await group(dead_letters, by)
+        return await self.index.groups(by, await self.index.select(wanted))
 
     def validate(self, payload: bytes | str) -> Validation:
         """Validate a payload against the schema; every problem is assigned to its field."""

@@ -18,12 +18,11 @@ import asyncpg
 
 from nomnom.envelope import Reason, Status
 from nomnom.grammar import Problem, Record
+from nomnom.inspection.dead_letters import DeadLetter
+from nomnom.inspection.statuses import Answer
 from nomnom.schema import Entity
 from nomnom.tables import Table
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
 from nomnom_control.session.dead_letters.editing import Edit, EditError, Validation, validate
-from nomnom_control.session.entities import newer_statement
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -140,7 +139,7 @@ async def _shallow(pipeline: Pipeline, cases: Sequence[tuple[DeadLetter, Validat
             keys = [list(column) for column in zip(*(record.key or () for _, record in records), strict=True)]
             received = [cases[at][0].received_at for at, _ in records]
             ids = [cases[at][0].message_id for at, _ in records]
-            rows = await connection.fetch(newer_statement(Table(entity)), *keys, received, ids)
+            rows = await connection.fetch(Table(entity).newer, *keys, received, ids)
             newer.update(records[row["position"]][0] for row in rows)
     return [
         _compare(dead_letter, validation, newer[at], unchanged=unchanged)

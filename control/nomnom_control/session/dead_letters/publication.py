@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
+from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import MSG_ID, new_message_id
-from nomnom_control.session.connections import NatsConnection
-from nomnom_control.session.jetstream.reading import StoredMessage, read_one
-from nomnom_control.session.jetstream.requests import publish
+from nomnom.inspection.jetstream.messages import StoredMessage, read_one
+from nomnom_control.session.jetstream.changes import publish
 
 T = TypeVar("T")
 

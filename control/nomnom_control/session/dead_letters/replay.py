@@ -18,16 +18,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom.errors import NomnomError
+from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
+from nomnom.inspection.jetstream.requests import StreamFull
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
-from nomnom_control.session.connections import NatsUnavailable, NotSetUp
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom_control.session.dead_letters.editing import Edit, diff
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_many
-from nomnom_control.session.jetstream.requests import StreamFull, delete_message
-from nomnom_control.session.statuses import Answer
+from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -150,7 +152,7 @@ class Replay:
         loop = asyncio.get_running_loop()
         size = self.concurrency if self.rate is None else max(1, min(self.concurrency, int(self.rate / 5)))
         async with self.pipeline.audit.ledger() as ledger:
-            await self.pipeline.nats.client()
+            await self.pipeline.nats.connect()
             self._started = due = loop.time()
             try:
                 for start in range(0, self.total, size):
@@ -181,7 +183,7 @@ class Replay:
         await ledger.prepare([Entry(Action.REPLAY, result, detail=detail, run=self.run)], confirmed=True)
         await ledger.write()
 
-    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> ControlError | None:
+    async def _replay(self, sequences: Sequence[int], ledger: Ledger) -> NomnomError | None:
         """Replay a batch. An error that ends the run is returned, so that the batch is completed first."""
         stream, nats = self.pipeline.streams.dead_stream, self.pipeline.nats
         messages = await read_many(nats, stream, sequences)
@@ -196,7 +198,7 @@ class Replay:
         corrections: list[Entry] = []
         for case, was_there in zip(audited, deleted, strict=True):
             corrections += _correct(case, was_there)
-            if isinstance(was_there, ControlError):
+            if isinstance(was_there, NomnomError):
                 problem = problem or was_there
         try:
             await ledger.write(corrections)
@@ -214,13 +216,13 @@ class Replay:
         self._counts.update(each.result for each in results)
         self.failures += [each for each in results if each.result is Result.FAILED]
 
-    def _record_failures(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> ControlError | None:
+    def _record_failures(self, cases: Sequence[_Case], published: Sequence[Exception | None]) -> NomnomError | None:
         """Turn publish errors into results; returns the error that has to end the run, if any."""
-        problem: ControlError | None = None
+        problem: NomnomError | None = None
         for case, outcome in zip(cases, published, strict=True):
             if outcome is None:
                 continue
-            if not isinstance(outcome, ControlError):
+            if not isinstance(outcome, NomnomError):
                 raise outcome
             case.result = self._failed(case, str(outcome))
             if isinstance(outcome, StreamFull | NatsUnavailable | NotSetUp):

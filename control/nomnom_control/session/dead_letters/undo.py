@@ -19,14 +19,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
+from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import ConsumerReport
+from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
+from nomnom.inspection.statuses import Answer
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
-from nomnom_control.session.jetstream.consumers import ConsumerReport
+from nomnom_control.session.jetstream.changes import delete_message
 from nomnom_control.session.jetstream.pausing import held
-from nomnom_control.session.jetstream.reading import StoredMessage, read_last, read_last_each, read_many
-from nomnom_control.session.jetstream.requests import delete_message
-from nomnom_control.session.statuses import Answer
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -135,7 +136,7 @@ class Undo:
                 await self._missing(case, answers)
         self._exclude_delivered(cases, await self._consumer())
         if any(each.result is None for each in cases):
-            async with held(self.pipeline.nats, streams.stream, streams.consumer, HOLD):
+            async with held(self.pipeline.jetstream, streams.stream, streams.consumer, HOLD):
                 self._exclude_delivered(cases, await self._consumer())
                 ready = [each for each in cases if each.result is None]
                 await self._prepare(cases, ledger)
@@ -191,7 +192,7 @@ class Undo:
                     dead_letter.sequence
                 )  # restored by an undo that was interrupted before it deleted the message
         for case, outcome in zip(cases, await all_of(self._swap(each) for each in cases), strict=True):
-            if isinstance(outcome, ControlError):
+            if isinstance(outcome, NomnomError):
                 kept = (
                     "the dead letter is restored; its message may still be in the stream"
                     if case.dead_letter

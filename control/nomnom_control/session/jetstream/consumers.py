@@ -1,127 +1,87 @@
-"""A consumer: all that ``nats consumer info`` and ``nats consumer report`` show, typed, and as lines for people."""
+"""Consumers as lines and rows for people: all that ``nats consumer info`` and ``nats consumer report`` show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from nomnom.inspection.jetstream import ConsumerReport, Pin, Position
 from nomnom.presentation.figures import Property, ago, count, duration, limit, moment, yes
-from nomnom_control.session.jetstream.streams import Cluster, configuration, host, listed, nanoseconds
+from nomnom_control.session.jetstream.streams import cluster_properties, configuration, host, listed, nanoseconds
 
 
-class Position(msgspec.Struct, frozen=True):
-    """A place in a consumer's deliveries."""
+def consumer_properties(report: ConsumerReport) -> list[Property]:
+    """Everything about a consumer, a line each."""
+    lines = [
+        Property("Consumer", "Name", report.name),
+        Property("Consumer", "Stream", report.stream_name),
+        Property("Consumer", "Created", moment(report.created, zone=True)),
+        Property("Configuration", "Mode", "pull" if report.pull else "push"),
+    ]
+    lines += [Property("Configuration", label, value) for label, value in configuration(report.config, _LABELS)]
+    lines += cluster_properties(report.cluster)
+    most = int(report.config.get("max_ack_pending", -1))
+    waiting = int(report.config.get("max_waiting", -1))
+    state = [
+        ("Paused", _pause(report)),
+        ("Last delivered", _position(report.delivered)),
+        ("Acknowledgement floor", _position(report.ack_floor)),
+        ("Outstanding acks", count(report.num_ack_pending) + (f" of at most {count(most)}" if most > 0 else "")),
+        ("Redelivered messages", count(report.num_redelivered)),
+        ("Unprocessed messages", count(report.num_pending)),
+        ("Lag", count(report.lag)),
+    ]
+    if report.pull:
+        most_waiting = f" of at most {count(waiting)}" if waiting > 0 else ""
+        state.append(("Waiting pulls", count(report.num_waiting) + most_waiting))
+    else:
+        state.append(("Active interest", yes(report.push_bound)))
+    state += [("Pinned client", _pin(each)) for each in report.priority_groups]
+    state += host(report.config)
+    return lines + [Property("State", label, value) for label, value in state]
 
-    consumer_seq: int = 0
-    stream_seq: int = 0
-    last_active: datetime | None = None
 
-    def __str__(self) -> str:
-        active = f", {ago(self.last_active)}" if self.last_active else ""
-        return f"consumer sequence {count(self.consumer_seq)}, stream sequence {count(self.stream_seq)}{active}"
-
-
-class Pin(msgspec.Struct, frozen=True):
-    """Which client a priority group is pinned to, and since when."""
-
-    group: str = ""
-    pinned_client_id: str = ""
-    pinned_ts: datetime | None = None
-
-    def __str__(self) -> str:
-        if not self.pinned_client_id:
-            return f"{self.group}: none"
-        return f"{self.group}: {self.pinned_client_id}" + (f", {ago(self.pinned_ts)}" if self.pinned_ts else "")
+def consumer_row(report: ConsumerReport) -> dict[str, str]:
+    """A consumer as a line of ``nats consumer report``."""
+    return {
+        "Consumer": report.name,
+        "Mode": "pull" if report.pull else "push",
+        "Ack policy": str(report.config.get("ack_policy", "")),
+        "Ack wait": ack_wait(report),
+        "Ack pending": count(report.num_ack_pending),
+        "Redelivered": count(report.num_redelivered),
+        "Unprocessed": count(report.num_pending),
+        "Ack floor": count(report.ack_floor.stream_seq),
+        "Paused": yes(report.paused),
+        "Cluster": leader(report),
+    }
 
 
-class ConsumerReport(msgspec.Struct, frozen=True):
-    """A consumer's configuration (nats-server's own names and units), state and place."""
+def ack_wait(report: ConsumerReport) -> str:
+    """How long it waits for an acknowledgement."""
+    return nanoseconds(report.config.get("ack_wait", 0))
 
-    stream_name: str
-    name: str
-    created: datetime
-    config: Mapping[str, Any]
-    delivered: Position = Position()
-    ack_floor: Position = Position()
-    num_ack_pending: int = 0
-    num_redelivered: int = 0
-    num_waiting: int = 0
-    num_pending: int = 0
-    push_bound: bool = False
-    paused: bool = False
-    pause_remaining: int = 0
-    cluster: Cluster | None = None
-    priority_groups: tuple[Pin, ...] = ()
-    ts: datetime | None = None
 
-    @property
-    def lag(self) -> int:
-        """Messages that are not answered yet: not delivered, or delivered and not acknowledged (as KEDA counts)."""
-        return self.num_pending + self.num_ack_pending
+def leader(report: ConsumerReport) -> str:
+    """The server that leads it; empty without a cluster."""
+    return report.cluster.leader if report.cluster else ""
 
-    @property
-    def pull(self) -> bool:
-        """Whether workers ask for messages (or have them pushed)."""
-        return not self.config.get("deliver_subject")
 
-    @property
-    def paused_until(self) -> datetime | None:
-        """The end of the pause, where there is one."""
-        until = self.config.get("pause_until")
-        return datetime.fromisoformat(until) if self.paused and isinstance(until, str) else None
+def _pause(report: ConsumerReport) -> str:
+    if not report.paused:
+        return "no"
+    return f"until {moment(report.paused_until, zone=True)} (another {duration(report.pause_remaining / 1e9)})"
 
-    def properties(self) -> list[Property]:
-        """Everything, a line each."""
-        lines = [
-            Property("Consumer", "Name", self.name),
-            Property("Consumer", "Stream", self.stream_name),
-            Property("Consumer", "Created", moment(self.created, zone=True)),
-            Property("Configuration", "Mode", "pull" if self.pull else "push"),
-        ]
-        lines += [Property("Configuration", label, value) for label, value in configuration(self.config, _LABELS)]
-        lines += self.cluster.properties() if self.cluster else []
-        most = int(self.config.get("max_ack_pending", -1))
-        waiting = int(self.config.get("max_waiting", -1))
-        state = [
-            ("Paused", self._pause()),
-            ("Last delivered", str(self.delivered)),
-            ("Acknowledgement floor", str(self.ack_floor)),
-            ("Outstanding acks", count(self.num_ack_pending) + (f" of at most {count(most)}" if most > 0 else "")),
-            ("Redelivered messages", count(self.num_redelivered)),
-            ("Unprocessed messages", count(self.num_pending)),
-            ("Lag", count(self.lag)),
-        ]
-        if self.pull:
-            most_waiting = f" of at most {count(waiting)}" if waiting > 0 else ""
-            state.append(("Waiting pulls", count(self.num_waiting) + most_waiting))
-        else:
-            state.append(("Active interest", yes(self.push_bound)))
-        state += [("Pinned client", str(each)) for each in self.priority_groups]
-        state += host(self.config)
-        return lines + [Property("State", label, value) for label, value in state]
 
-    def row(self) -> dict[str, str]:
-        """The consumer as a line of ``nats consumer report``."""
-        return {
-            "Consumer": self.name,
-            "Mode": "pull" if self.pull else "push",
-            "Ack policy": str(self.config.get("ack_policy", "")),
-            "Ack wait": nanoseconds(self.config.get("ack_wait", 0)),
-            "Ack pending": count(self.num_ack_pending),
-            "Redelivered": count(self.num_redelivered),
-            "Unprocessed": count(self.num_pending),
-            "Ack floor": count(self.ack_floor.stream_seq),
-            "Paused": yes(self.paused),
-            "Cluster": self.cluster.leader if self.cluster else "",
-        }
+def _position(position: Position) -> str:
+    active = f", {ago(position.last_active)}" if position.last_active else ""
+    return f"consumer sequence {count(position.consumer_seq)}, stream sequence {count(position.stream_seq)}{active}"
 
-    def _pause(self) -> str:
-        if not self.paused:
-            return "no"
-        return f"until {moment(self.paused_until, zone=True)} (another {duration(self.pause_remaining / 1e9)})"
+
+def _pin(pin: Pin) -> str:
+    if not pin.pinned_client_id:
+        return f"{pin.group}: none"
+    return f"{pin.group}: {pin.pinned_client_id}" + (f", {ago(pin.pinned_ts)}" if pin.pinned_ts else "")
 
 
 def _each_nanoseconds(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Pausing a consumer's deliveries, and letting them go on."""
+"""Pausing and resuming a consumer's deliveries."""
 
 from __future__ import annotations
 
@@ -8,70 +8,62 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from nomnom.inspection.jetstream import ConsumerReport, JetStream, checked
+from nomnom.inspection.jetstream.requests import call
 from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection
-from nomnom_control.session.jetstream.consumers import ConsumerReport
-from nomnom_control.session.jetstream.requests import call
 
 LAST_MOMENT = 0.1
 _POLL = 0.05
-_LOOKS = 40
+_POLLS = 40
 
 
-async def read_consumer(nats: NatsConnection, stream: str, consumer: str) -> ConsumerReport:
-    """A consumer's report; raises NatsUnavailable, NotSetUp or JetStreamError."""
-    return await call(
-        nats, f"CONSUMER.INFO.{stream}.{consumer}", None, ConsumerReport, f"consumer {consumer} of {stream}"
-    )
-
-
-async def pause_consumer(nats: NatsConnection, stream: str, consumer: str, until: datetime) -> ConsumerReport:
+async def pause_consumer(jetstream: JetStream, stream: str, consumer: str, until: datetime) -> ConsumerReport:
     """Deliver nothing until then, by the server's clock; returns once that is in force."""
-    body = {"pause_until": until.isoformat()}
-    await call(nats, f"CONSUMER.PAUSE.{stream}.{consumer}", body, dict[str, Any], f"consumer {consumer} of {stream}")
-    for _ in range(_LOOKS):
-        report = await read_consumer(nats, stream, consumer)
-        if report.paused:
-            return report
-        await asyncio.sleep(_POLL)  # in a cluster the pause is agreed on first
-    raise ControlError(f"consumer {consumer} of {stream} is not paused {_LOOKS * _POLL:g} s after it was asked to be")
+    return await _set_pause(jetstream, stream, consumer, until, paused=True)
 
 
-async def resume_consumer(nats: NatsConnection, stream: str, consumer: str) -> ConsumerReport:
-    """Deliver again; returns once it does.
+async def resume_consumer(jetstream: JetStream, stream: str, consumer: str) -> ConsumerReport:
+    """Deliver again; returns once that is in force.
 
     nats-server (2.15) does not wake the pulls that wait when a pause is lifted, so workers would get nothing until
     their pulls expire; it does when a pause ends by itself. So the pause is shortened to the next moment.
     """
-    report = await read_consumer(nats, stream, consumer)
+    report = await jetstream.consumer(stream, consumer)
     if not report.paused:
         return report
     soon = (report.ts or datetime.now(UTC)) + timedelta(seconds=LAST_MOMENT)
-    body = {"pause_until": soon.isoformat()}
-    await call(nats, f"CONSUMER.PAUSE.{stream}.{consumer}", body, dict[str, Any], f"consumer {consumer} of {stream}")
-    for _ in range(_LOOKS):
-        report = await read_consumer(nats, stream, consumer)
-        if not report.paused:
-            return report
-        await asyncio.sleep(_POLL)
-    raise ControlError(f"consumer {consumer} of {stream} is still paused {_LOOKS * _POLL:g} s after it was resumed")
+    return await _set_pause(jetstream, stream, consumer, soon, paused=False)
 
 
 @asynccontextmanager
-async def held(nats: NatsConnection, stream: str, consumer: str, seconds: float) -> AsyncGenerator[None, None]:
-    """Keep a consumer from delivering inside the block, and for ``seconds`` at most should this session end there.
+async def held(jetstream: JetStream, stream: str, consumer: str, seconds: float) -> AsyncGenerator[None, None]:
+    """Pause a consumer inside the block, and for at most ``seconds`` if this session ends there.
 
-    A pause that someone else has set stays theirs.
+    A pause that someone else has set is kept.
     """
-    report = await read_consumer(nats, stream, consumer)
+    report = await jetstream.consumer(stream, consumer)
     if report.paused:
         yield
         return
     # By the server's clock: ours may be minutes off.
     until = (report.ts or datetime.now(UTC)) + timedelta(seconds=seconds)
-    await pause_consumer(nats, stream, consumer, until)
+    await pause_consumer(jetstream, stream, consumer, until)
     try:
         yield
     finally:
-        if (await read_consumer(nats, stream, consumer)).paused_until == until:
-            await resume_consumer(nats, stream, consumer)
+        if (await jetstream.consumer(stream, consumer)).paused_until == until:
+            await resume_consumer(jetstream, stream, consumer)
+
+
+async def _set_pause(
+    jetstream: JetStream, stream: str, consumer: str, until: datetime, *, paused: bool
+) -> ConsumerReport:
+    subject, what = f"CONSUMER.PAUSE.{checked(stream)}.{checked(consumer)}", f"consumer {consumer} of {stream}"
+    await call(jetstream.nats, subject, {"pause_until": until.isoformat()}, dict[str, Any], what)
+    for _ in range(_POLLS):
+        report = await jetstream.consumer(stream, consumer)
+        if report.paused is paused:
+            return report
+        await asyncio.sleep(_POLL)  # in a cluster the servers agree on a pause first
+    state = "not paused" if paused else "still paused"
+    raise ControlError(f"{what} is {state} {_POLLS * _POLL:g} s after the request; check it and try again")

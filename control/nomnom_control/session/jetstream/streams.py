@@ -1,174 +1,88 @@
-"""A stream: all that ``nats stream info`` and ``nats stream report`` show, typed, and as lines for people."""
+"""Streams as lines and rows for people: all that ``nats stream info`` and ``nats stream report`` show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, cast
 
 import msgspec
 
+from nomnom.inspection.jetstream import Cluster, Peer, Source, StreamReport
 from nomnom.presentation.figures import Property, age, count, duration, limit, moment, size, size_limit, when, yes
 
-_NEVER = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
+
+def stream_properties(report: StreamReport) -> list[Property]:
+    """Everything about a stream, a line each."""
+    state = report.state
+    lines = [Property("Stream", "Name", report.name), Property("Stream", "Created", moment(report.created, zone=True))]
+    lines += [
+        Property("Configuration", label, value)
+        for label, value in configuration({**_LEFT_OUT, **report.config}, _LABELS)
+    ]
+    lines += cluster_properties(report.cluster)
+    lines += [Property("Sources", "Mirror", _source(report.mirror))] if report.mirror else []
+    lines += [Property("Sources", "Source", _source(each)) for each in report.sources]
+    lines += [
+        Property("State", label, value)
+        for label, value in (
+            ("Messages", count(state.messages)),
+            ("Bytes", size(state.bytes) + (f" ({report.fill:.1%} of the limit)" if report.fill is not None else "")),
+            ("First sequence", count(state.first_seq)),
+            ("First message", when(state.oldest)),
+            ("Last sequence", count(state.last_seq)),
+            ("Last message", when(state.newest)),
+            ("Deleted messages", count(state.num_deleted)),
+            ("Lost messages", count(state.lost_messages)),
+            ("Subjects", count(state.num_subjects)),
+            ("Active consumers", count(state.consumer_count)),
+            *host(report.config),
+        )
+    ]
+    return lines
 
 
-class Peer(msgspec.Struct, frozen=True):
-    """A replica of a stream or consumer. ``active`` in nanoseconds since it was heard of, ``lag`` in operations."""
-
-    name: str
-    current: bool = False
-    offline: bool = False
-    active: int = 0
-    lag: int = 0
-
-    def __str__(self) -> str:
-        state = "offline" if self.offline else "current" if self.current else "outdated"
-        return f"{self.name} ({state}, {count(self.lag)} behind, seen {duration(self.active / 1e9)} ago)"
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    """Where a stream or consumer lives."""
-
-    name: str = ""
-    leader: str = ""
-    leader_since: datetime | None = None
-    replicas: tuple[Peer, ...] = ()
-    raft_group: str = ""
-
-    def properties(self) -> list[Property]:
-        """As lines."""
-        lines = [("Name", self.name), ("Raft group", self.raft_group), ("Leader", self._led())]
-        lines += [("Replica", str(each)) for each in self.replicas]
-        return [Property("Cluster", label, value) for label, value in lines if value]
-
-    def _led(self) -> str:
-        return f"{self.leader} (for {age(self.leader_since)})" if self.leader_since else self.leader
+def stream_row(report: StreamReport) -> dict[str, str]:
+    """A stream as a line of ``nats stream report``."""
+    return {
+        "Stream": report.name,
+        "Storage": str(report.config.get("storage", "")),
+        "Consumers": count(report.state.consumer_count),
+        "Messages": count(report.state.messages),
+        "Bytes": size(report.state.bytes),
+        "Lost": count(report.state.lost_messages),
+        "Deleted": count(report.state.num_deleted),
+        "Replicas": replicas(report.cluster),
+    }
 
 
-class Lost(msgspec.Struct, frozen=True):
-    """Messages that the storage lost."""
-
-    msgs: tuple[int, ...] | None = None
-    bytes: int = 0
-
-
-class StreamState(msgspec.Struct, frozen=True):
-    """What a stream holds."""
-
-    messages: int = 0
-    bytes: int = 0
-    first_seq: int = 0
-    first_ts: datetime = _NEVER
-    last_seq: int = 0
-    last_ts: datetime = _NEVER
-    consumer_count: int = 0
-    num_subjects: int = 0
-    num_deleted: int = 0
-    deleted: tuple[int, ...] | None = None
-    lost: Lost | None = None
-
-    @property
-    def oldest(self) -> datetime | None:
-        """When the oldest message was stored; None in an empty stream."""
-        return self.first_ts if self.messages else None
-
-    @property
-    def newest(self) -> datetime | None:
-        """When the last message was stored, whether it is still there or not."""
-        return self.last_ts if self.last_ts != _NEVER else None
+def cluster_properties(cluster: Cluster | None) -> list[Property]:
+    """The servers that hold a stream or consumer, as lines."""
+    if cluster is None:
+        return []
+    leader = f"{cluster.leader} (for {age(cluster.leader_since)})" if cluster.leader_since else cluster.leader
+    lines = [("Name", cluster.name), ("Raft group", cluster.raft_group), ("Leader", leader)]
+    lines += [("Replica", _peer(each)) for each in cluster.replicas]
+    return [Property("Cluster", label, value) for label, value in lines if value]
 
 
-class Source(msgspec.Struct, frozen=True):
-    """A mirror's or source's progress."""
-
-    name: str
-    lag: int = 0
-    active: int = 0
-
-    def __str__(self) -> str:
-        seen = "never seen" if self.active < 0 else f"seen {duration(self.active / 1e9)} ago"
-        return f"{self.name} ({count(self.lag)} behind, {seen})"
-
-
-class StreamReport(msgspec.Struct, frozen=True):
-    """A stream's configuration (nats-server's own names and units: nanoseconds, bytes), state and place."""
-
-    config: Mapping[str, Any]
-    created: datetime
-    state: StreamState
-    cluster: Cluster | None = None
-    mirror: Source | None = None
-    sources: tuple[Source, ...] = ()
-    ts: datetime | None = None
-
-    @property
-    def name(self) -> str:
-        """The stream's name."""
-        return str(self.config["name"])
-
-    @property
-    def fill(self) -> float | None:
-        """Share of ``max_bytes`` in use, from 0 to 1; None without a limit."""
-        most = int(self.config.get("max_bytes", -1))
-        return self.state.bytes / most if most > 0 else None
-
-    def properties(self) -> list[Property]:
-        """Everything, a line each."""
-        state = self.state
-        lines = [Property("Stream", "Name", self.name), Property("Stream", "Created", moment(self.created, zone=True))]
-        lines += [
-            Property("Configuration", label, value)
-            for label, value in configuration({**_LEFT_OUT, **self.config}, _LABELS)
-        ]
-        lines += self.cluster.properties() if self.cluster else []
-        lines += [Property("Sources", "Mirror", str(self.mirror))] if self.mirror else []
-        lines += [Property("Sources", "Source", str(each)) for each in self.sources]
-        lost = len(self.state.lost.msgs or ()) if self.state.lost else 0
-        lines += [
-            Property("State", label, value)
-            for label, value in (
-                ("Messages", count(state.messages)),
-                ("Bytes", size(state.bytes) + (f" ({self.fill:.1%} of the limit)" if self.fill is not None else "")),
-                ("First sequence", count(state.first_seq)),
-                (
-                    "First message",
-                    when(state.oldest),
-                ),
-                ("Last sequence", count(state.last_seq)),
-                (
-                    "Last message",
-                    when(state.newest),
-                ),
-                ("Deleted messages", count(state.num_deleted)),
-                ("Lost messages", count(lost)),
-                ("Subjects", count(state.num_subjects)),
-                ("Active consumers", count(state.consumer_count)),
-                *host(self.config),
-            )
-        ]
-        return lines
-
-    def row(self) -> dict[str, str]:
-        """The stream as a line of ``nats stream report``."""
-        return {
-            "Stream": self.name,
-            "Storage": str(self.config.get("storage", "")),
-            "Consumers": count(self.state.consumer_count),
-            "Messages": count(self.state.messages),
-            "Bytes": size(self.state.bytes),
-            "Lost": count(len(self.state.lost.msgs or ()) if self.state.lost else 0),
-            "Deleted": count(self.state.num_deleted),
-            "Replicas": self.cluster.leader if self.cluster and not self.cluster.replicas else _replicas(self.cluster),
-        }
-
-
-def _replicas(cluster: Cluster | None) -> str:
+def replicas(cluster: Cluster | None) -> str:
+    """The servers on one line: the leader with a star, those that are offline with an exclamation mark."""
     if cluster is None:
         return ""
-    return ", ".join(
-        [f"{cluster.leader}*", *(f"{each.name}{'!' if each.offline else ''}" for each in cluster.replicas)]
-    )
+    if not cluster.replicas:
+        return cluster.leader
+    others = [f"{each.name}{'!' if each.offline else ''}" for each in cluster.replicas]
+    return ", ".join([f"{cluster.leader}*", *others])
+
+
+def _peer(peer: Peer) -> str:
+    state = "offline" if peer.offline else "current" if peer.current else "outdated"
+    return f"{peer.name} ({state}, {count(peer.lag)} behind, seen {duration(peer.active / 1e9)} ago)"
+
+
+def _source(source: Source) -> str:
+    seen = "never seen" if source.active < 0 else f"seen {duration(source.active / 1e9)} ago"
+    return f"{source.name} ({count(source.lag)} behind, {seen})"
 
 
 def nanoseconds(value: Any) -> str:

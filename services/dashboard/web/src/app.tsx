@@ -108,7 +108,9 @@ export function App() {
           <Route path="/dead-letters/:sequence">{({ sequence }) => <DeadLetter sequence={sequence} />}</Route>
           <Route path="/system" component={Health} />
           {/* Earlier versions used this path; bookmarks still do. */}
-          <Route path="/records/:name?">{({ name }) => <Redirect to={`/entities${name ? `/${name}` : ""}`} />}</Route>
+          <Route path="/records/*?">
+            <Redirect to={path.replace("/records", "/entities") + location.search} replace />
+          </Route>
           <Route>
             <section className="panel">
               <EmptyState title="Page not found">

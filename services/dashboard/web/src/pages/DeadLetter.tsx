@@ -25,37 +25,37 @@ export function DeadLetter({ sequence }: { sequence: string }) {
         <>
           <header className="panel-header">
             <h1>
-              {REASONS[query.data.letter.reason]?.title ?? query.data.letter.reason}{" "}
-              <span className="entity-label">{query.data.letter.entity}</span>
+              {REASONS[query.data.dead_letter.reason]?.title ?? query.data.dead_letter.reason}{" "}
+              <span className="entity-label">{query.data.dead_letter.entity}</span>
             </h1>
           </header>
-          <p className="error-message">{query.data.letter.error}</p>
+          <p className="error-message">{query.data.dead_letter.error}</p>
           <dl className="properties">
             <div>
               <dt>{heading(terms.message)}</dt>
               <dd className="mono">
-                {query.data.letter.message_id === null ? (
+                {query.data.dead_letter.message_id === null ? (
                   "none"
                 ) : (
-                  <Link href={`/messages/${query.data.letter.message_id}`}>{query.data.letter.message_id}</Link>
+                  <Link href={`/messages/${query.data.dead_letter.message_id}`}>{query.data.dead_letter.message_id}</Link>
                 )}
               </dd>
             </div>
             <div>
               <dt>{heading(terms.received)}</dt>
-              <dd>{timestamp(query.data.letter.received_at)}</dd>
+              <dd>{timestamp(query.data.dead_letter.received_at)}</dd>
             </div>
             <div>
               <dt>{heading(terms.failed)}</dt>
-              <dd>{timestamp(query.data.letter.failed_at)}</dd>
+              <dd>{timestamp(query.data.dead_letter.failed_at)}</dd>
             </div>
             <div>
               <dt>{heading(terms.attempts)}</dt>
-              <dd>{number(query.data.letter.attempts)}</dd>
+              <dd>{number(query.data.dead_letter.attempts)}</dd>
             </div>
             <div>
               <dt>{heading(terms.size)}</dt>
-              <dd>{bytes(query.data.letter.size)}</dd>
+              <dd>{bytes(query.data.dead_letter.size)}</dd>
             </div>
           </dl>
           <h2>Payload</h2>

@@ -31,7 +31,7 @@ export function DeadLetters() {
     refetchInterval: (state) => ((state.state.data?.pages.length ?? 0) > 1 ? false : 5_000),
   });
   const first = query.data?.pages[0];
-  const deadLetters = query.data?.pages.flatMap((page) => page.letters) ?? [];
+  const deadLetters = query.data?.pages.flatMap((page) => page.dead_letters) ?? [];
   const filtered = Boolean(reason ?? entity ?? text);
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
@@ -114,7 +114,7 @@ function Group({ group, selected, select }: GroupProps) {
   return (
     <li>
       <button type="button" className="group" aria-pressed={selected} onClick={() => select(!selected)}>
-        <span className="group-count">{number(group.letters)}</span>
+        <span className="group-count">{number(group.dead_letters)}</span>
         <span className="group-description">
           <b>
             {reason?.title ?? group.reason} <span className="entity-label">{group.entity}</span>

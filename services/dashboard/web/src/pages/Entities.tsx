@@ -1,10 +1,10 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "wouter";
 import { body, client } from "../api/client";
-import { count } from "../format";
+import { bytes, count } from "../format";
 import { ErrorState, LoadingState } from "../components/states";
 
-/** The entities of the deployment's schema, with the number of rows of each. */
+/** The entities of the deployment's schema, with the rows and the size of their tables. */
 export function Entities() {
   const query = useQuery({
     queryKey: ["entities"],
@@ -37,6 +37,7 @@ export function Entities() {
               </span>
               <span className="entity-rows">
                 {count(each.rows)} <small>rows</small>
+                <small className="entity-size">{bytes(each.bytes)}</small>
               </span>
             </Link>
           </li>

@@ -3,7 +3,7 @@ import { type ColumnDef, flexRender, getCoreRowModel, useReactTable } from "@tan
 import { type SyntheticEvent, useMemo, useState } from "react";
 import { Link } from "wouter";
 import { body, client, type Column, type Row } from "../api/client";
-import { count, number } from "../format";
+import { bytes, count, number } from "../format";
 import { Pager } from "../components/Pager";
 import { EmptyState, ErrorState, LoadingState } from "../components/states";
 import { useQueryParameters } from "../components/useQueryParameters";
@@ -50,7 +50,7 @@ export function Rows({ name }: { name: string }) {
         <h1>{first?.entity.title ?? name}</h1>
         {first !== undefined && (
           <span className="muted">
-            {count(first.entity.rows)} rows · {first.entity.table}
+            {count(first.entity.rows)} rows · {bytes(first.entity.bytes)} · {first.entity.table}
           </span>
         )}
       </header>

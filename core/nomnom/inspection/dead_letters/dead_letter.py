@@ -13,21 +13,22 @@ from nomnom.envelope import (
     REASON,
     RECEIVED_AT,
     REPLAYS,
+    UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
     from_microseconds,
     parse_message_id,
     read_envelope,
 )
-from nomnom.envelope import UNKNOWN_ENTITY as UNKNOWN
-from nomnom_control.session.jetstream.reading import StoredMessage
+from nomnom.inspection.jetstream.messages import StoredMessage
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter. It never changes: an edited one is replayed, or stays as it is.
+    """A dead letter. It never changes: replaying or deleting it removes it from its stream.
 
-    ``payload`` is None where a list left it out because it is large; ``size`` is its bytes either way.
+    ``payload`` is None if it was not kept; ``size`` is its bytes either way. What its headers do not say, or say in a
+    malformed way, is taken from its subject and from when it was stored.
     """
 
     sequence: int
@@ -40,10 +41,11 @@ class DeadLetter:
     received_at: datetime
     failed_at: datetime
     replays: int
+    stored_at: datetime
     size: int
     payload: bytes | None = field(repr=False)
     envelope_problem: str = ""
-    """Why this letter cannot be replayed as the message that it was; empty where it can."""
+    """Why it cannot be replayed as the message that it was; empty if it can."""
 
     @property
     def envelope(self) -> Envelope:
@@ -56,12 +58,12 @@ class DeadLetter:
         return (self.payload or b"").decode("utf-8", errors="replace")
 
     def without_payload(self) -> DeadLetter:
-        """The same letter, lighter."""
+        """The same dead letter, lighter."""
         return replace(self, payload=None)
 
 
 def read_dead_letter(message: StoredMessage) -> DeadLetter:
-    """The letter of a stored message; what its headers do not say is taken from where and when it was stored."""
+    """The dead letter in a stored message; never raises for what the message holds."""
     headers = message.headers
     tokens = message.subject.removeprefix(f"{DEAD}.").split(".")
     problem = ""
@@ -70,7 +72,7 @@ def read_dead_letter(message: StoredMessage) -> DeadLetter:
     except EnvelopeError as error:
         problem = str(error)
         message_id = parse_message_id(tokens[-1]) or tokens[-1]
-        envelope = Envelope(message_id, tokens[0] if len(tokens) > 1 else UNKNOWN, message.stored_at)
+        envelope = Envelope(message_id, tokens[0] if len(tokens) > 1 else UNKNOWN_ENTITY, message.stored_at)
     return DeadLetter(
         message.sequence,
         message.subject,
@@ -82,6 +84,7 @@ def read_dead_letter(message: StoredMessage) -> DeadLetter:
         envelope.received_at,
         _moment(headers.get(FAILED_AT)) or message.stored_at,
         envelope.replays,
+        message.stored_at,
         len(message.payload),
         message.payload,
         problem,
@@ -89,7 +92,7 @@ def read_dead_letter(message: StoredMessage) -> DeadLetter:
 
 
 DEAD_LETTER_HEADERS = (RECEIVED_AT, REPLAYS, REASON, ERROR, ATTEMPTS, FAILED_AT)
-"""The headers that make a letter what it is; all but the one against duplicates."""
+"""The headers of a dead letter; all but the one against duplicates."""
 
 
 def _number(text: str | None) -> int:

@@ -1,4 +1,4 @@
-"""Which dead letters: a filter, and groups of what it lets through."""
+"""Which dead letters: a filter, and groups of those that match."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from nomnom.connections.errors import RequestError
 from nomnom.envelope import Reason
-from nomnom_control.errors import ControlError
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter
+from nomnom.inspection.dead_letters.dead_letter import DeadLetter
 
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _DIGITS = re.compile(r"\d+")
 _SPAN = re.compile(r"(\d+)(s|m|h|d)")
 _STRIDE = 1000
-"""Letters looked at before the loop gets its turn."""
+"""Dead letters counted before the event loop gets its turn."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class FilterError(ControlError):
-    """A filter that cannot be used."""
+class FilterError(RequestError):
+    """A filter that is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a letter must have; an empty filter lets all through.
+    """What a dead letter must have; an empty filter matches all.
 
-    ``entities`` and ``reasons``: one of them. ``error`` and ``payload``: contained, in any case of letters, or, with
-    ``regex``, found as a regular expression. ``message_id``: it begins so. ``since`` (included) and ``until``
-    (excluded): when it failed.
+    ``entities`` and ``reasons``: one of them. ``error`` and ``payload``: contained, ignoring case, or, with ``regex``,
+    found as a regular expression. ``text``: contained in the error or in the message id, ignoring case.
+    ``message_id``: its beginning. ``since`` (included) and ``until`` (excluded): when the message failed.
     """
 
     entities: tuple[str, ...] = ()
@@ -40,6 +40,7 @@ class Filter:
     error: str = ""
     payload: str = ""
     message_id: str = ""
+    text: str = ""
     since: datetime | None = None
     until: datetime | None = None
     regex: bool = False
@@ -51,20 +52,22 @@ class Filter:
                 try:
                     re.compile(pattern)
                 except re.error as problem:
-                    raise FilterError(f"{name} filter {pattern!r} is no regular expression: {problem}") from problem
+                    raise FilterError(
+                        f"{name} filter {pattern!r} is not a valid regular expression: {problem}"
+                    ) from problem
         for moment in (self.since, self.until):
             if moment is not None and moment.tzinfo is None:
                 raise FilterError(f"the time {moment} has no zone")
 
     @property
     def empty(self) -> bool:
-        """Whether it lets everything through."""
+        """Whether it matches everything."""
         return all(not getattr(self, each.name) for each in fields(self) if each.name != "regex")
 
     def matcher(self) -> Callable[[DeadLetter], bool]:
-        """The test of a letter; ``payload`` is tested by :meth:`payload_matcher`."""
+        """The test of a dead letter; ``payload`` is tested by :meth:`payload_matcher`."""
         finds = self._finder(self.error)
-        prefix = self.message_id.lower()
+        prefix, text = self.message_id.lower(), self.text.casefold()
 
         def matches(dead_letter: DeadLetter) -> bool:
             return (
@@ -74,12 +77,13 @@ class Filter:
                 and (self.since is None or dead_letter.failed_at >= self.since)
                 and (self.until is None or dead_letter.failed_at < self.until)
                 and (finds is None or finds(dead_letter.error))
+                and (not text or text in f"{dead_letter.error} {dead_letter.message_id}".casefold())
             )
 
         return matches
 
     def payload_matcher(self) -> Callable[[bytes], bool] | None:
-        """The test of a payload, where there is one to make."""
+        """The test of a payload; None if payloads need not be read."""
         finds = self._finder(self.payload)
         return None if finds is None else lambda payload: finds(payload.decode("utf-8", errors="replace"))
 
@@ -95,7 +99,12 @@ class Filter:
     def describe(self) -> str:
         """The filter as :meth:`parse` reads it."""
         parts = [f"entity:{each}" for each in self.entities] + [f"reason:{each}" for each in self.reasons]
-        for name, value in (("error", self.error), ("payload", self.payload), ("id", self.message_id)):
+        for name, value in (
+            ("error", self.error),
+            ("payload", self.payload),
+            ("id", self.message_id),
+            ("text", self.text),
+        ):
             if value:
                 parts.append(shlex.quote(f"{name}:{value}"))
         for name, moment in (("since", self.since), ("until", self.until)):
@@ -107,7 +116,7 @@ class Filter:
     def parse(cls, text: str) -> Filter:
         """Read a line such as ``entity:orders reason:record since:2h "error:expected a date"``; raises FilterError.
 
-        A word without a name is looked for in the error. Times are ISO 8601 (this machine's zone where none is given)
+        A word without a name is searched for in the error. Times are ISO 8601 (this machine's zone where none is given)
         or a span back from now: ``90s``, ``15m``, ``2h``, ``7d``.
         """
         try:
@@ -122,20 +131,21 @@ class Filter:
             given.setdefault(name, []).append(value)
         unknown = [each for each in given.get("reason", []) if each not in set(Reason)]
         if unknown:
-            raise FilterError(f"no reason {unknown[0]!r}; there are {', '.join(Reason)}")
+            raise FilterError(f"{unknown[0]!r} is not a reason; expected {', '.join(Reason)}")
         return cls(
             entities=tuple(given.get("entity", [])),
             reasons=tuple(given.get("reason", [])),
             error=" ".join(given.get("error", [])),
             payload=" ".join(given.get("payload", [])),
             message_id="".join(given.get("id", [])),
+            text=" ".join(given.get("text", [])),
             since=parse_moment(given["since"][-1]) if "since" in given else None,
             until=parse_moment(given["until"][-1]) if "until" in given else None,
             regex=given.get("regex", ["no"])[-1] in ("yes", "true", "1", ""),
         )
 
 
-_NAMES = ("entity", "reason", "error", "payload", "id", "since", "until", "regex")
+_NAMES = ("entity", "reason", "error", "payload", "id", "text", "since", "until", "regex")
 
 
 def parse_moment(text: str, now: datetime | None = None) -> datetime:
@@ -146,20 +156,22 @@ def parse_moment(text: str, now: datetime | None = None) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except ValueError as problem:
         expected = "2026-01-31T12:00, or a span back such as 15m, 2h, 7d"
-        raise FilterError(f"{text!r} is no time: expected {expected}") from problem
+        raise FilterError(f"{text!r} is not a valid time: expected {expected}") from problem
 
 
 class GroupBy(StrEnum):
-    """What letters are counted by. ``error`` takes errors that differ only in values and numbers for one."""
+    """What dead letters are counted by. ``error`` counts errors that differ only in values and numbers as one."""
 
     REASON = "reason"
     ENTITY = "entity"
+    KIND = "kind"
+    """Reason and entity."""
     ERROR = "error"
 
 
 @dataclass(slots=True)
 class Group:
-    """Letters that have something in common: as many, failed from ``oldest`` to ``newest``, one of them as example."""
+    """Dead letters with something in common: how many, failed from ``oldest`` to ``newest``, and one as an example."""
 
     by: GroupBy
     key: str
@@ -169,7 +181,7 @@ class Group:
     example: int
     """The sequence of the last one."""
     filter: Filter
-    """What lets exactly (for errors: at least) these through, beside the filter they were grouped under."""
+    """What matches exactly (for errors: at least) these, beside the filter they were grouped under."""
 
 
 def error_shape(error: str) -> str:
@@ -183,16 +195,18 @@ def _shape_pattern(shape: str) -> str:
 
 
 def group_key(by: GroupBy) -> Callable[[DeadLetter], str]:
-    """How letters are told apart."""
+    """What the dead letters of a group have in common."""
     if by is GroupBy.REASON:
         return lambda dead_letter: dead_letter.reason
     if by is GroupBy.ENTITY:
         return lambda dead_letter: dead_letter.entity
+    if by is GroupBy.KIND:
+        return lambda dead_letter: f"{dead_letter.reason} {dead_letter.entity}"
     return lambda dead_letter: error_shape(dead_letter.error)
 
 
 async def group(dead_letters: Sequence[DeadLetter], by: GroupBy) -> list[Group]:
-    """The groups of these letters (in ascending sequence), the largest first."""
+    """The groups of these dead letters (in ascending sequence), the largest first."""
     key_of = group_key(by)
     found: dict[str, Group] = {}
     for number, dead_letter in enumerate(dead_letters):
@@ -202,7 +216,13 @@ async def group(dead_letters: Sequence[DeadLetter], by: GroupBy) -> list[Group]:
         known = found.get(key)
         if known is None:
             found[key] = Group(
-                by, key, 1, dead_letter.failed_at, dead_letter.failed_at, dead_letter.sequence, _group_filter(by, key)
+                by,
+                key,
+                1,
+                dead_letter.failed_at,
+                dead_letter.failed_at,
+                dead_letter.sequence,
+                _group_filter(by, dead_letter),
             )
         else:
             known.count += 1
@@ -212,9 +232,10 @@ async def group(dead_letters: Sequence[DeadLetter], by: GroupBy) -> list[Group]:
     return sorted(found.values(), key=lambda each: (-each.count, each.key))
 
 
-def _group_filter(by: GroupBy, key: str) -> Filter:
-    if by is GroupBy.REASON:
-        return Filter(reasons=(key,))
-    if by is GroupBy.ENTITY:
-        return Filter(entities=(key,))
-    return Filter(error=_shape_pattern(key), regex=True)
+def _group_filter(by: GroupBy, dead_letter: DeadLetter) -> Filter:
+    if by is GroupBy.ERROR:
+        return Filter(error=_shape_pattern(error_shape(dead_letter.error)), regex=True)
+    return Filter(
+        entities=() if by is GroupBy.REASON else (dead_letter.entity,),
+        reasons=() if by is GroupBy.ENTITY else (dead_letter.reason,),
+    )

@@ -1,7 +1,7 @@
 """Reading a stream's messages by sequence, without a consumer.
 
-A direct get with ``batch`` (ADR-31 of NATS, nats-server 2.11) answers many messages to one request, skipping deleted
-sequences; that is ten times what one request a message reads.
+A direct get with ``batch`` (NATS ADR-31, nats-server 2.11) returns many messages for one request and skips deleted
+sequences; that is ten times as fast as one request for each message.
 """
 
 from __future__ import annotations
@@ -13,31 +13,27 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
-from nomnom_control.errors import ControlError
-from nomnom_control.session.connections import NatsConnection, NotSetUp
-from nomnom_control.session.jetstream.requests import API
+from nomnom.connections.errors import NotSetUp
+from nomnom.connections.nats import NatsConnection, text_of
+from nomnom.inspection.jetstream.requests import API, JetStreamError
 
 BATCH = 200
-"""Messages asked for at once where all are wanted."""
+"""Messages in one request when all are read."""
 _BATCH_BYTES = 8 * 1024 * 1024
 _CONCURRENCY = 64
 _DENSE = 3
 _OWN = frozenset(
     {"Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence"}
 )
-"""Headers that the answer adds to the message's own."""
-
-
-class TooOld(ControlError):  # noqa: N818
-    """A server that cannot read in batches."""
+"""Headers that the response adds to the message's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as it lies in a stream."""
+    """A message as a stream holds it."""
 
     stream: str
     sequence: int
@@ -76,7 +72,7 @@ async def read_last_each(connection: NatsConnection, stream: str, subjects: Sequ
 
 
 async def _collect(connection: NatsConnection, stream: str, body: Mapping[str, Any]) -> Batch:
-    client = await connection.client()
+    client = await connection.connect()
     raw: list[Msg] = []
     end: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
@@ -96,16 +92,16 @@ async def _collect(connection: NatsConnection, stream: str, body: Mapping[str, A
         finally:
             if client.is_connected:
                 await subscription.unsubscribe()
-    except (nats.errors.Error, OSError) as error:
-        raise connection.unavailable(str(error) or type(error).__name__) from error
+    except (NatsError, OSError) as error:
+        raise connection.unavailable(text_of(error)) from error
     headers = end.result().headers or {}
     status = headers["Status"]
     if status == "404":
         return Batch([], 0)
     if status == "503":
-        raise NotSetUp(f"stream {stream} is not there, or does not allow direct reads (allow_direct)")
+        raise NotSetUp(_missing(stream))
     if status != "204":
-        raise ControlError(f"stream {stream} cannot be read: {headers.get('Description', status)}")
+        raise JetStreamError(f"stream {stream} cannot be read: {headers.get('Description', status)}")
     return Batch([read_message(each) for each in raw], int(headers.get("Nats-Num-Pending", "0")))
 
 
@@ -116,13 +112,13 @@ async def _arrive(connection: NatsConnection, raw: Sequence[Msg], end: asyncio.F
         if end.done():
             return
         if raw and "Nats-Num-Pending" not in (raw[0].headers or {}):
-            raise TooOld("this nats-server does not read in batches: nomnom needs nats-server 2.11 or later")
+            raise JetStreamError("this nats-server cannot read in batches: nomnom needs nats-server 2.11 or later")
         if len(raw) == before:
-            raise connection.unavailable(f"stream {stream} did not answer in {connection.timeout:g} s")
+            raise connection.unavailable(f"stream {stream} did not respond in {connection.timeout:g} s")
 
 
 async def read_one(connection: NatsConnection, stream: str, sequence: int) -> StoredMessage | None:
-    """The message of one sequence, or None where there is none."""
+    """The message of one sequence, or None if there is none."""
     return await _direct(connection, stream, {"seq": sequence})
 
 
@@ -132,7 +128,7 @@ async def read_last(connection: NatsConnection, stream: str, subject: str) -> St
 
 
 async def read_many(connection: NatsConnection, stream: str, sequences: Sequence[int]) -> dict[int, StoredMessage]:
-    """The messages of these sequences, without those that are gone."""
+    """The messages of these sequences, without those that no longer exist."""
     if not sequences:
         return {}
     low, high = min(sequences), max(sequences)
@@ -177,18 +173,22 @@ async def _read_range(connection: NatsConnection, stream: str, lower: int, upper
 
 
 async def _direct(connection: NatsConnection, stream: str, body: Mapping[str, int | str]) -> StoredMessage | None:
-    nobody = f"stream {stream} is not there, or does not allow direct reads (allow_direct)"
-    message = await connection.request(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), nobody=nobody)
+    request = msgspec.json.encode(body)
+    message = await connection.request(f"{API}.DIRECT.GET.{stream}", request, missing=_missing(stream))
     headers = message.headers or {}
     if "Nats-Sequence" in headers:
         return read_message(message)
     if headers.get("Status") == "404":
         return None
-    raise ControlError(f"stream {stream} cannot be read: {headers.get('Description', headers.get('Status', ''))}")
+    raise JetStreamError(f"stream {stream} cannot be read: {headers.get('Description', headers.get('Status', ''))}")
+
+
+def _missing(stream: str) -> str:
+    return f"stream {stream} does not exist, or does not allow direct reads (allow_direct); run nomnom setup"
 
 
 def read_message(message: Msg) -> StoredMessage:
-    """A direct get's answer as a message."""
+    """The message in the response to a direct get."""
     headers = message.headers or {}
     return StoredMessage(
         headers["Nats-Stream"],

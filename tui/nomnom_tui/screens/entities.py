@@ -24,8 +24,8 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
-    from nomnom_control.session.entities import EntityReport
-    from nomnom_control.session.statuses import HourCount, StatusCount
+    from nomnom.inspection.entities import EntityReport
+    from nomnom.inspection.statuses import HourCount, StatusCount
 
 SPANS = (24, 72, 168)
 """Selectable time spans in hours."""
@@ -52,20 +52,20 @@ class Hour:
         return sum(self.counts.get(each, 0) for each in _BAD)
 
 
-class DatabaseView(View):
+class EntitiesView(View):
     """Entities with row counts; ``message_status`` by status and by hour, as a table and a small chart."""
 
-    CRUMB = "Database"
+    CRUMB = "Entities"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("t", "span", "Time span", id="database.hours"),
+        Binding("t", "span", "Time span", id="entities.hours"),
     ]
     DEFAULT_CSS = """
-    DatabaseView #upper { height: 1fr; max-height: 16; }
-    DatabaseView #entities { width: 1fr; }
-    DatabaseView #statuses { width: 31; }
-    DatabaseView #lower { height: 1fr; }
-    DatabaseView #chart { height: auto; padding: 1 1 0 1; display: none; }
-    DatabaseView.-high #chart { display: block; }
+    EntitiesView #upper { height: 1fr; max-height: 16; }
+    EntitiesView #entities { width: 1fr; }
+    EntitiesView #statuses { width: 31; }
+    EntitiesView #lower { height: 1fr; }
+    EntitiesView #chart { height: auto; padding: 1 1 0 1; display: none; }
+    EntitiesView.-high #chart { display: block; }
     """
 
     def __init__(self) -> None:

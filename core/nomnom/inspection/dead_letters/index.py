@@ -1,7 +1,7 @@
-"""The index of the dead letters: every letter read once, kept, and brought up to date by what came and went.
+"""The index of the dead letters: each is read once and kept in memory; a refresh applies what came and went.
 
-Letters never change; they are appended, deleted and expire. A refresh asks the stream's state, reads what lies above
-the last known sequence, and, only where the number does not fit, which sequences are deleted.
+Dead letters never change; they are appended, deleted and expire. A refresh asks for the stream's state, reads the
+messages above the last known sequence, and, only if the number does not fit, asks which sequences are deleted.
 """
 
 from __future__ import annotations
@@ -14,31 +14,37 @@ from datetime import datetime
 
 import msgspec
 
-from nomnom_control.session.connections import NatsConnection
-from nomnom_control.session.dead_letters.dead_letter import DeadLetter, read_dead_letter
-from nomnom_control.session.dead_letters.filters import Filter
-from nomnom_control.session.jetstream import JetStream
-from nomnom_control.session.jetstream.reading import BATCH, read_batch, read_many
-from nomnom_control.session.jetstream.streams import StreamState
+from nomnom.inspection.dead_letters.dead_letter import DeadLetter, read_dead_letter
+from nomnom.inspection.dead_letters.filters import Filter, Group, GroupBy, group
+from nomnom.inspection.jetstream import JetStream
+from nomnom.inspection.jetstream.messages import BATCH, read_batch, read_many
+from nomnom.inspection.jetstream.streams import StreamState
 
 _KEPT_PAYLOAD = 4096
-_KEPT_TOTAL = 64 * 1024 * 1024
+_KEPT_PAYLOADS = 64 * 1024 * 1024
 _STRIDE = 4000
-"""Letters looked at before the loop gets its turn: a few milliseconds."""
+"""Dead letters tested before the event loop gets its turn: a few milliseconds."""
 _PARSED = 50
-"""Letters read before the loop gets its turn."""
+"""Dead letters read before the event loop gets its turn."""
 
 
 class DeadLetterIndex:
-    """All letters of a stream by sequence; payloads of up to 4 KiB too, until they are 64 MiB together."""
+    """The dead letters of a stream by sequence: all, or the newest ``limit``.
 
-    def __init__(self, nats: NatsConnection, jetstream: JetStream, stream: str) -> None:
-        self._nats, self._jetstream, self.stream = nats, jetstream, stream
+    Payloads of up to 4 KiB are kept too, until they are ``payloads`` bytes together.
+    """
+
+    def __init__(
+        self, jetstream: JetStream, stream: str, *, limit: int | None = None, payloads: int = _KEPT_PAYLOADS
+    ) -> None:
+        self._jetstream, self.stream = jetstream, stream
+        self._limit, self._payloads = limit, payloads
         self._dead_letters: dict[int, DeadLetter] = {}
         self._order: list[int] | None = []
         self._next = 1
         self._created: datetime | None = None
         self._kept = 0
+        self._checked = (0, 0)  # the stream's first sequence and its deleted ones, when those were last applied
         self._interned: dict[str, str] = {}
         self._refreshing = asyncio.Lock()
         self.state = StreamState()
@@ -57,14 +63,19 @@ class DeadLetterIndex:
         return self._order
 
     def get(self, sequence: int) -> DeadLetter | None:
-        """A known letter, maybe without its payload."""
+        """A known dead letter, possibly without its payload."""
         return self._dead_letters.get(sequence)
+
+    @property
+    def older(self) -> int:
+        """How many dead letters are beyond the limit: the oldest of the stream."""
+        return max(0, self.state.messages - len(self._dead_letters)) if self._limit is not None else 0
 
     async def refresh(self, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
         """Bring the index up to date; returns whether it is.
 
-        With ``within`` it stops after about so many seconds, and goes on from there the next time. ``progress`` is
-        told how many letters are known, of how many. Raises NatsUnavailable or NotSetUp.
+        With ``within`` it stops after about that many seconds, and the next refresh goes on from there. ``progress`` is
+        called with how many dead letters are known, of how many. Raises NatsUnavailable or NotSetUp.
         """
         loop = asyncio.get_running_loop()
         deadline = None if within is None else loop.time() + within
@@ -74,13 +85,15 @@ class DeadLetterIndex:
         except TimeoutError:
             return False
         try:
-            await self._look()
+            await self._read_state()
             while self._next <= self.state.last_seq:
-                batch = await read_batch(self._nats, self.stream, max(self._next, self.state.first_seq), BATCH)
+                batch = await read_batch(self._jetstream.nats, self.stream, self._next, BATCH)
                 for number, message in enumerate(batch.messages):
                     if number % _PARSED == 0:
                         await asyncio.sleep(0)
                     self._add(read_dead_letter(message))
+                if self._limit is not None and len(self._dead_letters) > self._limit:
+                    self.forget(self.sequences[: -self._limit])
                 if progress is not None:
                     progress(len(self._dead_letters), self.state.messages)
                 if not batch.messages or batch.pending == 0:
@@ -94,7 +107,7 @@ class DeadLetterIndex:
             self._refreshing.release()
 
     def forget(self, sequences: Iterable[int]) -> None:
-        """Drop letters that are known to be deleted."""
+        """Drop dead letters that are known to be deleted."""
         for sequence in sequences:
             dead_letter = self._dead_letters.pop(sequence, None)
             if dead_letter is not None:
@@ -102,7 +115,7 @@ class DeadLetterIndex:
                 self._kept -= len(dead_letter.payload or b"")
 
     async def select(self, wanted: Filter) -> list[int]:
-        """The known sequences that a filter lets through, ascending."""
+        """The known sequences that match a filter, ascending."""
         if wanted.empty:
             return list(self.sequences)
         matches, payload_matches = wanted.matcher(), wanted.payload_matcher()
@@ -119,12 +132,16 @@ class DeadLetterIndex:
             await asyncio.sleep(0)
         return found
 
+    async def groups(self, by: GroupBy, sequences: Iterable[int]) -> list[Group]:
+        """The groups of these dead letters (ascending sequences), the largest first."""
+        return await group([each for one in sequences if (each := self.get(one)) is not None], by)
+
     async def with_payloads(self, dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """The same letters, each with its payload; those that are gone by now are left out."""
+        """The same dead letters, each with its payload, without those that no longer exist."""
         missing = [each.sequence for each in dead_letters if each.payload is None]
         if not missing:
             return list(dead_letters)
-        read = await read_many(self._nats, self.stream, missing)
+        read = await read_many(self._jetstream.nats, self.stream, missing)
         self.forget(each for each in missing if each not in read)
         return [
             each if each.payload is not None else read_dead_letter(read[each.sequence])
@@ -132,34 +149,38 @@ class DeadLetterIndex:
             if each.payload is not None or each.sequence in read
         ]
 
-    async def _look(self) -> None:
+    async def _read_state(self) -> None:
         report = await self._jetstream.stream(self.stream)
         if self._created != report.created or report.state.last_seq < self._next - 1:
-            # Another stream by the same name: nothing known is of it.
+            # Another stream of the same name.
             self._dead_letters.clear()
             self._order, self._next, self._kept, self._created = None, 1, 0, report.created
             self.complete = False
-        self.state = report.state
-        expired = bisect_left(self.sequences, report.state.first_seq)
+        state = self.state = report.state
+        self._next = max(self._next, state.first_seq)
+        if self._limit is not None:
+            self._next = max(self._next, state.last_seq - self._limit + 1)
+        expired = bisect_left(self.sequences, state.first_seq)
         self.forget(self.sequences[:expired])
 
     async def _drop_deleted(self) -> None:
-        if len(self._dead_letters) == self.state.messages:
-            return
-        report = await self._jetstream.stream(self.stream, deleted=True)
-        first = report.state.first_seq
-        gone = set(report.state.deleted or ()) & self._dead_letters.keys()
-        self.forget([*gone, *self.sequences[: bisect_left(self.sequences, first)]])
-        self.state = msgspec.structs.replace(report.state, deleted=None)
+        unchanged = self._checked == (self.state.first_seq, self.state.num_deleted)
+        # With older ones beyond the limit the numbers never fit; any deletion changes one of those two.
+        if len(self._dead_letters) != self.state.messages and not (self._limit is not None and unchanged):
+            report = await self._jetstream.stream(self.stream, deleted=True)
+            gone = set(report.state.deleted or ()) & self._dead_letters.keys()
+            self.forget([*gone, *self.sequences[: bisect_left(self.sequences, report.state.first_seq)]])
+            self.state = msgspec.structs.replace(report.state, deleted=None)
+        self._checked = (self.state.first_seq, self.state.num_deleted)
 
     def _add(self, dead_letter: DeadLetter) -> None:
         self._next = dead_letter.sequence + 1
         if dead_letter.sequence in self._dead_letters:
             return
-        # Thousands of letters share a few texts.
+        # Thousands of dead letters share a few texts.
         intern = self._interned.setdefault
         payload = dead_letter.payload or b""
-        kept = len(payload) <= _KEPT_PAYLOAD and self._kept + len(payload) <= _KEPT_TOTAL
+        kept = len(payload) <= _KEPT_PAYLOAD and self._kept + len(payload) <= self._payloads
         self._kept += len(payload) if kept else 0
         self._dead_letters[dead_letter.sequence] = replace(
             dead_letter,
@@ -175,9 +196,9 @@ class DeadLetterIndex:
 def window(
     sequences: Sequence[int], after: int | None, before: int | None, limit: int, *, newest_first: bool
 ) -> tuple[list[int], bool, bool]:
-    """The page of ascending ``sequences``: those nearest to ``after`` where only it is given, else to ``before``.
+    """The page of ascending ``sequences``: those nearest to ``after`` if only that is given, else to ``before``.
 
-    Neither: the newest or the oldest. Returns them ascending, and whether there are others below and above.
+    With neither: the newest or the oldest. Returns them ascending, and whether there are others below and above.
     """
     low = 0 if after is None else bisect_right(sequences, after)
     high = len(sequences) if before is None else bisect_left(sequences, before)
