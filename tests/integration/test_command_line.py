@@ -58,7 +58,7 @@ def test_post_message_and_read_rows(nomnom: Program) -> None:
     assert "9001" in nomnom("rows", "orders")
     repeated = [nomnom.read("post", order(9002), "--key", "once-only")["message_id"] for _ in range(2)]
     assert repeated[0] == repeated[1]
-    assert "no entity" in nomnom("rows", "nothing", code=Exit.FAILED)
+    assert "unknown entity" in nomnom("rows", "nothing", code=Exit.FAILED)
     assert "is not a valid message ID" in nomnom("message", "x", code=Exit.FAILED)
     assert "unknown status" in nomnom("messages", "--status", "lost", code=Exit.USAGE)
 
@@ -107,7 +107,7 @@ def test_edited_dead_letter_is_replayed_and_audited(nomnom: Program, tmp_path: P
     nomnom.environment["EDITOR"] = "false"
     nomnom("post", BAD.replace("O|123|", "O|9101|"))
     [other] = dead_letters(nomnom, 1)
-    assert "nothing was replayed" in nomnom("dlq", "replay", "--seq", str(other["sequence"]), "--edit", code=1)
+    assert "nothing was changed" in nomnom("dlq", "replay", "--seq", str(other["sequence"]), "--edit", code=1)
 
 
 def test_replay_undo_and_delete_matching_dead_letters(nomnom: Program) -> None:

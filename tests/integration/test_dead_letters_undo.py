@@ -225,7 +225,7 @@ async def test_undo_after_delivery_waits_for_the_worker(
         if completes:
             working.append(asyncio.create_task(finish()))
 
-    monkeypatch.setattr(module, "held", not_paused)
+    monkeypatch.setattr(module, "paused", not_paused)
     before_restoring(monkeypatch, work)
     (undone,) = await session.dead_letters.undo(message_id=identity, settle=10 if completes else 0.1)
     published, dead_letters = await contents(deployment)

@@ -212,7 +212,7 @@ async def test_ingest_all_tables_of_tpchgen(nomnom: Program, tmp_path: Path) -> 
 
 def test_invalid_input_is_rejected(nomnom: Program, tmp_path: Path) -> None:
     assert "no files given" in nomnom("ingest", code=Exit.USAGE)
-    assert "no entity" in nomnom("ingest", "-", "--entity", "nothing", code=Exit.FAILED, given="")
+    assert "unknown entity" in nomnom("ingest", "-", "--entity", "nothing", code=Exit.FAILED, given="")
     (tmp_path / "empty").touch()
     assert "0 accepted" in nomnom("ingest", str(tmp_path / "empty"))
     assert "cannot read" in nomnom("ingest", str(tmp_path), code=Exit.FAILED)

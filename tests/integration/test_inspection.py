@@ -338,7 +338,7 @@ async def test_unavailable_servers_are_reported(deployment: Deployment, tmp_path
         ):
             with pytest.raises(Unavailable):
                 await ask
-        with pytest.raises(ApiUnavailable, match="the api at"):
+        with pytest.raises(ApiUnavailable, match="the API at"):
             await session.messages.post(ORDER)
         with pytest.raises(UnknownMessage, match="expected a UUID"):
             await session.messages.state("nonsense")

@@ -84,7 +84,7 @@ async def test_same_key_is_the_same_message(session: Pipeline) -> None:
 
 
 async def test_errors_of_the_api_are_reported(session: Pipeline) -> None:
-    with pytest.raises(ApiRefused, match="answered 400") as caught:
+    with pytest.raises(ApiRefused, match="responded 400") as caught:
         await session.messages.post(" \n")
     assert caught.value.status == 400
     with pytest.raises(UnknownMessage, match="unknown message"):

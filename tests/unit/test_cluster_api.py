@@ -107,7 +107,7 @@ def closed_in_order(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 # Credentials
 
 
-async def test_a_certificate_of_the_kubeconfig_logs_in_and_no_file_is_left(
+async def test_client_certificate_authenticates_and_leaves_no_file(
     stage: Stage, authority: Authority, own_surroundings: Path
 ) -> None:
     pair = authority.issue("operator")
@@ -119,7 +119,7 @@ async def test_a_certificate_of_the_kubeconfig_logs_in_and_no_file_is_left(
     assert list(own_surroundings.iterdir()) == []
 
 
-async def test_certificates_in_files_are_found_beside_the_kubeconfig(stage: Stage, authority: Authority) -> None:
+async def test_certificate_files_are_relative_to_the_kubeconfig(stage: Stage, authority: Authority) -> None:
     folder = stage.folder / "certificates"
     folder.mkdir()
     authority.issue("operator").write(folder, "client")
@@ -132,7 +132,7 @@ async def test_certificates_in_files_are_found_beside_the_kubeconfig(stage: Stag
     assert stage.users == ["certificate operator"]
 
 
-async def test_a_token_and_a_token_file_log_in(stage: Stage) -> None:
+async def test_token_and_token_file_authenticate(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster:
         assert await cluster.get(NODE) == ITEM
     (stage.folder / "token").write_text("good\n")
@@ -143,7 +143,7 @@ async def test_a_token_and_a_token_file_log_in(stage: Stage) -> None:
     assert stage.users == ["token good"] * 3
 
 
-async def test_a_token_that_is_rejected_is_an_error_after_one_request(stage: Stage) -> None:
+async def test_rejected_token_is_reported_after_one_request(stage: Stage) -> None:
     async with stage.open({"token": "bad"}) as cluster:
         with pytest.raises(ClusterRefused, match="Unauthorized") as error:
             await cluster.get(NODE)
@@ -151,13 +151,13 @@ async def test_a_token_that_is_rejected_is_an_error_after_one_request(stage: Sta
     assert stage.users == [""]
 
 
-async def test_a_context_without_a_user_is_anonymous(stage: Stage) -> None:
+async def test_context_without_user_is_anonymous(stage: Stage) -> None:
     async with stage.open({}) as cluster:
         with pytest.raises(ClusterRefused, match="Unauthorized"):
             await cluster.get(NODE)
 
 
-async def test_an_exec_plugin_gives_a_token_until_it_expires(stage: Stage) -> None:
+async def test_exec_plugin_token_is_used_until_it_expires(stage: Stage) -> None:
     plugin = Plugin(stage.folder)
     plugin.write({"token": "first"})
     stage.server.tokens = {"first"}
@@ -185,7 +185,7 @@ async def test_an_exec_plugin_gives_a_token_until_it_expires(stage: Stage) -> No
     assert asked["cluster"]["certificate-authority-data"] == inline(stage.server.authority.certificate)
 
 
-async def test_a_tunnel_gets_a_new_token_too(stage: Stage) -> None:
+async def test_tunnel_renews_the_token(stage: Stage) -> None:
     plugin = Plugin(stage.folder)
     plugin.write({"token": "first"})
     stage.server.tokens = {"first"}
@@ -198,7 +198,7 @@ async def test_a_tunnel_gets_a_new_token_too(stage: Stage) -> None:
     assert len(plugin.runs) == 2
 
 
-async def test_an_exec_plugin_gives_certificates_until_they_are_rejected(
+async def test_exec_plugin_certificate_is_used_until_it_is_rejected(
     stage: Stage, authority: Authority, own_surroundings: Path
 ) -> None:
     plugin = Plugin(stage.folder)
@@ -216,7 +216,7 @@ async def test_an_exec_plugin_gives_certificates_until_they_are_rejected(
     assert list(own_surroundings.iterdir()) == []
 
 
-async def test_a_failing_exec_plugin_says_why(stage: Stage) -> None:
+async def test_failure_of_exec_plugin_is_reported(stage: Stage) -> None:
     plugin = Plugin(stage.folder)
     plugin.write(None, failure="the session of clerk1 has ended")
     async with stage.open(plugin.user) as cluster:
@@ -237,7 +237,7 @@ async def test_a_failing_exec_plugin_says_why(stage: Stage) -> None:
     assert stage.users == ["token good"]
 
 
-async def test_a_pod_uses_its_service_account(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pod_uses_its_service_account(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     account = stage.folder / "account"
     account.mkdir()
     (account / "ca.crt").write_text(stage.server.authority.certificate)
@@ -260,7 +260,9 @@ async def test_a_pod_uses_its_service_account(stage: Stage, monkeypatch: pytest.
 # Kubeconfigs
 
 
-async def test_several_kubeconfigs_are_one_and_the_first_counts(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kubeconfigs_are_merged_and_the_first_takes_precedence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = [stage.folder / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
@@ -294,7 +296,7 @@ async def test_several_kubeconfigs_are_one_and_the_first_counts(stage: Stage, mo
         (
             "current-context: it\ncontexts: [{name: it, context: {cluster: c}}]\n"
             "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', certificate-authority: nowhere.crt}}]",
-            "nowhere.crt, which the kubeconfig names, cannot be read: No such file",
+            "nowhere.crt, which the kubeconfig refers to: No such file",
         ),
         (
             "current-context: it\ncontexts: [{name: it, context: {cluster: c}}]\n"
@@ -303,16 +305,14 @@ async def test_several_kubeconfigs_are_one_and_the_first_counts(stage: Stage, mo
         ),
     ],
 )
-async def test_a_kubeconfig_that_leads_nowhere_is_an_error_that_says_why(
-    tmp_path: Path, text: str, problem: str
-) -> None:
+async def test_invalid_kubeconfig_is_reported(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "config"
     file.write_text(text)
     with pytest.raises(ClusterUnavailable, match=problem):
         await Cluster(kubeconfig=file).get(NODE)
 
 
-async def test_no_kubeconfig_at_all_is_an_error_with_the_places(tmp_path: Path) -> None:
+async def test_missing_kubeconfig_is_reported_with_its_paths(tmp_path: Path) -> None:
     assert contexts() == []
     with pytest.raises(ClusterUnavailable, match=f"{tmp_path / 'none'}.*no current context"):
         await Cluster().get(NODE)
@@ -321,7 +321,7 @@ async def test_no_kubeconfig_at_all_is_an_error_with_the_places(tmp_path: Path) 
 # TLS and proxies
 
 
-async def test_the_tls_server_name_counts_for_requests_and_tunnels(authority: Authority, tmp_path: Path) -> None:
+async def test_tls_server_name_applies_to_requests_and_tunnels(authority: Authority, tmp_path: Path) -> None:
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path, "kube.internal") as server:
         stage = Stage(server, tmp_path)
         async with stage.open(TOKEN) as cluster:
@@ -336,14 +336,14 @@ async def test_the_tls_server_name_counts_for_requests_and_tunnels(authority: Au
             assert await cluster.get(NODE) == ITEM
 
 
-async def test_verification_can_be_switched_off(stage: Stage) -> None:
+async def test_certificate_verification_can_be_disabled(stage: Stage) -> None:
     cluster = {"server": stage.server.address, "insecure-skip-tls-verify": True}
     opened = Cluster(kubeconfig=kubeconfig(stage.folder / "config", cluster, TOKEN))
     assert await opened.get(NODE) == ITEM
     await opened.close()
 
 
-async def test_the_proxy_of_the_kubeconfig_counts_for_requests_and_tunnels(stage: Stage) -> None:
+async def test_proxy_url_applies_to_requests_and_tunnels(stage: Stage) -> None:
     # dXNlcjpwYXNz is user:pass.
     async with Proxy(credentials="Proxy-Authorization: Basic dXNlcjpwYXNz").running() as proxy:
         more = {"server": f"https://kube.internal:{stage.server.port}", "tls-server-name": "127.0.0.1"}
@@ -360,7 +360,7 @@ async def test_the_proxy_of_the_kubeconfig_counts_for_requests_and_tunnels(stage
                 await cluster.get(NODE)
 
 
-async def test_the_proxy_of_the_environment_counts_too(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_are_used(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Proxy().running() as proxy:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "example.com")
@@ -373,7 +373,7 @@ async def test_the_proxy_of_the_environment_counts_too(stage: Stage, monkeypatch
         assert len(proxy.targets) == 1
 
 
-async def test_credentials_in_netrc_do_not_disturb(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_netrc_is_ignored(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = stage.folder / "netrc"
     netrc.write_text("default login me password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -384,7 +384,7 @@ async def test_credentials_in_netrc_do_not_disturb(stage: Stage, monkeypatch: py
 # Objects
 
 
-async def test_objects_are_listed_by_labels_and_fields(stage: Stage) -> None:
+async def test_list_by_labels_and_fields(stage: Stage) -> None:
     stage.server.objects["/api/v1/pods"] = {"items": [ITEM]}
     async with stage.open(TOKEN) as cluster:
         assert await cluster.list("/api/v1/pods", "app=a,part in (b, c)", "status.phase!=Failed") == [ITEM]
@@ -397,7 +397,7 @@ async def test_objects_are_listed_by_labels_and_fields(stage: Stage) -> None:
     ]
 
 
-async def test_each_kind_of_patch_has_its_content_type_and_a_dry_run_its_parameters(stage: Stage) -> None:
+async def test_patch_content_types_and_dry_run_parameters(stage: Stage) -> None:
     operations = [{"op": "remove", "path": "/spec"}]
     body = {"spec": {"text": "größer"}}
     async with stage.open(TOKEN) as cluster:
@@ -420,7 +420,7 @@ async def test_each_kind_of_patch_has_its_content_type_and_a_dry_run_its_paramet
     ]
 
 
-async def test_objects_are_created_and_deleted(stage: Stage) -> None:
+async def test_create_and_delete_objects(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster:
         assert await cluster.create("/api/v1/nodes", ITEM) == ITEM
         assert await cluster.delete(NODE, grace=0)
@@ -437,7 +437,7 @@ async def test_objects_are_created_and_deleted(stage: Stage) -> None:
 # Errors
 
 
-async def test_refusals_have_their_status_and_the_server_s_words(stage: Stage) -> None:
+async def test_errors_have_status_and_message_of_the_server(stage: Stage) -> None:
     stage.server.statuses[POD] = 403
     async with stage.open(TOKEN) as cluster:
         assert await cluster.find("/api/v1/nodes/two") is None
@@ -456,7 +456,7 @@ async def test_refusals_have_their_status_and_the_server_s_words(stage: Stage) -
     assert (missing.value.status, forbidden.value.status, closed.value.status) == (404, 403, 403)
 
 
-async def test_a_server_that_is_not_there_is_an_error_in_words(stage: Stage) -> None:
+async def test_unreachable_server_is_reported(stage: Stage) -> None:
     nowhere = f"https://127.0.0.1:{free_port()}"
     async with stage.open(TOKEN, server=nowhere) as cluster:
         for action in (cluster.get(NODE), cluster.text(NODE), anext(cluster.lines(NODE))):
@@ -470,9 +470,7 @@ async def test_a_server_that_is_not_there_is_an_error_in_words(stage: Stage) -> 
             await cluster.get(NODE)
 
 
-async def test_an_unknown_authority_and_a_silent_server_are_errors_in_words(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unknown_authority_and_timeout_are_reported(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stage.open(TOKEN, **{"certificate-authority-data": inline(Authority().certificate)}) as cluster:
         with pytest.raises(ClusterUnavailable, match="certificate verification failed"):
             await cluster.get(NODE)
@@ -482,7 +480,7 @@ async def test_an_unknown_authority_and_a_silent_server_are_errors_in_words(
             await cluster.get("/silent")
 
 
-async def test_a_cluster_that_was_recreated_is_found_again(authority: Authority, tmp_path: Path) -> None:
+async def test_recreated_cluster_is_reachable(authority: Authority, tmp_path: Path) -> None:
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path) as first:
         cluster = Cluster(kubeconfig=Stage(first, tmp_path).write(TOKEN))
         assert await cluster.get(NODE) == ITEM
@@ -498,16 +496,14 @@ async def test_a_cluster_that_was_recreated_is_found_again(authority: Authority,
 # Logs
 
 
-async def test_a_log_is_read_whole_and_what_is_not_text_is_replaced(stage: Stage) -> None:
+async def test_log_is_read_and_invalid_utf_8_is_replaced(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster:
         text = await cluster.text(f"{POD}/log", tailLines="3")
     assert text == "ä line\nand \N{WHITE HEAVY CHECK MARK}\n\N{REPLACEMENT CHARACTER}\n"
     assert stage.server.requests[0].query == {"tailLines": "3"}
 
 
-async def test_a_log_is_followed_line_by_line_through_any_silence(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_log_is_followed_without_a_read_timeout(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "TIMEOUT", 0.3)
     long = b"x" * 5_000_000
     async with stage.open(TOKEN) as cluster, aclosing(cluster.lines(f"{POD}/log", follow="true")) as lines:
@@ -543,7 +539,7 @@ async def forwarded(cluster: Cluster, *pods: str) -> AsyncIterator[tuple[Forward
         await forward.close()
 
 
-async def test_bytes_go_through_a_forward_in_both_directions(stage: Stage) -> None:
+async def test_port_forward_transfers_in_both_directions(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster, forwarded(cluster, "it") as (forward, reader, writer):
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
@@ -557,7 +553,7 @@ async def test_bytes_go_through_a_forward_in_both_directions(stage: Stage) -> No
     assert stage.server.received == 8 + BIG
 
 
-async def test_an_orderly_end_is_not_a_problem_and_an_error_of_the_node_is(stage: Stage) -> None:
+async def test_normal_close_is_no_problem_but_an_error_of_the_node_is(stage: Stage) -> None:
     async with stage.open(TOKEN) as cluster:
         async with forwarded(cluster, "it") as (forward, reader, writer):
             writer.write(b"end")
@@ -577,7 +573,7 @@ async def test_an_orderly_end_is_not_a_problem_and_an_error_of_the_node_is(stage
 
 
 @pytest.mark.usefixtures("closed_in_order")
-async def test_everything_is_closed(authority: Authority, tmp_path: Path, own_surroundings: Path) -> None:
+async def test_close_releases_all_resources(authority: Authority, tmp_path: Path, own_surroundings: Path) -> None:
     plugin = Plugin(tmp_path)
     pairs = [authority.issue("first"), authority.issue("second")]
     async with ApiServer(authority, objects={NODE: ITEM}).running(tmp_path) as server, Proxy().running() as proxy:
@@ -601,7 +597,7 @@ async def test_everything_is_closed(authority: Authority, tmp_path: Path, own_su
     assert list(own_surroundings.iterdir()) == []
 
 
-def test_the_clients_are_not_imported_before_they_are_used() -> None:
+def test_client_libraries_are_imported_on_first_use() -> None:
     modules = (
         "nomnom_tui.app.application",
         "nomnom_control.environments.cluster.environment",
@@ -616,7 +612,7 @@ def test_the_clients_are_not_imported_before_they_are_used() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_supported_versions_in_the_docs_are_those_of_the_chart_and_the_client() -> None:
+def test_documented_versions_match_chart_and_client() -> None:
     root = Path(__file__).parents[2]
     lowest = yaml.safe_load((root / "helm/nomnom/Chart.yaml").read_text())["kubeVersion"]
     highest = metadata.version("kubernetes").split(".")[0]

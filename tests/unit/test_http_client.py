@@ -63,7 +63,7 @@ async def nothing_left_open() -> AsyncIterator[None]:
     assert [str(each.message) for each in seen] == []
 
 
-async def test_answers_come_whole_whatever_their_status(address: str) -> None:
+async def test_whole_response_is_read_for_any_status(address: str) -> None:
     async with nothing_left_open(), HttpClient(5, headers={"X-Given": "1"}) as client:
         found = await client.get(f"{address}/there")
         assert (found.status, found.text, found.headers["x-seen"]) == (200, "größer", "1")
@@ -71,7 +71,7 @@ async def test_answers_come_whole_whatever_their_status(address: str) -> None:
         assert (await client.request("POST", f"{address}/size", content=_LARGE)).text == str(len(_LARGE))
 
 
-async def test_redirects_are_followed_on_demand(address: str) -> None:
+async def test_redirects_are_optional(address: str) -> None:
     async with HttpClient(5) as client:
         assert (await client.get(f"{address}/moved")).status == 302
     async with HttpClient(5, redirects=True) as client:
@@ -79,7 +79,7 @@ async def test_redirects_are_followed_on_demand(address: str) -> None:
         assert (found.status, found.url) == (200, f"{address}/there")
 
 
-async def test_a_proxy_of_the_environment_counts_on_demand(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_variables_are_optional(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -98,7 +98,7 @@ async def test_a_proxy_of_the_environment_counts_on_demand(address: str, monkeyp
         ("/half", "the connection was closed during the response"),
     ],
 )
-async def test_a_request_without_an_answer_says_why(address: str, path: str, problem: str) -> None:
+async def test_failed_request_is_explained(address: str, path: str, problem: str) -> None:
     async with nothing_left_open(), HttpClient(0.3) as client:
         with pytest.raises(HttpError, match=f"^{problem}$"):
             await client.get(address + path)
@@ -106,10 +106,10 @@ async def test_a_request_without_an_answer_says_why(address: str, path: str, pro
             await client.request("POST", address + path, content=b"x")
 
 
-async def test_an_api_that_does_not_run_and_one_that_refuses_are_different_errors(address: str) -> None:
+async def test_unavailable_api_and_error_response_are_different_errors(address: str) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     api = Api(nowhere)
-    with pytest.raises(ApiUnavailable, match=f"the api at {nowhere} is .*: connection refused;"):
+    with pytest.raises(ApiUnavailable, match=f"the API at {nowhere} is .*: connection refused;"):
         await api.send("GET", "/there")
     await api.close()
     api = Api(address)

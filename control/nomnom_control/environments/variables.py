@@ -16,12 +16,12 @@ class Managed:
     how: str
     """How its value is changed, as in "set it with nomnom up --port"."""
     value: str | None = field(default=None, repr=False)
-    """None if each instance has another one."""
+    """None if the replicas have different values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """What a component is started with. The values are as they are, secrets included: they must not be shown."""
+    """The variables that a component is started with. The values include secrets: they must not be shown."""
 
     given: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     managed: Mapping[str, Managed] = field(default_factory=dict[str, Managed])
@@ -29,12 +29,12 @@ class Variables:
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """A setting of a component as people see it: without secrets."""
+    """A setting of a component as shown to users, without secrets."""
 
     component: str
     name: str
     value: str | None
-    """None if each instance has another one."""
+    """None if the replicas have different values."""
     default: str
     changed: bool
     """Whether the value differs from the default."""

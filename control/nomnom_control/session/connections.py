@@ -1,4 +1,4 @@
-"""The connection of an operator's session to the api, opened at its first use.
+"""The connection of an operator's session to the API, opened at the first use.
 
 An unavailable server is an ordinary state here: every call has a timeout and raises an :class:`Unavailable` that says
 what is unavailable and what to do, and the next call tries again.
@@ -15,17 +15,17 @@ from nomnom_control.errors import ControlError
 from nomnom_control.http_client import Answer, HttpClient, HttpError
 
 TIMEOUT = 5.0
-"""Seconds that a call may take, where it does not say otherwise."""
+"""Default timeout of a call in seconds."""
 
 
 class ApiUnavailable(Unavailable, ControlError):  # noqa: N818
-    """The api cannot be reached or does not respond in time."""
+    """The API is unreachable or does not respond in time."""
 
     part = "api"
 
 
 class ApiRefused(ControlError):  # noqa: N818
-    """The api answered with an error. ``status`` is HTTP's; ``retry_after`` in seconds, where the api gave it."""
+    """The API responded with an error: its HTTP ``status``, and ``retry_after`` in seconds if the response has it."""
 
     def __init__(self, text: str, status: int, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -42,12 +42,12 @@ class Api:
     async def send(
         self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request; raises ApiUnavailable if nothing answers and ApiRefused for any status from 400 on."""
+        """Send a request. Raises ApiUnavailable if there is no response, and ApiRefused for a status from 400 on."""
         try:
             answer = await self._client.request(method, self.url + path, content=content, headers=headers)
         except HttpError as error:
             raise ApiUnavailable(
-                f"the api at {self.url} is unavailable: {error}; check that it runs, then try again", str(error)
+                f"the API at {self.url} is unavailable: {error}; check that it is running, then try again", str(error)
             ) from error
         if answer.status >= 400:
             raise _refused(self.url, answer)
@@ -65,9 +65,9 @@ def _refused(url: str, answer: Answer) -> ApiRefused:
             problem = json.loads(answer.content)
         except ValueError:
             problem = None
-    said = answer.text[:200]
+    text = answer.text[:200]
     if isinstance(problem, dict):
-        said = str(problem.get("detail") or problem.get("title") or said)  # pyright: ignore[reportUnknownArgumentType]
+        text = str(problem.get("detail") or problem.get("title") or text)  # pyright: ignore[reportUnknownArgumentType]
     waiting = answer.headers.get("retry-after", "")
     retry_after = float(waiting) if waiting.replace(".", "", 1).isdigit() else None
-    return ApiRefused(f"the api at {url} answered {answer.status}: {said}", answer.status, retry_after)
+    return ApiRefused(f"the API at {url} responded {answer.status}: {text}", answer.status, retry_after)

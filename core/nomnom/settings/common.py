@@ -36,15 +36,15 @@ _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 
 
 class Settings(Declaration, frozen=True, kw_only=True, rename=str.upper):
-    """Where NATS and PostgreSQL are, the names of stream and consumer, the schema, the log."""
+    """Server URLs, stream and consumer names, schema and logging."""
 
-    nats_url: Annotated[str, about("URL of NATS, or several with commas", secret=True, show=without_secrets)] = (
+    nats_url: Annotated[str, about("NATS URL, or several separated by commas", secret=True, show=without_secrets)] = (
         "nats://127.0.0.1:4222"
     )
     nats_stream: Annotated[
         _Name,
         about(
-            "Stream of the messages; that of the dead letters is named after it, with DLQ at its end",
+            "Message stream; the dead-letter stream has the same name with the suffix DLQ",
             shared=True,
             expects=_NAME,
         ),
@@ -64,11 +64,9 @@ class Settings(Declaration, frozen=True, kw_only=True, rename=str.upper):
         "postgresql://postgres@127.0.0.1:5432/nomnom"
     )
     nomnom_schema: Annotated[str, about("Schema of the records: tpch, ecommerce or a file", shared=True)] = "tpch"
-    log_level: Annotated[str, about("Lowest level that is logged", choices=("debug", "info", "warning", "error"))] = (
-        "info"
-    )
+    log_level: Annotated[str, about("Minimum log level", choices=("debug", "info", "warning", "error"))] = "info"
     log_format: Annotated[
-        str, about("Form of the log's lines; auto: text on a terminal, else json", choices=("auto", "json", "text"))
+        str, about("Log format; auto: text on a terminal, otherwise JSON", choices=("auto", "json", "text"))
     ] = "auto"
 
     @property

@@ -23,38 +23,36 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 class DashboardSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
-    """Where the dashboard listens, who may read, and how long a query may take."""
+    """Listen addresses, authentication and query limits of the dashboard."""
 
     TOGETHER: ClassVar[frozenset[str]] = frozenset(
         f"NOMNOM_DASHBOARD_{each}" for each in ("TOKENS", "USER", "PASSWORD", "AUTH_REQUIRED")
     )
 
-    nomnom_dashboard_host: Annotated[str, about("Address that the dashboard listens on")] = "0.0.0.0"  # noqa: S104 (a container's only interface; the local runtime sets loopback)
-    nomnom_dashboard_port: Annotated[Port, about("Port of the query API; 0: any free one")] = 3000
-    nomnom_dashboard_page_port: Annotated[Port | None, about("Second port for the same, for the page")] = None
-    nomnom_dashboard_page: Annotated[str, about("Folder of the built page; empty: the one that nomnom includes")] = ""
+    nomnom_dashboard_host: Annotated[str, about("Listen address of the dashboard")] = "0.0.0.0"  # noqa: S104 (a container's only interface; the local runtime sets loopback)
+    nomnom_dashboard_port: Annotated[Port, about("Listen port of the query API; 0: any free port")] = 3000
+    nomnom_dashboard_page_port: Annotated[Port | None, about("Second listen port, for the web UI")] = None
+    nomnom_dashboard_page: Annotated[str, about("Folder of the built web UI; empty: the included one")] = ""
     nomnom_dashboard_tokens: Annotated[
         str, about("Bearer tokens, separated by commas", secret=True, check=_read_tokens)
     ] = ""
-    nomnom_dashboard_user: Annotated[str, about("User of basic authentication; needs a password too")] = ""
+    nomnom_dashboard_user: Annotated[str, about("User of basic authentication; requires a password")] = ""
     nomnom_dashboard_password: Annotated[str, about("Password of that user", secret=True)] = ""
-    nomnom_dashboard_auth_required: Annotated[bool, about("Do not start without tokens, or user and password")] = False
-    nomnom_dashboard_origins: Annotated[
-        str, about("Origins that may read from a browser (CORS), separated by commas")
-    ] = ""
+    nomnom_dashboard_auth_required: Annotated[bool, about("Refuse to start without authentication")] = False
+    nomnom_dashboard_origins: Annotated[str, about("Origins allowed by CORS, separated by commas")] = ""
     nomnom_dashboard_interval_ms: Annotated[
-        int, msgspec.Meta(ge=50, le=60_000), about("Time between two updates of the page", "ms")
+        int, msgspec.Meta(ge=50, le=60_000), about("Interval between updates of the web UI", "ms")
     ] = 1000
-    nomnom_dashboard_query_seconds: Annotated[Seconds, about("Longest time for a query", "s")] = 5.0
+    nomnom_dashboard_query_seconds: Annotated[Seconds, about("Query timeout", "s")] = 5.0
     nomnom_dashboard_connections: Annotated[
-        int, msgspec.Meta(ge=2, le=100), about("Most connections to PostgreSQL", "connections")
+        int, msgspec.Meta(ge=2, le=100), about("Maximum connections to PostgreSQL", "connections")
     ] = 8
     nomnom_dashboard_dead_letters: Annotated[
         int,
         msgspec.Meta(ge=100, le=1_000_000),
-        about("Newest dead letters that are kept in memory for filters and groups", "dead letters"),
+        about("Maximum dead letters in memory, newest first, for filters and groups", "dead letters"),
     ] = 100_000
-    nomnom_dashboard_grace: Annotated[Seconds, about("Time for requests to finish after SIGTERM", "s")] = 5.0
+    nomnom_dashboard_grace: Annotated[Seconds, about("Grace period for requests after SIGTERM", "s")] = 5.0
 
     def check(self) -> None:
         """Raise SettingsError if only user or password is set, or authentication is required and not configured."""

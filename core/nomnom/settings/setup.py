@@ -31,18 +31,18 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
     """Limits of the streams, and the roles that the components log in as. DATABASE_URL logs in as the tables' owner."""
 
     nats_replicas: Annotated[int, msgspec.Meta(ge=1, le=5), about("Replicas of each stream")] = _STREAMS.replicas
-    nats_max_age: Annotated[Seconds, about("Longest time that a message may wait", "s")] = _STREAMS.max_age
-    nats_max_bytes: Annotated[Positive, about("Size of the message stream; full, it refuses more", "bytes")] = (
+    nats_max_age: Annotated[Seconds, about("Maximum age of a message in the stream", "s")] = _STREAMS.max_age
+    nats_max_bytes: Annotated[Positive, about("Maximum stream size; a full stream rejects messages", "bytes")] = (
         _STREAMS.max_bytes
     )
-    nats_dead_max_age: Annotated[Seconds, about("Time that dead letters are kept", "s")] = _STREAMS.dead_max_age
-    nats_dead_max_bytes: Annotated[Positive, about("Size of the dead letters' stream", "bytes")] = (
+    nats_dead_max_age: Annotated[Seconds, about("Retention of dead letters", "s")] = _STREAMS.dead_max_age
+    nats_dead_max_bytes: Annotated[Positive, about("Maximum size of the dead-letter stream", "bytes")] = (
         _STREAMS.dead_max_bytes
     )
     nats_ack_wait: Annotated[Seconds, about("Time after which an unacknowledged message is delivered again", "s")] = (
         _STREAMS.ack_wait
     )
-    nomnom_setup_wait: Annotated[Seconds, about("Longest wait for each of NATS and PostgreSQL", "s")] = 30.0
+    nomnom_setup_wait: Annotated[Seconds, about("Maximum time to wait for each server", "s")] = 30.0
     database_worker_url: Annotated[str, _role("worker")] = ""
     database_api_url: Annotated[str, _role("api")] = ""
     database_dashboard_url: Annotated[str, _role("dashboard")] = ""

@@ -39,7 +39,7 @@ _PATCHES = {
     "json": "application/json-patch+json",
 }
 TIMEOUT = 15.0
-"""Seconds that connecting may take, and that the API server may stay silent."""
+"""Timeout in seconds for connecting and for waiting for data."""
 _MESSAGE = 16 * 1024 * 1024
 _PING = 40.0
 _GOODBYE = 1.0
@@ -48,13 +48,13 @@ _T = TypeVar("_T")
 
 
 class ClusterUnavailable(Unavailable, ControlError):  # noqa: N818
-    """The API server does not answer, or the kubeconfig does not lead to it."""
+    """The API server does not respond, or the kubeconfig does not refer to one."""
 
     part = "cluster"
 
 
 class ClusterRefused(ControlError):  # noqa: N818
-    """The API server answered with an error. ``status`` is HTTP's."""
+    """The API server responded with an error and this HTTP ``status``."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -79,7 +79,7 @@ class Cluster:
 
     @property
     def title(self) -> str:
-        """The context, for people."""
+        """The context, as shown to users."""
         return self.context or "the current context"
 
     async def get(self, path: str, **parameters: str) -> Object:
@@ -130,22 +130,22 @@ class Cluster:
         return True
 
     async def text(self, path: str, **parameters: str) -> str:
-        """What the API server answers as text: a log, for example."""
+        """A response as text, such as a log."""
         async with self._response("GET", path, parameters) as response:
             return (await response.read()).decode(errors="replace")
 
     async def lines(self, path: str, **parameters: str) -> AsyncGenerator[str, None]:
-        """Lines of an endless answer, until it ends or the iterator is closed."""
+        """Lines of a streamed response, until it ends or the iterator is closed."""
         async with self._response("GET", path, parameters, endless=True) as response:
-            begun: list[bytes] = []
+            partial: list[bytes] = []
             async for chunk in response.content.iter_any():
                 *ended, rest = chunk.split(b"\n")
                 for each in ended:
-                    yield b"".join([*begun, each]).decode(errors="replace").removesuffix("\r")
-                    begun = []
-                begun.append(rest)
-            if any(begun):
-                yield b"".join(begun).decode(errors="replace")
+                    yield b"".join([*partial, each]).decode(errors="replace").removesuffix("\r")
+                    partial = []
+                partial.append(rest)
+            if any(partial):
+                yield b"".join(partial).decode(errors="replace")
 
     @asynccontextmanager
     async def tunnel(self, namespace: str, pod: str, port: int) -> AsyncGenerator[ClientWebSocketResponse, None]:
@@ -199,7 +199,7 @@ class Cluster:
         try:
             return msgspec.json.decode(content, type=dict[str, Any])
         except msgspec.MsgspecError as error:
-            raise ClusterUnavailable(f"{response.url.host} does not answer as an API server: {error}") from error
+            raise ClusterUnavailable(f"{response.url.host} is not a Kubernetes API server: {error}") from error
 
     @asynccontextmanager
     async def _response(

@@ -39,7 +39,7 @@ class SavedEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class ClusterConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The configuration. Paths may be relative to the present folder; an empty one is looked for beside the program."""
+    """The configuration. Paths may be relative to the current folder; an empty one means the bundled file."""
 
     node_image: str = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
     kind_config: str = ""

@@ -16,16 +16,16 @@ from nomnom_control.environments.cluster.api import Cluster
 from nomnom_control.errors import ControlError
 
 FindPods = Callable[[], Awaitable[list[str]]]
-"""Names of the pods that a new connection may go to."""
+"""Returns the names of the pods that a new connection may use."""
 _CHUNK = 64 * 1024
 _PATIENCE = 10.0
 _POLL = 0.3
 _NORMAL = 1000
-"""The code of a websocket that was closed in order."""
+"""The close code of a websocket that was closed normally."""
 
 
 class TunnelError(ControlError):
-    """A tunnel that the pod's node ended with a reason."""
+    """A tunnel failed, or the pod's node closed it with an error."""
 
 
 @dataclass(eq=False)
@@ -43,17 +43,17 @@ class Forward:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.local_port = 0
-        """0 before it is open."""
+        """0 until it is opened."""
 
     async def open(self) -> int:
-        """Listen on a free port of the loopback address, unless already listening; returns the port."""
+        """Listen on a free port of the loopback interface, if it does not listen yet; returns the port."""
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.local_port)
             self.local_port = self._server.sockets[0].getsockname()[1]
         return self.local_port
 
     async def close(self) -> None:
-        """Stop listening and cut the connections; the next opening takes the same port."""
+        """Stop listening and close the connections; opening it again uses the same port."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -87,13 +87,13 @@ class Forward:
                         await websocket.send_bytes(b"\0" + data)
 
                 async def receive() -> None:
-                    begun: set[bytes] = set()
+                    started: set[bytes] = set()
                     async for message in websocket:
                         if not isinstance(message.data, bytes):
-                            raise TunnelError(f"{self.title}: the tunnel to {pod} broke: {message.data}")
+                            raise TunnelError(f"{self.title}: the tunnel to {pod} failed: {message.data}")
                         channel, data = message.data[:1], message.data[1:]
-                        if channel not in begun:
-                            begun.add(channel)  # each channel begins with the port's number
+                        if channel not in started:
+                            started.add(channel)  # each channel begins with the port's number
                         elif channel == b"\0":
                             writer.write(data)
                             await writer.drain()
@@ -101,14 +101,14 @@ class Forward:
                             reason = data.decode(errors="replace")
                             raise TunnelError(f"{self.title}: the tunnel to {pod} ended: {reason}")
                     if websocket.close_code != _NORMAL:
-                        raise TunnelError(f"{self.title}: the tunnel to {pod} broke (code {websocket.close_code})")
+                        raise TunnelError(f"{self.title}: the tunnel to {pod} failed (code {websocket.close_code})")
 
                 await _until_one_ends(asyncio.ensure_future(send()), asyncio.ensure_future(receive()))
         except ConnectionError as error:
-            raise TunnelError(f"{self.title}: the tunnel to {pod} broke: {error or type(error).__name__}") from error
+            raise TunnelError(f"{self.title}: the tunnel to {pod} failed: {error or type(error).__name__}") from error
 
     async def _ready_pod(self) -> str:
-        """A pod to go to; one that is being replaced gets a moment."""
+        """Choose a ready pod; wait a moment if all are being replaced."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 while not (names := await self.pods()):  # noqa: ASYNC110 (the cluster makes them ready)

@@ -1,4 +1,4 @@
-"""Kubeconfigs: their contexts, and what each presents to which API server.
+"""Kubeconfigs: their contexts, API servers and credentials.
 
 The official client's loader is not used: it leaves private keys in the temporary folder, only logs why an exec plugin
 failed, lets the plugin read the terminal, and takes the current context of the last file, not of the first as kubectl.
@@ -26,23 +26,23 @@ _PLUGIN = 30.0
 
 
 class KubeconfigError(ControlError):
-    """A kubeconfig that is not valid, has no such context, or whose credentials cannot be had."""
+    """A kubeconfig is not valid, does not have the context, or its credentials are not available."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """An API server, and what is presented to it. Certificates and the key are PEM."""
+    """An API server and the credentials for it. Certificates and key are in PEM format."""
 
     server: str
     authorities: bytes | None = None
-    """None: the system's."""
+    """None: the system's certificate authorities."""
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
     authorization: str | None = field(default=None, repr=False)
-    """The header's value."""
+    """The value of the Authorization header."""
     verify: bool = True
     server_name: str | None = None
-    """The name that the server's certificate has to have, if it is not the address's."""
+    """The expected name in the server's certificate, if it differs from the host in the URL."""
     proxy: str | None = None
 
 
@@ -124,7 +124,7 @@ class _PluginOutput(msgspec.Struct):
 
 
 class _Found(NamedTuple):
-    """What several files say together: the first one that has a name counts. Paths are relative to their file."""
+    """Merge several files: the first file with a name takes precedence. Paths are relative to their file."""
 
     paths: list[Path]
     current: str
@@ -142,7 +142,7 @@ def contexts(kubeconfig: Path | None = None) -> list[str]:
 
 
 async def read_access(kubeconfig: Path | None, context: str | None) -> Access:
-    """What a context (None: the current one) leads to; a pod without a kubeconfig uses its service account.
+    """Server and credentials of a context (None: the current one). A pod without a kubeconfig uses its service account.
 
     Runs the context's exec plugin, if it has one. Raises KubeconfigError.
     """
@@ -166,7 +166,7 @@ async def read_access(kubeconfig: Path | None, context: str | None) -> Access:
 
 
 def _read(kubeconfig: Path | None) -> _Found:
-    import yaml  # with it the start of a program that reads no kubeconfig takes longer
+    import yaml  # imported here, because programs that read no kubeconfig start faster without it
 
     given = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
     found = _Found([Path(each).absolute() for each in given.split(os.pathsep) if each], "", {}, {}, {})
@@ -240,7 +240,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise KubeconfigError(f"{path}, which the kubeconfig names, cannot be read: {error.strerror}") from error
+        raise KubeconfigError(f"cannot read {path}, which the kubeconfig refers to: {error.strerror}") from error
 
 
 async def _run_plugin(plugin: _Plugin, folder: Path, access: Access) -> Access:

@@ -39,7 +39,7 @@ class Supervisor:
     """Runs one instance until it is stopped.
 
     ``schema``, ``ports`` (by name, as :func:`choose_ports` knows them) and ``policy`` (fields of the scaling policy)
-    replace what an earlier run kept. Settings among this process's environment variables apply to this run.
+    replace the saved values of an earlier run. Settings among this process's environment variables apply to this run.
     """
 
     state: State
@@ -153,7 +153,7 @@ class Supervisor:
     async def _start_on_free_ports(
         self, report: Report, title: str, start: Callable[[], Awaitable[None]], *names: str
     ) -> None:
-        """Start something; if another program took one of its ports since they were chosen, again on a free one."""
+        """Start something; if a port is in use by another program meanwhile, try again with a free one."""
 
         async def work() -> None:
             for attempt in range(_ATTEMPTS):
@@ -167,7 +167,7 @@ class Supervisor:
                     return
                 for each in taken:
                     before, self.state.ports[each] = self.state.ports[each], any_port()
-                    text = f"another program took port {before} of {each}: {self.state.ports[each]} is used instead"
+                    text = f"port {before} of {each} is in use by another program; using {self.state.ports[each]}"
                     report(Progress(title, Step.OUTPUT, text))
                 self.instance.save(self.state)
 

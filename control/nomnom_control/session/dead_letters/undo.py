@@ -27,7 +27,7 @@ from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record
 from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
 from nomnom_control.session.jetstream.changes import delete_message
-from nomnom_control.session.jetstream.pausing import held
+from nomnom_control.session.jetstream.pausing import paused
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -136,7 +136,7 @@ class Undo:
                 await self._missing(case, answers)
         self._exclude_delivered(cases, await self._consumer())
         if any(each.result is None for each in cases):
-            async with held(self.pipeline.jetstream, streams.stream, streams.consumer, HOLD):
+            async with paused(self.pipeline.jetstream, streams.stream, streams.consumer, HOLD):
                 self._exclude_delivered(cases, await self._consumer())
                 ready = [each for each in cases if each.result is None]
                 await self._prepare(cases, ledger)

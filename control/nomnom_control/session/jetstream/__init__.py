@@ -1,4 +1,4 @@
-"""JetStream as an operator sees and changes it; nothing here consumes a message."""
+"""Inspect JetStream, and pause, resume and purge; no message is consumed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 FOREVER = timedelta(days=365 * 10)
-"""How long a pause lasts that has no end."""
+"""Duration of a pause without an end."""
 
 
 class NotConfirmed(ControlError):  # noqa: N818
-    """Something destructive whose confirmation does not name what would be lost."""
+    """The confirmation of a destructive operation does not match what would be lost."""
 
 
 class JetStream(jetstream.JetStream):
@@ -31,7 +31,7 @@ class JetStream(jetstream.JetStream):
         self._pipeline = pipeline
 
     async def pause(self, stream: str, consumer: str, until: datetime | None = None) -> ConsumerReport:
-        """Deliver nothing until ``until`` (ten years by default), also over restarts. Needs nats-server 2.11."""
+        """Stop deliveries until ``until`` (default: ten years), also across restarts. Requires nats-server 2.11."""
         end = until or datetime.now(UTC) + FOREVER
         if end <= datetime.now(UTC):
             raise ControlError(f"a pause until {end.isoformat()} has ended already")
@@ -40,7 +40,7 @@ class JetStream(jetstream.JetStream):
         return report
 
     async def resume(self, stream: str, consumer: str) -> ConsumerReport:
-        """Deliver again, within a moment."""
+        """Resume deliveries."""
         report = await resume_consumer(self, stream, consumer)
         await self._note_pause(stream, consumer, Action.RESUME, None)
         return report

@@ -1,4 +1,4 @@
-"""Consumers as lines and rows for people: all that ``nats consumer info`` and ``nats consumer report`` show."""
+"""The properties of consumers as text: all that ``nats consumer info`` and ``nats consumer report`` show."""
 
 from __future__ import annotations
 

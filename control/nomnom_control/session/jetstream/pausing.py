@@ -18,12 +18,12 @@ _POLLS = 40
 
 
 async def pause_consumer(jetstream: JetStream, stream: str, consumer: str, until: datetime) -> ConsumerReport:
-    """Deliver nothing until then, by the server's clock; returns once that is in force."""
+    """Stop deliveries until then, by the server's clock; returns when the pause is effective."""
     return await _set_pause(jetstream, stream, consumer, until, paused=True)
 
 
 async def resume_consumer(jetstream: JetStream, stream: str, consumer: str) -> ConsumerReport:
-    """Deliver again; returns once that is in force.
+    """Resume deliveries; returns when they are resumed.
 
     nats-server (2.15) does not wake the pulls that wait when a pause is lifted, so workers would get nothing until
     their pulls expire; it does when a pause ends by itself. So the pause is shortened to the next moment.
@@ -36,8 +36,8 @@ async def resume_consumer(jetstream: JetStream, stream: str, consumer: str) -> C
 
 
 @asynccontextmanager
-async def held(jetstream: JetStream, stream: str, consumer: str, seconds: float) -> AsyncGenerator[None, None]:
-    """Pause a consumer inside the block, and for at most ``seconds`` if this session ends there.
+async def paused(jetstream: JetStream, stream: str, consumer: str, seconds: float) -> AsyncGenerator[None, None]:
+    """Pause a consumer during the block; if this session ends in it, for at most ``seconds``.
 
     A pause that someone else has set is kept.
     """
@@ -45,7 +45,7 @@ async def held(jetstream: JetStream, stream: str, consumer: str, seconds: float)
     if report.paused:
         yield
         return
-    # By the server's clock: ours may be minutes off.
+    # Use the server's clock: the local one may differ by minutes.
     until = (report.ts or datetime.now(UTC)) + timedelta(seconds=seconds)
     await pause_consumer(jetstream, stream, consumer, until)
     try:
@@ -64,6 +64,6 @@ async def _set_pause(
         report = await jetstream.consumer(stream, consumer)
         if report.paused is paused:
             return report
-        await asyncio.sleep(_POLL)  # in a cluster the servers agree on a pause first
+        await asyncio.sleep(_POLL)  # in a cluster, the servers have to agree on the pause first
     state = "not paused" if paused else "still paused"
     raise ControlError(f"{what} is {state} {_POLLS * _POLL:g} s after the request; check it and try again")

@@ -1,4 +1,4 @@
-"""Streams as lines and rows for people: all that ``nats stream info`` and ``nats stream report`` show."""
+"""The properties of streams as text: all that ``nats stream info`` and ``nats stream report`` show."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _HOST_VERSION, _HOST_LEVEL, _REQUIRED_LEVEL = _SERVERS = ("_nats.ver", "_nats.le
 _LEFT_OUT: Mapping[str, Any] = dict.fromkeys(
     ("no_ack", "allow_atomic", "allow_batched", "allow_msg_counter", "allow_msg_schedules"), False
 )
-"""What nats-server leaves out of its answers where it is false."""
+"""Fields that nats-server omits if they are false."""
 
 _LABELS: Mapping[str, tuple[str, Any]] = {
     "name": ("", None),
