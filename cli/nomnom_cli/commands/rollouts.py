@@ -50,7 +50,7 @@ async def scale(
     minimum
         Minimum workers; 0 allows scale to zero.
     maximum
-        Maximum workers: up to 64 on this machine, 1,000 on a cluster.
+        Maximum workers.
     threshold
         Target lag (pending messages) per worker.
     cooldown
