@@ -150,6 +150,14 @@ def _unfold(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
                 print_result(styled(f"{column.title.ljust(width)}  ", "dim").append_text(cell))
 
 
+def print_labelled(lines: Mapping[str, Cell]) -> None:
+    """Print a value per line behind its label; empty values are left out."""
+    width = max(map(len, lines), default=0)
+    for label, value in lines.items():
+        if value:
+            print_result(styled(f"{label.ljust(width)}  ", "dim").append(value))
+
+
 def print_properties(properties: Sequence[Property]) -> None:
     """Print properties, one group after another."""
     width = max((len(each.label) for each in properties), default=0)

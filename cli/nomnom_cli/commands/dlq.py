@@ -172,25 +172,21 @@ def require(dead_letter: DeadLetter | None, sequence: int) -> DeadLetter:
 
 def describe(dead_letter: DeadLetter) -> None:
     """Print the properties of a dead letter without its payload."""
-    from nomnom_cli.output import print_result, styled
+    from nomnom_cli.output import Cell, print_labelled, styled
 
-    lines = {
+    lines: dict[str, Cell] = {
         "sequence": f"{dead_letter.sequence}",
         Term.MESSAGE: dead_letter.message_id,
         Term.ENTITY: dead_letter.entity,
         Term.REASON: f"{dead_letter.reason}, after {figures.counted(dead_letter.attempts, 'attempt')}"
         + (f", replayed {dead_letter.replays} times" if dead_letter.replays else ""),
-        Term.ERROR: dead_letter.error,
+        Term.ERROR: styled(dead_letter.error, "red"),
         Term.RECEIVED: figures.when(dead_letter.received_at),
         Term.FAILED: figures.when(dead_letter.failed_at),
         Term.SIZE: figures.size(dead_letter.size),
         "": dead_letter.envelope_problem,
     }
-    for label, text in lines.items():
-        if text:
-            line = styled(label.ljust(10), "dim")
-            line.append(text, "red" if label is Term.ERROR else "")
-            print_result(line)
+    print_labelled(lines)
 
 
 def draw_validation(validation: Validation) -> None:

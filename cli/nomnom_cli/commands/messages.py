@@ -116,9 +116,9 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
 
 def _describe(state: State) -> None:
     from nomnom.presentation.marks import SUPERSEDED
-    from nomnom_cli.output import print_result, status, styled
+    from nomnom_cli.output import Cell, print_labelled, status
 
-    lines = {
+    lines: dict[str, Cell] = {
         Term.MESSAGE: state.message_id,
         Term.ENTITY: state.entity or figures.NONE,
         Term.STATUS: status(state.status),
@@ -128,10 +128,7 @@ def _describe(state: State) -> None:
         Term.ERROR: state.error or "",
         SUPERSEDED.label: SUPERSEDED.meaning if state.superseded else "",
     }
-    for label, value in lines.items():
-        if value:
-            line = styled(label.ljust(17), "dim")
-            print_result(line.append(value) if isinstance(value, str) else line.append_text(value))
+    print_labelled(lines)
 
 
 async def messages(

@@ -80,12 +80,12 @@ async def scale(
 
 
 def _describe(now: object) -> None:
-    from nomnom_cli.output import print_result, styled
+    from nomnom_cli.output import Cell, print_labelled, print_result
     from nomnom_control.environments import Scaling
 
     assert isinstance(now, Scaling)
     policy = now.policy
-    lines = {
+    lines: dict[str, Cell] = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
         Term.LAG: figures.count(now.lag),
         "policy": f"1 worker per {policy.threshold:,} pending, {policy.minimum}–{policy.maximum} workers, "
@@ -94,8 +94,7 @@ def _describe(now: object) -> None:
     }
     if now.paused:
         print_result("Autoscaling is PAUSED; resume it with `nomnom scale --auto`", "bold yellow")
-    for label, text in lines.items():
-        print_result(styled(label.ljust(10), "dim").append(text, ""))
+    print_labelled(lines)
 
 
 async def restart(component: str, /, *, target: Target | None = None) -> None:

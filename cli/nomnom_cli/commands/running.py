@@ -277,7 +277,7 @@ def _kept(here: Environment) -> str:
 
 
 def _show_status(components: Sequence[Component], scaling: Scaling | None, overview: Overview | None) -> None:
-    from nomnom_cli.output import Cell, Column, health, print_result, show_table, styled
+    from nomnom_cli.output import Cell, Column, health, print_labelled, print_result, show_table
 
     columns = (Column("COMPONENT"), Column("HEALTH"), Column("READY", right=True), Column("VERSION"))
     rows: list[tuple[Cell, ...]] = [
@@ -286,10 +286,9 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
     ]
     show_table((*columns, Column("", grows=True)), rows, "no components")
     print_result("")
-    shown: dict[str, str] = {}
+    shown: dict[str, Cell] = {}
     if overview is not None:
         shown |= {Term.LAG: figures.count(overview.lag), Term.DEAD_LETTERS: figures.count(overview.dead_letters)}
     if scaling is not None:
         shown["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
-    for label, text in shown.items():
-        print_result(styled(label.ljust(14), "dim").append(text, ""))
+    print_labelled(shown)

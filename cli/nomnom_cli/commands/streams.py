@@ -116,7 +116,7 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, targ
     sequence
         Its sequence in the stream.
     """
-    from nomnom_cli.output import as_json, print_result, styled
+    from nomnom_cli.output import as_json, print_labelled, print_result
     from nomnom_control.errors import ControlError
 
     async with open_pipeline(target) as pipeline:
@@ -127,10 +127,7 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, targ
     if json:
         as_json(_described(found))
         return
-    for label, value in {"subject": found.subject, "stored": figures.when(found.stored_at), **found.headers}.items():
-        line = styled(label.ljust(20), "dim")
-        line.append(value, "")
-        print_result(line)
+    print_labelled({"subject": found.subject, "stored": figures.when(found.stored_at), **found.headers})
     print_result("")
     print_result(_text(found))
 
