@@ -147,7 +147,7 @@ class Entities:
 async def _follow(
     connection: asyncpg.Connection, walk: Walk, start: _Position | None, limit: int
 ) -> tuple[list[tuple[_Position, Mapping[str, Any]]], str | None, int | None]:
-    """Rows from ``start`` on, region after region, each with its place; where the walk goes on; rows searched."""
+    """Rows from ``start`` on, region after region, each with its place; where the walk continues; rows searched."""
     entity, sort = walk.table.entity.name, walk.order.name
     regions = walk.table.regions(walk.order)
     numbers = range(len(regions) - 1, -1, -1) if walk.backward else range(len(regions))

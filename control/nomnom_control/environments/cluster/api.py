@@ -281,7 +281,7 @@ class Cluster:
             raise ClusterUnavailable(str(error)) from error
 
     async def _opened(self, access: Access) -> _Session:
-        # The client takes about a second: the loop goes on meanwhile.
+        # The client takes about a second: the event loop continues to run.
         await asyncio.to_thread(importlib.import_module, "kubernetes.aio.client.api_client")
         try:
             return _Session(access, _client(access))

@@ -74,7 +74,7 @@ class DeadLetterIndex:
     async def refresh(self, within: float | None = None, progress: Callable[[int, int], None] | None = None) -> bool:
         """Bring the index up to date; returns whether it is.
 
-        With ``within`` it stops after about that many seconds, and the next refresh goes on from there. ``progress`` is
+        With ``within`` it stops after about that many seconds; the next refresh continues from there. ``progress`` is
         called with how many dead letters are known, of how many. Raises NatsUnavailable or NotSetUp.
         """
         loop = asyncio.get_running_loop()
