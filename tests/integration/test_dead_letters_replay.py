@@ -282,7 +282,7 @@ async def test_killed_runs_neither_lose_nor_repeat_messages(deployment: Deployme
     assert spooled(tmp_path) == []
 
 
-async def test_a_full_stream_stops_the_run(deployment: Deployment, session: Pipeline) -> None:
+async def test_full_stream_stops_the_run(deployment: Deployment, session: Pipeline) -> None:
     buried = await bury_many(deployment, ["O|" + "x" * 2000] * 100)
     config = (await deployment.jetstream.stream_info(session.streams.stream)).config
     await deployment.jetstream.update_stream(config.evolve(max_bytes=60_000))

@@ -311,7 +311,7 @@ def test_concurrent_starts_use_different_ports() -> None:
             shutil.rmtree(folder)
 
 
-def test_the_names_of_stream_and_consumer_reach_every_part_and_are_kept() -> None:
+def test_stream_and_consumer_names_apply_to_all_components_and_are_kept() -> None:
     with started(
         "streams", variables={"NATS_STREAM": "ORDERS", "NATS_CONSUMER": "clerks", "BATCH_SIZE": "7"}
     ) as nomnom:
@@ -338,7 +338,7 @@ def test_the_names_of_stream_and_consumer_reach_every_part_and_are_kept() -> Non
         assert {each["name"]: each["value"] for each in nomnom.read("config", "worker")}["BATCH_SIZE"] == "500"
 
 
-def test_a_setting_in_the_shell_that_cannot_be_used_stops_the_start(nomnom: Program) -> None:
+def test_invalid_setting_in_the_shell_prevents_the_start(nomnom: Program) -> None:
     nomnom.environment["MAX_DELIVER"] = "abc"
     try:
         assert "MAX_DELIVER: expected a whole number" in nomnom("up", "--detach", code=1)
@@ -347,7 +347,7 @@ def test_a_setting_in_the_shell_that_cannot_be_used_stops_the_start(nomnom: Prog
         del nomnom.environment["MAX_DELIVER"]
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_own_error(nomnom: Program) -> None:
+def test_failed_start_of_a_server_is_reported_with_its_error(nomnom: Program) -> None:
     version = nomnom.folder / "postgres" / "data" / "PG_VERSION"
     kept = version.read_text()
     version.write_text("1\n")
@@ -362,9 +362,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_own_error(nomnom: Pro
     assert not nomnom.processes()
 
 
-async def test_a_port_that_another_program_takes_meanwhile_is_replaced(
-    open_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_port_taken_during_the_start_is_replaced(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: dict[str, int] = {}
 
     def choose(kept: dict[str, int], given: dict[str, int]) -> dict[str, int]:

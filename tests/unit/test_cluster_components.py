@@ -389,7 +389,7 @@ WORKLOAD = deployment(
 )
 
 
-def test_what_a_release_sets_and_what_comes_from_its_secrets() -> None:
+def test_variables_of_a_release_and_its_secrets() -> None:
     variables = read_variables(WORKLOAD)
     listed = {each.name: each for each in describe_settings("api", variables)}
     assert (listed["LOG_LEVEL"].value, listed["LOG_LEVEL"].changed, listed["LOG_LEVEL"].managed) == ("debug", True, "")
@@ -416,7 +416,7 @@ def test_what_a_release_sets_and_what_comes_from_its_secrets() -> None:
         ("NOMNOM_API_MAX_BODY", "0", "at least 1"),
     ],
 )
-async def test_a_change_of_a_release_is_refused_before_anything_restarts(
+async def test_invalid_change_is_rejected_before_a_rollout(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
 ) -> None:
     here = KubeEnvironment("any", None, read_configuration({}))
@@ -437,7 +437,7 @@ async def test_a_change_of_a_release_is_refused_before_anything_restarts(
             pass
 
 
-async def test_a_cluster_takes_at_most_a_thousand_workers() -> None:
+async def test_number_of_workers_on_a_cluster_is_limited() -> None:
     here = KubeEnvironment("any", None, read_configuration({}))
     with pytest.raises(ScalingError, match="maximum <= 1,000"):
         await here.set_scaling_policy(ScalingPolicy(maximum=1001))

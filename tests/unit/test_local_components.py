@@ -122,7 +122,7 @@ def test_unreadable_state_is_reported_with_its_file(tmp_path: Path) -> None:
         Instance(tmp_path).load()
 
 
-def test_a_state_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+def test_state_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     revision = {"number": 1, "at": "2024-06-01T12:00:00Z", "cause": "c", "current": True, "settings": {"A": "1"}}
     old = {"rule": {"maximum": 3}, "held": 2, "ports": {"api": 8080}, "revisions": {"api": [revision]}}
     (tmp_path / "state.json").write_text(json.dumps(old))
@@ -133,7 +133,7 @@ def test_a_state_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     assert Instance(tmp_path).load() == state
 
 
-def test_children_get_no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_processes_do_not_inherit_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NATS_STREAM", "BATCH_SIZE", "PGPORT", "NOMNOM_SCHEMA", "SECRET_OF_SOMEONE"):
         monkeypatch.setenv(name, "from the shell")
     for name in ("PATH", "LC_ALL", "PYTHONPATH"):
@@ -144,7 +144,7 @@ def test_children_get_no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("component", SERVICES)
-def test_what_the_supervisor_sets_is_declared_and_not_taken_from_the_shell(component: str) -> None:
+def test_managed_variables_are_declared_and_ignore_the_shell(component: str) -> None:
     shell = {name: "7" for name in managed_variables(component, State(), {}) if name not in STREAMS}
     assert shell.keys() <= SERVICES[component].declared().keys()
     state = State()
@@ -153,7 +153,7 @@ def test_what_the_supervisor_sets_is_declared_and_not_taken_from_the_shell(compo
     assert component_variables(component, state, {}).given == {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
 
 
-def test_the_names_of_the_streams_are_kept_and_other_settings_are_not() -> None:
+def test_only_stream_names_are_kept_for_later_runs() -> None:
     state = State()
     take_variables(state, {"NATS_STREAM": "ORDERS", "BATCH_SIZE": "7"})
     state.ports = {"api": 8080}
@@ -167,7 +167,7 @@ def test_the_names_of_the_streams_are_kept_and_other_settings_are_not() -> None:
         take_variables(State(), {"MAX_DELIVER": "abc"})
 
 
-async def test_a_process_that_ended_is_reported_with_its_problems_alone(tmp_path: Path) -> None:
+async def test_exited_process_is_reported_with_its_logged_problems(tmp_path: Path) -> None:
     lines = [
         '{"level": "info", "event": "connected"}',
         "2024-06-01 LOG:  starting",

@@ -46,7 +46,7 @@ class Forward:
         """0 until it is opened."""
 
     async def open(self) -> int:
-        """Listen on a free port of the loopback interface, if it does not listen yet; returns the port."""
+        """Listen on a free port of the loopback address, unless already listening; returns the port."""
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.local_port)
             self.local_port = self._server.sockets[0].getsockname()[1]
