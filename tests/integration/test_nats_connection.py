@@ -70,6 +70,10 @@ async def test_simultaneous_calls_share_one_attempt(server: NatsServer) -> None:
         await nats.close()
     assert await nats.connect() is prepared[1], "closed, it opens again"
     await nats.close()
+    nats.start()
+    await nats.close()
+    assert await nats.connect() is prepared[-1], "also if it was closed before its first attempt"
+    await nats.close()
 
 
 async def test_a_lost_client_is_replaced_and_watchers_know(server: NatsServer) -> None:

@@ -112,7 +112,7 @@ async def groups(
     Parameters
     ----------
     by
-        error (errors that differ only in values form one group), reason or entity.
+        error (errors that differ only in values form one group), reason, entity or kind (reason and entity).
     """
     from nomnom.inspection.dead_letters import GroupBy
     from nomnom_cli.output import Column, as_json, print_note, show_table

@@ -172,6 +172,9 @@ class NatsConnection:
         """Send what is buffered and close, within a few seconds; the next :meth:`connect` opens it again."""
         await end(self._keeping)
         client, self._keeping, self.current = self.current, None, None
+        # A task that is cancelled before its first step does not do this itself.
+        self._running = False
+        self._settled.set()
         self.lost.set()
         if client is not None:
             await self._discard(client)

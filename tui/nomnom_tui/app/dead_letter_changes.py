@@ -187,15 +187,14 @@ def parse_fields(text: str) -> Edit:
 def narrow(words: str, group: Group) -> str:
     """Narrow the filter ``words`` to one of the groups found with it; returns the new filter's words."""
     base = parse_filter(words)
-    if group.by.value == "reason":
-        return replace(base, reasons=(group.key,)).describe()
-    if group.by.value == "entity":
-        return replace(base, entities=(group.key,)).describe()
+    found = group.filter
+    if not found.regex:
+        return replace(base, reasons=found.reasons or base.reasons, entities=found.entities or base.entities).describe()
 
     def pattern(text: str) -> str:
         return text if base.regex else re.escape(text)
 
-    shape = group.filter.error
+    shape = found.error
     error = f"^(?=.*{pattern(base.error)}){shape.removeprefix('^')}" if base.error else shape
     return replace(base, error=error, payload=pattern(base.payload), regex=True).describe()
 
