@@ -58,7 +58,7 @@ def test_post_message_and_read_rows(nomnom: Program) -> None:
     assert "9001" in nomnom("rows", "orders")
     repeated = [nomnom.read("post", order(9002), "--key", "once-only")["message_id"] for _ in range(2)]
     assert repeated[0] == repeated[1]
-    assert "unknown entity" in nomnom("rows", "nothing", code=Exit.FAILED)
+    assert "unknown entity 'nothing'" in nomnom("rows", "nothing", code=Exit.FAILED)
     assert "is not a valid message ID" in nomnom("message", "x", code=Exit.FAILED)
     assert "unknown status" in nomnom("messages", "--status", "lost", code=Exit.USAGE)
 
