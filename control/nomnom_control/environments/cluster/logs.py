@@ -11,7 +11,7 @@ from nomnom.connections.errors import Unavailable
 from nomnom_control.environments import LogLine
 from nomnom_control.environments.cluster.api import ClusterRefused, Object
 from nomnom_control.environments.cluster.release import PARTS, Release, component_of
-from nomnom_control.environments.local.log_reader import parse_line
+from nomnom_control.environments.log_lines import parse_line
 
 _POLL = 2.0
 _QUEUE_SIZE = 1000
