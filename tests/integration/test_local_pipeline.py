@@ -179,8 +179,13 @@ def test_dashboard_shows_the_pipeline(nomnom: Program) -> None:
     ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
     with urllib.request.urlopen(f"http://127.0.0.1:{ports['dashboard']}/api/stats", timeout=10) as answer:
         assert json.load(answer)["counts"]["completed"]["value"] >= 1
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports['page']}/api/health", timeout=10) as answer:
-        assert json.load(answer)["status"] == "ok"
+
+    def healthy() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['page']}/api/health", timeout=10) as answer:
+            return bool(json.load(answer)["status"] == "ok")
+
+    # The earlier tests restarted components: what the dashboard knows of workers is up to a few seconds old.
+    until(healthy)
 
 
 async def test_scaling_history(nomnom: Program) -> None:
@@ -369,6 +374,8 @@ async def test_port_taken_during_the_start_is_replaced(open_folder: Path, monkey
         ports = choose_ports(kept, given)
         chosen.update(ports)
         for name, probe in zip(("nats", "postgres", "page"), taken, strict=True):
+            # As servers do: a port with connections in TIME_WAIT is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", ports[name]))
             probe.listen()
         return ports

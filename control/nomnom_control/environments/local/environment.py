@@ -301,9 +301,12 @@ class LocalEnvironment(Environment):
                 if line == b"ready\n":
                     return
                 if line.startswith(ERROR):
+                    # Otherwise its exit would be reported to an event loop that is closed by then.
+                    await process.wait()
                     raise ControlError(msgspec.json.decode(line.removeprefix(ERROR), type=str))
                 yield msgspec.json.decode(line, type=Progress)
             problem = (await process.stderr.read()).decode(errors="replace").strip()
+            await process.wait()
         raise ControlError(f"the supervisor ended before the pipeline was ready: {problem or 'it wrote nothing'}")
 
     async def stop(self) -> AsyncIterator[Progress]:
