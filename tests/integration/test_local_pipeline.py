@@ -398,4 +398,4 @@ async def test_port_taken_during_the_start_is_replaced(open_folder: Path, monkey
         for probe in taken:
             probe.close()
     said = " ".join(each.text for each in reported)
-    assert f"another program took port {chosen['postgres']} of postgres" in said
+    assert f"port {chosen['postgres']} of postgres is in use by another program; using" in said
