@@ -52,8 +52,8 @@ ERROR = b"error "
 """Begins the line, on the supervisor's standard output, with the error that it did not start for."""
 _PORT_LABELS = {
     "api": "API",
-    "dashboard": "dashboard API",
-    "page": "dashboard page",
+    "dashboard": "Dashboard API",
+    "page": "Dashboard page",
     "nats": "NATS",
     "nats_monitor": "NATS monitoring",
     "postgres": "PostgreSQL",
