@@ -218,7 +218,8 @@ async def add(
     """
     from nomnom_cli.output import print_result
     from nomnom_control.environments import catalog
-    from nomnom_control.environments.cluster.configuration import SavedEnvironment, configuration_path, save_environment
+    from nomnom_control.environments.cluster.configuration import SavedEnvironment, save_environment
+    from nomnom_control.environments.cluster.location import configuration_path
 
     if (context is None) == (kind is None):
         raise UsageError("pass either --context or --kind")

@@ -11,9 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
-
 from nomnom_control.environments import Environment, EnvironmentTemplate
+from nomnom_control.environments.cluster.location import configuration_path
 from nomnom_control.errors import ControlError
 
 LOCAL = "local"
@@ -96,9 +95,7 @@ def default_name() -> str:
     """The default environment: NOMNOM_ENV, else the one saved by ``nomnom env use``, else ``local``."""
     if named := os.environ.get("NOMNOM_ENV"):
         return named
-    given = os.environ.get("NOMNOM_CLUSTERS")
-    path = Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
-    if not path.is_file():
+    if not configuration_path().is_file():
         # Avoids loading the YAML library in the common case without saved environments.
         return LOCAL
     from nomnom_control.environments.cluster.configuration import read_configuration

@@ -128,11 +128,6 @@ class Overview:
         await end(*self._tasks)
 
     @property
-    def database_answers(self) -> bool:
-        """Whether PostgreSQL answered the last poll."""
-        return self._database_state.ok
-
-    @property
     def nats_answers(self) -> bool:
         """Whether JetStream answered the last poll."""
         return self._nats_state.ok

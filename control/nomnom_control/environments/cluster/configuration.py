@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import platformdirs
 import yaml
 
 import nomnom
-from nomnom.settings import ProgramSettings
+from nomnom_control.environments.cluster.location import configuration_path
 from nomnom_control.errors import ControlError
 
 IMAGES = ("nomnom-ingestion-api", "nomnom-ingestion-worker", "nomnom-dashboard-backend", "nomnom-dashboard-frontend")
@@ -106,12 +105,6 @@ def split_args(text: str) -> list[str]:
         return list(lexer)
     except ValueError:
         raise ControlError(f"unclosed quote: {text}") from None
-
-
-def configuration_path() -> Path:
-    """``NOMNOM_CLUSTERS``, else ``clusters.yaml`` in the user's configuration folder."""
-    given = ProgramSettings.from_environment().nomnom_clusters
-    return Path(given) if given else platformdirs.user_config_path("nomnom") / "clusters.yaml"
 
 
 def read_configuration(variables: Mapping[str, str] | None = None) -> ClusterConfiguration:
