@@ -14,7 +14,7 @@ import asyncpg
 
 from nomnom.errors import NomnomError
 from nomnom.schema import Entity, Field, Schema
-from nomnom.tables import Table, quote
+from nomnom.tables import SOURCE, Table, quote
 
 LOCK = 0x6E6F6D6E6F6D  # "nomnom"
 """The advisory lock of ``nomnom setup``."""
@@ -82,8 +82,13 @@ async def _migrate_entity(connection: asyncpg.Connection, entity: Entity) -> lis
             raise MigrationError(
                 f"table {entity.table} has no column {missing.pop()}; rename it, or change the schema's table"
             )
-        steps = [step for each in entity.fields for step in _column_steps(table, each, present.get(each.name))]
-        if gone := present.keys() - entity.index.keys() - {"received_at", "message_id"}:
+        steps = [
+            f"ALTER TABLE {table.name} ADD COLUMN {name} {definition}"
+            for name, definition in SOURCE.items()
+            if name not in present
+        ]
+        steps += [step for each in entity.fields for step in _column_steps(table, each, present.get(each.name))]
+        if gone := present.keys() - entity.index.keys() - SOURCE.keys():
             blocking = sorted(name for name in gone if present[name]["filled"])
             steps += [f"ALTER TABLE {table.name} ALTER COLUMN {quote(each)} DROP NOT NULL" for each in blocking]
     for step in steps:

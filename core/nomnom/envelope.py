@@ -1,7 +1,8 @@
 """The envelope: a message's identity, its subjects and its NATS headers.
 
 The message ID is a UUIDv7, or a UUIDv5 of the caller and its Idempotency-Key. It identifies the message in its subject,
-its headers and every table. ``received_at`` (microseconds) is set once; dead letters and replays keep it.
+its headers and every table. ``received_at`` (microseconds) is set once; dead letters and replays keep it, as they keep
+the position, which decides the order of messages (:mod:`nomnom.positions`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ RECEIVED_AT = "Nomnom-Received-At"
 """Microseconds since the epoch at which the API accepted the message."""
 REPLAYS = "Nomnom-Replays"
 """How many times the message was replayed from the dead letters; absent if never."""
+POSITION = "Nomnom-Position"
+"""The position of a dead letter's or replay's original message; absent from originals and if it is unknown."""
 REASON = "Nomnom-Reason"
 ERROR = "Nomnom-Error"
 ATTEMPTS = "Nomnom-Attempts"
@@ -47,13 +50,20 @@ class EnvelopeError(NomnomError):
 
 
 class Status(StrEnum):
-    """The status of a message. ``failed`` will be retried; ``dlq`` awaits review as a dead letter."""
+    """The status of a message. ``failed`` will be retried; ``dlq`` awaits review as a dead letter.
+
+    The last three are final: an operator deleted the dead letter or purged the message from the stream, or the
+    retention of the dead letter ended.
+    """
 
     ACCEPTED = "accepted"
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
     DLQ = "dlq"
+    DELETED = "deleted"
+    PURGED = "purged"
+    EXPIRED = "expired"
 
 
 class Reason(StrEnum):
@@ -67,6 +77,10 @@ class Reason(StrEnum):
     """It was redelivered too often without being acknowledged: it appears to crash workers (poison message)."""
     ENVELOPE = "envelope"
     """Its subject or headers are invalid."""
+    KEY_CONFLICT = "key conflict"
+    """Its Idempotency-Key was used before, with another content."""
+    EXPIRED = "expired"
+    """No worker processed it in time (NATS_MAX_AGE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,8 @@ class Envelope:
     entity: str
     received_at: datetime
     replays: int = 0
+    position: int = 0
+    """Of the original message; 0 if it is unknown (accepted by an earlier version)."""
 
 
 def new_message_id() -> str:
@@ -88,6 +104,21 @@ def idempotent_message_id(caller: str, key: str) -> str:
     """The message ID for an idempotency key: the same for every request of this caller with this key."""
     # The length distinguishes ("a", "b c") from ("a b", "c").
     return str(uuid.uuid5(_NAMESPACE, f"{len(caller)} {caller} {key}"))
+
+
+def copy_id(position: int) -> str:
+    """The message ID for a copy in the stream that cannot have the one it carries: the same for each delivery."""
+    return str(uuid.uuid5(_NAMESPACE, f"position {position}"))
+
+
+def is_keyed(message_id: str) -> bool:
+    """Whether a canonical message ID comes from a key: a UUIDv5, which repeats if the key does."""
+    return message_id[14] == "5"
+
+
+def digest_of(payload: bytes) -> str:
+    """The digest that tells contents of one key apart: half of SHA-256, in hexadecimal."""
+    return hashlib.sha256(payload).hexdigest()[:32]
 
 
 def parse_message_id(text: str) -> str | None:
@@ -137,6 +168,7 @@ def replay_headers(envelope: Envelope, payload: bytes) -> dict[str, str]:
         MSG_ID: f"{envelope.message_id}.{replays}.{digest}",
         RECEIVED_AT: str(to_microseconds(envelope.received_at)),
         REPLAYS: str(replays),
+        **_position_header(envelope),
     }
 
 
@@ -146,11 +178,16 @@ def dead_headers(envelope: Envelope, reason: Reason, error: str, attempts: int, 
         MSG_ID: f"{envelope.message_id}.{envelope.replays}.dead",
         RECEIVED_AT: str(to_microseconds(envelope.received_at)),
         REPLAYS: str(envelope.replays),
+        **_position_header(envelope),
         REASON: reason.value,
         ERROR: header_text(error),
         ATTEMPTS: str(attempts),
         FAILED_AT: str(to_microseconds(failed_at)),
     }
+
+
+def _position_header(envelope: Envelope) -> dict[str, str]:
+    return {POSITION: str(envelope.position)} if envelope.position else {}
 
 
 def header_text(text: str) -> str:
@@ -160,8 +197,11 @@ def header_text(text: str) -> str:
     return line if len(line) <= _ERROR_LENGTH else line[: _ERROR_LENGTH - 1] + "…"
 
 
-def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str = INGEST) -> Envelope:
-    """Parse the envelope of a stored message; raises EnvelopeError if subject or headers are invalid."""
+def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str = INGEST, position: int = 0) -> Envelope:
+    """Parse the envelope of a stored message; raises EnvelopeError if subject or headers are invalid.
+
+    ``position`` is where the message is stored: an original message has no other.
+    """
     tokens = subject.removeprefix(f"{prefix}.").split(".")
     message_id = parse_message_id(tokens[1]) if len(tokens) == 2 else None
     if message_id is None or not subject.startswith(prefix):
@@ -170,8 +210,15 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str =
     try:
         received_at = from_microseconds(int(given[RECEIVED_AT]))
         replays = int(given.get(REPLAYS, "0"))
+        if replays or prefix == DEAD:
+            position = int(given.get(POSITION, "0"))
     except (KeyError, ValueError, OverflowError) as error:
-        raise EnvelopeError(f"missing or invalid header {RECEIVED_AT} or {REPLAYS} of {subject!r}: {error}") from error
-    if not 0 <= replays < 2**31:  # the range of PostgreSQL's integer
+        raise EnvelopeError(
+            f"missing or invalid header {RECEIVED_AT}, {REPLAYS} or {POSITION} of {subject!r}: {error}"
+        ) from error
+    # The ranges of PostgreSQL's integer and bigint.
+    if not 0 <= replays < 2**31:
         raise EnvelopeError(f"invalid header {REPLAYS} of {subject!r}: {replays} is out of range")
-    return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays)
+    if not 0 <= position < 2**63:
+        raise EnvelopeError(f"invalid header {POSITION} of {subject!r}: {position} is out of range")
+    return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays, position)

@@ -4,13 +4,23 @@ A row describes one replay generation of its message: ``replays`` is 0 as accept
 delivery may change the row of its own generation until that is final (while it is ``processing`` or ``failed``), and
 the row of an earlier generation; a completed row never changes again. A statement returns only what it has changed.
 
+The table is partitioned by ``received_at``: a row is identified by message ID and ``received_at``, which a message
+keeps (a message with a key, that of its first copy: :mod:`nomnom_worker.copies`). Statements on many rows take the
+bounds of ``received_at``, so that PostgreSQL looks at few partitions.
+
 The writing statements take arrays of one length, with distinct ids in ascending order: several workers then lock rows
 in one order. Each reading statement has a bounded cost, whatever the size of the table.
 """
 
 _COLUMNS = "message_id, entity_type, status, received_at, processed_at, retry_count, error_message, superseded, replays"
 
-FIND = f"SELECT {_COLUMNS} FROM message_status WHERE message_id = $1"  # noqa: S608 (parts of this module, no values)
+FIND = f"""
+SELECT {_COLUMNS} FROM message_status WHERE message_id = $1 AND received_at >= $2 AND received_at < $3
+"""  # noqa: S608 (parts of this module, no values)
+"""The row of a message received from $2 to $3."""
+
+FIND_KEY = "SELECT digest, received_at FROM nomnom_keys WHERE message_id = $1"
+"""The content of a message with an Idempotency-Key, and the received_at of its row."""
 
 # The inner part walks one index for a bounded number of rows; the outer part filters what it found.
 _SCANNED = """
@@ -46,7 +56,7 @@ SELECT {_COLUMNS} FROM message_status WHERE message_id >= $1 AND message_id <= $
 """  # noqa: S608 (parts of this module, no values)
 """Ids from $1 to $2."""
 
-REPLAYS = "SELECT message_id, status, replays FROM message_status WHERE message_id = ANY($1::uuid[])"
+REPLAYS = "SELECT message_id, status, replays FROM message_status WHERE message_id = ANY ($1::uuid[])"
 
 HOURS = """
 SELECT date_trunc('hour', received_at, 'UTC') AS hour, status, count(*) AS messages,
@@ -75,48 +85,57 @@ WHERE received_at >= $1 AND received_at < $2
 GROUP BY bucket
 """
 
-_GIVEN = "unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[])"
+_GIVEN_COLUMNS = "message_id, entity_type, received_at, replays, stream_position"
+_GIVEN = f"""
+unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[]) AS given ({_GIVEN_COLUMNS})
+"""
+# A message that was purged while a worker held it is delivered nevertheless.
 _UNANSWERED = """
-kept.status <> 'completed'
-    AND (kept.replays < excluded.replays OR (kept.replays = excluded.replays AND kept.status <> 'dlq'))
+kept.status <> 'completed' AND (
+    kept.replays < excluded.replays
+    OR (kept.replays = excluded.replays AND kept.status IN ('processing', 'failed', 'purged'))
+)
 """
 
 CLAIM = f"""
-INSERT INTO message_status AS kept (message_id, entity_type, received_at, replays, status, processed_at)
-SELECT message_id, entity_type, received_at, replays, 'completed', statement_timestamp()
-FROM {_GIVEN} AS given (message_id, entity_type, received_at, replays)
-ON CONFLICT (message_id) DO UPDATE SET
-    entity_type = excluded.entity_type, received_at = excluded.received_at, status = excluded.status,
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, status, processed_at)
+SELECT {_GIVEN_COLUMNS}, 'completed', statement_timestamp()
+FROM {_GIVEN}
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    entity_type = excluded.entity_type, status = excluded.status,
     processed_at = excluded.processed_at, error_message = NULL, superseded = false, replays = excluded.replays,
+    stream_position = greatest(kept.stream_position, excluded.stream_position),
     retry_count = CASE WHEN kept.replays < excluded.replays THEN 0 ELSE kept.retry_count END
 WHERE {_UNANSWERED}
 RETURNING message_id
 """  # noqa: S608 (parts of this module, no values)
-"""Take messages as completed, in the transaction that writes their rows. Ids, entities, received_at, replays."""
+"""Take messages as completed, in the transaction that writes their rows. Ids, entities, received_at, replays,
+positions.
+"""
 
 FAIL = f"""
-INSERT INTO message_status AS kept
-    (message_id, entity_type, received_at, replays, error_message, status, processed_at, retry_count)
-SELECT message_id, entity_type, received_at, replays, error_message, 'failed', statement_timestamp(), 1
-FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::text[])
-    AS given (message_id, entity_type, received_at, replays, error_message)
-ON CONFLICT (message_id) DO UPDATE SET
-    entity_type = excluded.entity_type, received_at = excluded.received_at, status = excluded.status,
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, error_message, status, processed_at, retry_count)
+SELECT {_GIVEN_COLUMNS}, error_message, 'failed', statement_timestamp(), 1
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[])
+    AS given ({_GIVEN_COLUMNS}, error_message)
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    entity_type = excluded.entity_type, status = excluded.status,
     processed_at = excluded.processed_at, error_message = excluded.error_message, superseded = false,
-    replays = excluded.replays,
-    retry_count = CASE WHEN kept.replays < excluded.replays THEN 1 ELSE least(kept.retry_count + 1, $6::integer) END
+    replays = excluded.replays, stream_position = greatest(kept.stream_position, excluded.stream_position),
+    retry_count = CASE WHEN kept.replays < excluded.replays THEN 1 ELSE least(kept.retry_count + 1, $7::integer) END
 WHERE {_UNANSWERED}
 RETURNING message_id, retry_count
 """  # noqa: S608 (parts of this module, no values)
 """Record a failed attempt each; the count stops at the number of attempts there are. As CLAIM, then errors, maximum."""
 
 MARK = f"""
-INSERT INTO message_status AS kept (message_id, entity_type, received_at, replays, status, processed_at)
-SELECT message_id, entity_type, received_at, replays, 'processing', statement_timestamp()
-FROM {_GIVEN} AS given (message_id, entity_type, received_at, replays)
-ON CONFLICT (message_id) DO UPDATE SET
-    entity_type = excluded.entity_type, received_at = excluded.received_at, status = excluded.status,
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, status, processed_at)
+SELECT {_GIVEN_COLUMNS}, 'processing', statement_timestamp()
+FROM {_GIVEN}
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    entity_type = excluded.entity_type, status = excluded.status,
     processed_at = excluded.processed_at, superseded = false, replays = excluded.replays,
+    stream_position = greatest(kept.stream_position, excluded.stream_position),
     retry_count = CASE WHEN kept.replays < excluded.replays THEN 0 ELSE kept.retry_count END
 WHERE {_UNANSWERED}
 RETURNING message_id
@@ -127,19 +146,63 @@ PRIOR = """
 SELECT message_id, status, replays, retry_count,
        status = 'processing' AND processed_at > pg_postmaster_start_time() AS marked
 FROM message_status
-WHERE message_id = ANY ($1::uuid[])
+WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $2 AND $3
 """
-"""What is known of messages that come again. A mark from before PostgreSQL's own start is explained by its outage."""
+"""What is known of messages that come again, received from $2 to $3. A mark from before PostgreSQL's own start is
+explained by its outage.
+"""
 
 DEAD_LETTER = """
 UPDATE message_status AS kept
 SET status = 'dlq', processed_at = statement_timestamp(), error_message = given.error_message
-FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS given (message_id, replays, error_message)
-WHERE kept.message_id = given.message_id AND kept.replays = given.replays AND kept.status IN ('processing', 'failed')
+FROM unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::text[])
+    AS given (message_id, received_at, replays, error_message)
+WHERE kept.message_id = given.message_id AND kept.received_at = given.received_at AND kept.replays = given.replays
+    AND kept.status IN ('processing', 'failed') AND kept.received_at BETWEEN $5 AND $6
 """
-"""Set the status of messages whose dead letters are stored. Ids, replays, errors."""
+"""Set the status of messages whose dead letters are stored. Ids, received_at, replays, errors, bounds."""
 
 SUPERSEDE = """
-UPDATE message_status SET superseded = true, error_message = $2 WHERE message_id = ANY ($1::uuid[])
+UPDATE message_status SET superseded = true, error_message = $2
+WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $3 AND $4
 """
-"""Say of completed messages that they changed nothing, and why."""
+"""Record that completed messages changed nothing, and why. Ids, reason, bounds."""
+
+ADD_KEYS = """
+INSERT INTO nomnom_keys (message_id, digest, received_at, stream_position)
+SELECT message_id, digest, received_at, stream_position
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[])
+    AS given (message_id, digest, received_at, stream_position)
+ON CONFLICT (message_id) DO NOTHING
+RETURNING stream_position
+"""
+"""Record the contents that Idempotency-Keys stand for; returns the positions of those that are new."""
+
+FIND_KEYS = (
+    "SELECT message_id, digest, received_at, stream_position FROM nomnom_keys WHERE message_id = ANY ($1::uuid[])"
+)
+
+REVIVE = """
+WITH removed AS (
+    SELECT kept.message_id, kept.received_at, kept.stream_position AS before, kept.status AS ended,
+           given.stream_position
+    FROM message_status AS kept
+    JOIN unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS given (message_id, received_at, stream_position)
+      ON kept.message_id = given.message_id AND kept.received_at = given.received_at
+    WHERE kept.status IN ('deleted', 'purged', 'expired')
+    FOR UPDATE OF kept
+)
+UPDATE message_status AS kept
+SET status = 'failed', processed_at = statement_timestamp(), retry_count = 0, error_message = NULL, replays = 0,
+    stream_position = removed.stream_position
+FROM removed
+WHERE kept.message_id = removed.message_id AND kept.received_at = removed.received_at
+RETURNING kept.message_id, removed.before, removed.ended
+"""
+"""Let messages that were removed begin a new life: with the position of their new copies."""
+
+RENEW_KEYS = """
+UPDATE nomnom_keys AS kept SET digest = given.digest, stream_position = given.stream_position
+FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS given (message_id, digest, stream_position)
+WHERE kept.message_id = given.message_id
+"""

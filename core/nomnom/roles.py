@@ -100,15 +100,20 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
     entities = [Table(entity).name for entity in schema]
     match component:
         case "worker":
-            return ((_WRITE, [*entities, "message_status"]),)
+            copies = ["nomnom_keys", "nomnom_sequences", "nomnom_streams"]
+            return ((_WRITE, [*entities, "message_status", *copies]),)
         case "api":
-            return ((_READ, ["message_status"]),)
+            return ((_READ, ["message_status", "nomnom_keys"]),)
         case "dashboard":
-            return ((_READ, [*entities, "message_status", "nomnom_audit"]),)
+            return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys"]),)
         case "operator":
             # A dry run writes rows and rolls back.
-            written = (_WRITE, [*entities, "message_status"])
-            return (written, ("SELECT, INSERT", ["nomnom_audit"]), (_READ, ["nomnom_migrations"]))
+            written = (_WRITE, [*entities, "message_status", "nomnom_sequences"])
+            return (
+                written,
+                ("SELECT, INSERT", ["nomnom_audit"]),
+                (_READ, ["nomnom_migrations", "nomnom_keys", "nomnom_streams"]),
+            )
         case _:
             raise RoleError(f"unknown component {component!r}")
 

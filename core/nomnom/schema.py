@@ -21,7 +21,7 @@ from nomnom.envelope import UNKNOWN_ENTITY
 from nomnom.errors import NomnomError
 from nomnom.fields import FieldType, Native, field_type
 
-RESERVED_COLUMNS = frozenset({"received_at", "message_id"})
+RESERVED_COLUMNS = frozenset({"received_at", "message_id", "stream_position"})
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TAG = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 _TAG_SCAN_LENGTH = 64

@@ -10,6 +10,20 @@ from functools import cached_property
 
 from nomnom.schema import Entity, Field
 
+SOURCE = {
+    "received_at": "timestamptz NOT NULL",
+    "message_id": "uuid NOT NULL",
+    "stream_position": "bigint NOT NULL DEFAULT 0",
+}
+"""The columns of every table that say which message last wrote a row, with their definitions."""
+_SOURCE_TYPES = [definition.split()[0] for definition in SOURCE.values()]
+_EARLIER = (
+    "CASE WHEN {one}.stream_position = 0 OR {other}.stream_position = 0 "
+    "THEN ({one}.received_at, {one}.message_id) < ({other}.received_at, {other}.message_id) "
+    "ELSE {one}.stream_position < {other}.stream_position END"
+)
+"""Whether one message was accepted before another. Earlier versions recorded no positions, only the API's time."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -19,9 +33,9 @@ class Table:
 
     @cached_property
     def create(self) -> str:
-        """CREATE TABLE, with received_at and message_id to identify the message that last wrote a row."""
+        """CREATE TABLE, with columns that identify the message that last wrote a row, and its position."""
         columns = [f"{quote(each.name)} {self.column_type(each)}" for each in self.entity.fields]
-        columns += ["received_at timestamptz NOT NULL", "message_id uuid NOT NULL"]
+        columns += [f"{name} {definition}" for name, definition in SOURCE.items()]
         if not self.entity.keyless_allowed:
             columns.append(f"PRIMARY KEY ({self.key})")
         body = ",\n    ".join(columns)
@@ -49,12 +63,12 @@ class Table:
 
     @cached_property
     def upsert(self) -> str:
-        """Upsert rows with a key; the last received wins. Takes one array per column; returns message IDs written."""
+        """Upsert rows with a key; the last accepted wins. Takes one array per column; returns message IDs written."""
         others = [each for each in self._columns if each not in self.entity.key]
         changes = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in others)
         return (
             f"{self._insert}\nON CONFLICT ({self.key}) DO UPDATE SET {changes}\n"
-            "WHERE (kept.received_at, kept.message_id) < (excluded.received_at, excluded.message_id)\n"
+            f"WHERE {_EARLIER.format(one='kept', other='excluded')}\n"
             "RETURNING kept.message_id"
         )
 
@@ -67,19 +81,19 @@ class Table:
     def newer(self) -> str:
         """Which of these keys (an array per column) have a row that a later message wrote, as positions from 0.
 
-        Parameters after the key's arrays: received_at[], message_id[].
+        Parameters after the key's arrays: those of SOURCE.
         """
         fields = [self.entity.fields[at] for at in self.entity.key_indexes]
-        names = [*(quote(each.name) for each in fields), "given_at", "given_id"]
-        kinds = [*(each.type.parameter for each in fields), "timestamptz", "uuid"]
+        names = [*(f"key_{at}" for at in range(len(fields))), *SOURCE]
+        kinds = [*(each.type.parameter for each in fields), *_SOURCE_TYPES]
         arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(kinds, start=1))
         same = " AND ".join(
-            f"kept.{quote(each.name)} = given.{quote(each.name)}::{each.type.column}" for each in fields
+            f"kept.{quote(each.name)} = given.key_{at}::{each.type.column}" for at, each in enumerate(fields)
         )
         return (
             f"SELECT given.ordinality - 1 AS position FROM unnest({arrays}) WITH ORDINALITY "  # noqa: S608
             f"AS given ({', '.join(names)}, ordinality) JOIN {self.name} AS kept ON {same} "
-            "WHERE (kept.received_at, kept.message_id) >= (given.given_at, given.given_id)"
+            f"WHERE NOT ({_EARLIER.format(one='kept', other='given')})"
         )
 
     @property
@@ -98,11 +112,11 @@ class Table:
 
     @property
     def _columns(self) -> list[str]:
-        return [*(each.name for each in self.entity.fields), "received_at", "message_id"]
+        return [*(each.name for each in self.entity.fields), *SOURCE]
 
     @cached_property
     def _insert(self) -> str:
-        parameters = [each.type.parameter for each in self.entity.fields] + ["timestamptz", "uuid"]
+        parameters = [each.type.parameter for each in self.entity.fields] + _SOURCE_TYPES
         columns = ", ".join(quote(each) for each in self._columns)
         arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(parameters, start=1))
         casts = ", ".join(
@@ -110,7 +124,7 @@ class Table:
             for each in self.entity.fields
         )
         return (
-            f"INSERT INTO {self.name} AS kept ({columns})\nSELECT {casts}, received_at, message_id\n"
+            f"INSERT INTO {self.name} AS kept ({columns})\nSELECT {casts}, {', '.join(SOURCE)}\n"
             f"FROM unnest({arrays}) AS given ({columns})"
         )
 

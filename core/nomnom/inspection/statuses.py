@@ -14,16 +14,20 @@ import asyncpg
 import msgspec
 
 from nomnom.connections.postgres import Database
-from nomnom.envelope import Status
+from nomnom.envelope import Status, is_keyed
 from nomnom.inspection.counts import SCANNED, Count, count_rows, table_states
 from nomnom.inspection.cursors import InvalidQuery, read_cursor, write_cursor
-from nomnom.message_status import EDGE, FIND, HOURS, PAGE, REPLAYS, UNFINISHED, WITH_PREFIX
+from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, PAGE, REPLAYS, UNFINISHED, WITH_PREFIX
 
 _TABLE = "message_status"
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_ID = uuid.UUID(int=2**128 - 1)
 _HOURS_TIMEOUT = 10.0
+_LATEST = 9000 * 365 * 86_400_000
+_MOMENT = timedelta(microseconds=1)
+_NEAR = timedelta(hours=1)
+"""A UUIDv7 was made at most this long before its message was received, and by the same clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,23 @@ class Statuses:
 
     async def find(self, message_id: str) -> MessageStatus | None:
         """The row of one message; None until a worker has written one."""
-        row = await self._database.fetch_row(FIND, message_id)
-        return _message(row) if row else None
+        for low, high in await self._times(message_id):
+            row = await self._database.fetch_row(FIND, message_id, low, high)
+            if row is not None:
+                return _message(row)
+        return None
+
+    async def _times(self, message_id: str) -> list[tuple[datetime, datetime]]:
+        """When the message may have been received, the likely time first: it leads to one partition of the table."""
+        always = (_NEVER, _FOREVER)
+        if is_keyed(message_id):
+            key = await self._database.fetch_row(FIND_KEY, message_id)
+            return [(key["received_at"], key["received_at"] + _MOMENT), always] if key else [always]
+        milliseconds = uuid.UUID(message_id).int >> 80
+        if not 0 < milliseconds < _LATEST:  # not a UUIDv7
+            return [always]
+        made = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return [(made - _NEAR, made + _NEAR), always]
 
     async def page(
         self,

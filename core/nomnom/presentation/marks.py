@@ -60,6 +60,9 @@ STATUSES: dict[Status, Mark] = {
     Status.COMPLETED: Mark("●", "completed", Tone.GOOD, "written to its table"),
     Status.FAILED: Mark("▲", "failed", Tone.WARNING, "will be retried"),
     Status.DLQ: Mark(CROSS, "dead letter", Tone.BAD, "waiting for an operator"),
+    Status.DELETED: Mark("⊘", "deleted", Tone.MUTED, "its dead letter was deleted by an operator"),
+    Status.PURGED: Mark("⊖", "purged", Tone.MUTED, "it was purged from the stream by an operator"),
+    Status.EXPIRED: Mark("⊝", "expired", Tone.MUTED, "the retention of its dead letter has ended"),
 }
 SUPERSEDED = Mark("◌", "superseded", Tone.MUTED, "all its rows had already been written by messages received later")
 """Shown instead of ``completed`` for a message whose rows were all older than those in the table."""
@@ -93,4 +96,6 @@ CAUSES: dict[Reason, Cause] = {
     Reason.DATA: Cause("Rejected by PostgreSQL", "PostgreSQL cannot store its values."),
     Reason.UNANSWERED: Cause("Not acknowledged", "It appears to crash workers (poison message)."),
     Reason.ENVELOPE: Cause("Invalid envelope", "Its subject or headers are not valid."),
+    Reason.KEY_CONFLICT: Cause("Key conflict", "Its Idempotency-Key was used before, with another content."),
+    Reason.EXPIRED: Cause("Expired", "No worker processed it in time."),
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter, itemgetter
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from nomnom.fields import Value
 from nomnom.schema import Entity, Schema
@@ -13,8 +14,9 @@ from nomnom.tables import Table
 from nomnom_worker.deliveries import Delivery
 
 T = TypeVar("T")
+Claims: TypeAlias = tuple[list[str], list[str], list[datetime], list[int], list[int]]
 Row = tuple[Any, ...]
-"""The values of a record, then received_at and message_id: the parameters of the statements of Table."""
+"""The values of a record, then those of SOURCE: the parameters of the statements of Table."""
 
 
 class Writes:
@@ -26,7 +28,7 @@ class Writes:
         self._optional = entity.keyless_allowed
 
     def arrange(self, rows: list[Row]) -> Iterable[tuple[str, list[Row]]]:
-        """Statements with their rows: rows with a key, sorted and only the last received per key; then rows without.
+        """Statements with their rows: rows with a key, sorted and only the last accepted per key; then rows without.
 
         All workers lock rows in the order of keys, which prevents deadlocks; and a statement must not contain the same
         key twice.
@@ -38,12 +40,12 @@ class Writes:
             name = key(row)
             if self._optional and (name is None or (isinstance(name, tuple) and None in name)):
                 keyless.append(row)
-            elif (other := keyed.get(name)) is None or row[-2:] >= other[-2:]:
+            elif (other := keyed.get(name)) is None or not _is_earlier(row, other):
                 keyed[name] = row
         if keyed:
             yield self.table.upsert, [keyed[name] for name in sorted(keyed)]
         if keyless:
-            yield self.table.insert_keyless, sorted(keyless, key=itemgetter(-1))
+            yield self.table.insert_keyless, sorted(keyless, key=_MESSAGE_ID)
 
 
 class Statement:
@@ -68,7 +70,7 @@ class Batch:
         offered = 0
         for delivery in self.deliveries:
             envelope = delivery.envelope
-            source = (envelope.received_at, envelope.message_id)
+            source = (envelope.received_at, envelope.message_id, envelope.position)
             for record in delivery.records:
                 row = (*record.values, *source)
                 offered += 1
@@ -86,18 +88,43 @@ class Batch:
         ]
 
     @property
-    def claims(self) -> tuple[list[str], list[str], list[Any], list[int]]:
-        """The parameters of CLAIM: IDs, entities, received_at, replays."""
-        envelopes = [each.envelope for each in self.deliveries]
-        return (
-            [each.message_id for each in envelopes],
-            [each.entity for each in envelopes],
-            [each.received_at for each in envelopes],
-            [each.replays for each in envelopes],
-        )
+    def claims(self) -> Claims:
+        """The parameters of CLAIM."""
+        return claims_of(self.deliveries)
+
+    @property
+    def bounds(self) -> tuple[datetime, datetime]:
+        """The earliest and the latest received_at."""
+        return bounds_of(self.deliveries)
 
 
 _ID = attrgetter("message_id")
+_MESSAGE_ID = itemgetter(-2)
+
+
+def claims_of(deliveries: Iterable[Delivery]) -> Claims:
+    """The parameters that CLAIM, MARK and FAIL have in common: IDs, entities, received_at, replays, positions."""
+    envelopes = [each.envelope for each in deliveries]
+    return (
+        [each.message_id for each in envelopes],
+        [each.entity for each in envelopes],
+        [each.received_at for each in envelopes],
+        [each.replays for each in envelopes],
+        [each.position for each in envelopes],
+    )
+
+
+def bounds_of(deliveries: Iterable[Delivery]) -> tuple[datetime, datetime]:
+    """The earliest and the latest received_at of at least one delivery."""
+    times = [each.envelope.received_at for each in deliveries]
+    return min(times), max(times)
+
+
+def _is_earlier(one: Row, other: Row) -> bool:
+    """Whether the message of one row was accepted before that of another one; as Table.upsert decides."""
+    if one[-1] and other[-1]:
+        return one[-1] < other[-1]
+    return one[-3:-1] < other[-3:-1]
 
 
 def writes_of(schema: Schema) -> dict[Entity, Writes]:

@@ -9,16 +9,18 @@ import msgspec
 from nats.aio.msg import Msg
 
 from nomnom.envelope import (
+    INGEST,
     UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
     Reason,
+    copy_id,
     from_microseconds,
-    idempotent_message_id,
     parse_message_id,
     read_envelope,
 )
 from nomnom.grammar import Grammar, Record, RecordError
+from nomnom.positions import position_of
 
 _TOKENS = 9
 """Tokens of an ack subject: $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>. The long
@@ -26,12 +28,16 @@ form has two more, domain and account, before the stream (JetStream's ADR-15).""
 
 
 class Delivery(msgspec.Struct, gc=False):
-    """One delivery of a message. ``number`` counts the deliveries of this message from 1."""
+    """One delivery of a message. ``number`` counts the deliveries of this message from 1.
+
+    ``position`` is that of the delivered copy: another one than that of the envelope if it is a replay or a repeat.
+    """
 
     message: Msg
     number: int
     envelope: Envelope
     records: list[Record]
+    position: int
 
     @property
     def reply(self) -> str:
@@ -59,8 +65,6 @@ class Readings:
 
     valid: list[Delivery]
     failures: list[Failure]
-    malformed: list[Failure]
-    """Messages with an invalid envelope and no message ID, for which there can be no status row."""
     redelivered: list[Delivery]
     """Messages redelivered so often that they may crash workers; not parsed yet."""
     redeliveries: int = 0
@@ -75,22 +79,28 @@ class Reader:
     def __init__(self, grammar: Grammar, cautious_from: int) -> None:
         self._grammar, self._cautious_from = grammar, cautious_from
 
-    def read(self, messages: Iterable[Msg]) -> Readings:
-        """Parse messages and sort them by result; never raises because of the content of a message."""
-        readings = Readings([], [], [], [])
+    def read(self, messages: Iterable[Msg], incarnation: int) -> Readings:
+        """Parse messages and sort them by result; never raises because of the content of a message.
+
+        ``incarnation`` is that of the stream they come from.
+        """
+        readings = Readings([], [], [])
         valid, parse = readings.valid, self._grammar.parse
         tokens: list[str] = []
         for message in messages:
             tokens = message.reply.split(".")
-            number = int(tokens[4] if len(tokens) == _TOKENS else tokens[6])
+            short = len(tokens) == _TOKENS
+            number = int(tokens[4] if short else tokens[6])
+            position = position_of(incarnation, int(tokens[5] if short else tokens[7]))
             if number > 1:
                 readings.redeliveries += 1
             try:
-                envelope = read_envelope(message.subject, message.headers)
+                envelope = read_envelope(message.subject, message.headers, INGEST, position)
             except EnvelopeError as error:
-                _read_malformed(message, number, tokens, error, readings)
+                delivery = Delivery(message, number, _replacement(message, tokens, position), [], position)
+                readings.failures.append(Failure(delivery, Reason.ENVELOPE, str(error)))
                 continue
-            delivery = Delivery(message, number, envelope, [])
+            delivery = Delivery(message, number, envelope, [], position)
             if number >= self._cautious_from:
                 readings.redelivered.append(delivery)
                 continue
@@ -122,15 +132,10 @@ def _failure(delivery: Delivery, error: Exception) -> Failure:
     return Failure(delivery, Reason.RECORD, f"cannot parse the message: {type(error).__name__}: {error}")
 
 
-def _read_malformed(message: Msg, number: int, tokens: list[str], error: EnvelopeError, readings: Readings) -> None:
-    """Give a message with an invalid envelope a replacement, the same for each delivery."""
-    at = 5 if len(tokens) == _TOKENS else 7
-    received_at = from_microseconds(int(tokens[at + 2]) // 1000)  # when the stream stored it
+def _replacement(message: Msg, tokens: list[str], position: int) -> Envelope:
+    """An envelope for a message with an invalid one: the same for each delivery."""
+    stored = int(tokens[7] if len(tokens) == _TOKENS else tokens[9])  # when the stream stored it
     subject = message.subject.split(".")
     entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN_ENTITY
     parsed_id = parse_message_id(subject[3]) if len(subject) == 4 else None
-    message_id = parsed_id or idempotent_message_id("stream", f"{tokens[at - 3]} {tokens[at]}")
-    failure = Failure(
-        Delivery(message, number, Envelope(message_id, entity, received_at), []), Reason.ENVELOPE, str(error)
-    )
-    (readings.failures if parsed_id else readings.malformed).append(failure)
+    return Envelope(parsed_id or copy_id(position), entity, from_microseconds(stored // 1000), position=position)

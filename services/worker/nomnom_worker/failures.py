@@ -34,7 +34,7 @@ from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR
 from nomnom.retry import RetryPolicy
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
-from nomnom_worker.batches import distinct
+from nomnom_worker.batches import bounds_of, claims_of, distinct
 from nomnom_worker.deliveries import Delivery, Failure, Reader
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link, nak
@@ -42,6 +42,8 @@ from nomnom_worker.metrics import Metrics
 from nomnom_worker.writer import Outcome, Persist, Writer
 
 _log = logger(__name__)
+_HOPELESS = frozenset({Reason.ENVELOPE, Reason.KEY_CONFLICT})
+"""Reasons that another attempt cannot change."""
 _PUBLISH = 5.0
 _MARGIN = 64
 """Upper bound for the size of the header block without its lines, in bytes."""
@@ -93,7 +95,7 @@ class Finalizer:
                 count = attempts.get(failure.delivery.message_id)
                 if count is None:
                     processed.append(failure.delivery.reply)
-                elif count >= self._settings.max_deliver or failure.reason is Reason.ENVELOPE:
+                elif count >= self._settings.max_deliver or failure.reason in _HOPELESS:
                     final.append(failure)
                 else:
                     retries.setdefault(count, []).append(failure.delivery.reply)
@@ -129,7 +131,7 @@ class Finalizer:
         while deliveries:
             now, deliveries = distinct(deliveries, lambda each: each.message_id)
             ids = [each.message_id for each in now]
-            known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids))
+            known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids, *bounds_of(now)))
             rows = {str(row["message_id"]): row for row in known}
             decided: dict[_Decision, list[Delivery]] = {each: [] for each in _Decision}
             for delivery in now:
@@ -159,7 +161,7 @@ class Finalizer:
         return _Decision.BATCH if explained else _Decision.ISOLATED
 
     async def _process_isolated(self, delivery: Delivery) -> None:
-        mark = self._writer.batch([delivery]).claims
+        mark = claims_of([delivery])
         marked: list[asyncpg.Record] = await self._persist(partial(_fetch, MARK, *mark))
         if not marked:
             await self._intake.respond([delivery.reply], ACK)
@@ -176,13 +178,9 @@ class Finalizer:
         await self.finalize(outcome.failures)
 
     async def _record(self, failures: Sequence[Failure], connection: asyncpg.Connection) -> dict[str, int]:
-        envelopes = [each.delivery.envelope for each in failures]
         rows = await connection.fetch(
             FAIL,
-            [each.message_id for each in envelopes],
-            [each.entity for each in envelopes],
-            [each.received_at for each in envelopes],
-            [each.replays for each in envelopes],
+            *claims_of(each.delivery for each in failures),
             [header_text(each.error) for each in failures],
             self._settings.max_deliver,
         )
@@ -246,6 +244,8 @@ async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection
     await connection.execute(
         DEAD_LETTER,
         [each.delivery.message_id for each in ordered],
+        [each.delivery.envelope.received_at for each in ordered],
         [each.delivery.envelope.replays for each in ordered],
         [header_text(each.error) for each in ordered],
+        *bounds_of(each.delivery for each in ordered),
     )

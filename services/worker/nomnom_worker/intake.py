@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 
 import msgspec
 from nats.aio.client import Client
@@ -16,9 +17,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy
+from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 
+from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import TIMEOUT
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
@@ -56,8 +58,14 @@ class _Receiver(asyncio.Future[Msg]):
 class Intake:
     """Holds at most two batches of messages: one being written and one waiting."""
 
-    def __init__(self, settings: WorkerSettings, link: Link, metrics: Metrics) -> None:
-        self._settings, self._link = settings, link
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        link: Link,
+        metrics: Metrics,
+        register: Callable[[datetime], Awaitable[int]],
+    ) -> None:
+        self._settings, self._link, self._register = settings, link, register
         self._held_gauge = metrics.held
         self._held: dict[str, int] = {}  # size of each unacknowledged message, by reply subject
         self._held_bytes = 0
@@ -76,6 +84,11 @@ class Intake:
         self._finished = False
         self._single = False
         self._paused = True
+        self._created: datetime | None = None
+        self._last_delivery = 0  # sequence of the consumer
+        self._jetstream: JetStreamContext | None = None
+        self.incarnation = 0
+        """The number of the incarnation of the stream that the last batch comes from."""
         self.ack_wait = _ACK_WAIT
         """The ack wait of the consumer, in seconds."""
         self._ack_wait_changed = asyncio.Event()
@@ -107,6 +120,8 @@ class Intake:
             taken += len(message.data)
             batch.append(message)
         self._arrived_bytes -= taken
+        if batch:
+            await self._check_order(batch)
         return batch
 
     async def respond(self, replies: Iterable[str], response: bytes) -> None:
@@ -141,6 +156,28 @@ class Intake:
             self._paused = False
             self._wake.set()
 
+    async def _check_order(self, batch: list[Msg]) -> None:
+        """Read the incarnation of the stream again if the consumer counts from 1 again: it was created again, perhaps
+        with its stream, while no pull request was open that would have reported it.
+        """
+        first, last = (int(batch[at].reply.split(".")[-3]) for at in (0, -1))
+        created_again = first <= self._last_delivery
+        self._last_delivery = last
+        jetstream = self._jetstream
+        if created_again and jetstream is not None and self._link.current is not None:
+            try:
+                await self._check_incarnation(jetstream)
+            except (OSError, NatsError, RequestError) as error:
+                # The next session reads it; until then the messages count as those of the incarnation before.
+                _log.warning("cannot read the stream's state", reason=str(error))
+
+    async def _check_incarnation(self, jetstream: JetStreamContext) -> None:
+        """Register the stream's incarnation if it is another one than before."""
+        created = (await jetstream.stream_info(self._settings.nats_stream)).created
+        if created is not None and created != self._created:
+            self.incarnation = await self._register(created)
+            self._created = created
+
     async def keep_alive(self) -> None:
         """Report held messages as in progress, well within the ack wait. Runs until cancelled."""
         before: set[str] = set()
@@ -159,7 +196,7 @@ class Intake:
 
     async def session(self, client: Client) -> None:
         """Pull with one client until it closes (raises NatsUnavailable) or until :meth:`stop`."""
-        jetstream = client.jetstream(timeout=TIMEOUT)
+        jetstream = self._jetstream = client.jetstream(timeout=TIMEOUT)
         self._inbox = client.new_inbox()
         self._left = 0
         subscription = None
@@ -272,11 +309,9 @@ class Intake:
             except APIError as error:
                 problem = f"{name}: {error.description or 'JetStream is not available'}"
             else:
-                if info.config.deliver_subject or info.config.ack_policy != AckPolicy.EXPLICIT:
-                    problem = f"{name} is not a pull consumer with explicit acks; run nomnom setup"
-                elif info.config.ack_wait and info.config.ack_wait != self.ack_wait:
-                    self.ack_wait = info.config.ack_wait
-                    self._ack_wait_changed.set()
+                problem = self._read_configuration(info.config, name)
+                if problem is None:
+                    await self._check_incarnation(jetstream)
             if problem != self.reason:
                 if problem:
                     _log.warning("consumer is unavailable", reason=problem)
@@ -291,6 +326,15 @@ class Intake:
             except TimeoutError:
                 continue
             raise self._link.unavailable(self._link.problem or "the connection was closed")
+
+    def _read_configuration(self, config: ConsumerConfig, name: str) -> str | None:
+        """Take over the consumer's ack wait; returns why the consumer is not usable, or None."""
+        if config.deliver_subject or config.ack_policy != AckPolicy.EXPLICIT:
+            return f"{name} is not a pull consumer with explicit acks; run nomnom setup"
+        if config.ack_wait and config.ack_wait != self.ack_wait:
+            self.ack_wait = config.ack_wait
+            self._ack_wait_changed.set()
+        return None
 
     async def _end_pull(self, drain: Callable[[], Awaitable[None]]) -> None:
         """Let the current pull request complete and drain the subscription, to avoid messages lost in transit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from nomnom.schema import Schema
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import Batch, distinct
+from nomnom_worker.copies import Copies
 from nomnom_worker.database import Session
 from nomnom_worker.deliveries import Delivery, Reader, Readings
 from nomnom_worker.errors import AbandonedError, OutageError
@@ -26,6 +28,7 @@ from nomnom_worker.writer import Outcome, Writer
 _log = logger(__name__)
 _LAST_ATTEMPTS = 3.0
 _IDLE = 5.0
+_MESSAGE_ID = attrgetter("message_id")
 Prepared = tuple[Batch, list[Delivery], Readings]
 """A batch ready to write, redeliveries of messages in it, and the other results of reading it."""
 
@@ -46,6 +49,7 @@ class Processor:
         self._database, self._intake, self._metrics = database, intake, metrics
         self._reader = Reader(Grammar(schema), max(2, settings.max_deliver))
         self._writer = Writer(schema, self.persist, metrics)
+        self._copies = Copies(self.persist)
         self._finalizer = Finalizer(
             settings,
             persist=self.persist,
@@ -75,9 +79,10 @@ class Processor:
     async def prepare(self) -> None:
         """Receive, parse and arrange batches, each while the previous one is written; ends with the intake."""
         while messages := await self._intake.next_batch():
+            incarnation = self._intake.incarnation
             async with self._finalizer.exclusive:
-                readings = self._reader.read(messages)
-                first, left = distinct(readings.valid, lambda each: each.message_id)
+                readings = self._reader.read(messages, incarnation)
+                first, left = distinct(readings.valid, _MESSAGE_ID)
                 batch = self._writer.batch(first)
             self._metrics.received.inc(len(messages))
             self._metrics.redelivered.inc(readings.redeliveries)
@@ -101,15 +106,17 @@ class Processor:
                 return
             self._progressed = asyncio.get_running_loop().time()
             batch, left, readings = prepared
+            if await self._copies.settle(readings):
+                first, others = distinct(readings.valid, _MESSAGE_ID)
+                batch, left = self._writer.batch(first), list(others)
             outcome = Outcome(failures=readings.failures)
             await self._writer.write(batch, outcome)
             while left:
-                first, rest = distinct(left, lambda each: each.message_id)
+                first, rest = distinct(left, _MESSAGE_ID)
                 left = list(rest)
                 await self._writer.write(self._writer.batch(first), outcome)
             await self._intake.respond([each.message.reply for each in outcome.processed], ACK)
             await self._finalizer.finalize(outcome.failures)
-            await self._finalizer.dead_letter(readings.malformed, {})
             await self._finalizer.decide(readings.redelivered)
 
     async def persist(self, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:

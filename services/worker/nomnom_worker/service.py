@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any
 
 from nomnom.http.server import listen
+from nomnom.positions import register_stream
 from nomnom.schema import load_schema
 from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
@@ -35,7 +37,7 @@ class Worker:
         self._metrics = Metrics()
         self._link = Link(settings, self._metrics)
         self._database = Session(settings, self._metrics)
-        self._intake = Intake(settings, self._link, self._metrics)
+        self._intake = Intake(settings, self._link, self._metrics, self._register)
         self._processor = Processor(
             settings,
             self._schema,
@@ -81,6 +83,10 @@ class Worker:
                 await end(stop, *stages, *others)
                 await self._return_messages()
                 await end(health)
+
+    async def _register(self, created: datetime) -> int:
+        stream = self._settings.nats_stream
+        return await self._processor.persist(lambda connection: register_stream(connection, stream, created))
 
     def alive(self) -> State:
         """Liveness: whether processing makes progress; an outage is no reason for a restart."""

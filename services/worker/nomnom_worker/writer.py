@@ -22,6 +22,7 @@ T = TypeVar("T")
 Persist = Callable[[Callable[[asyncpg.Connection], Awaitable[T]]], Awaitable[T]]
 """Runs work on the database, waiting through outages; raises RefusedError or AbandonedError."""
 
+_IDS = -2
 _SUPERSEDED = f"{SUPERSEDED.label}: {SUPERSEDED.meaning}"
 
 
@@ -88,7 +89,7 @@ class Writer:
             if kept != batch.offered:
                 superseded = _without_effect(batch, {str(row[0]) for row in effective})
                 if superseded:
-                    await connection.execute(SUPERSEDE, superseded, _SUPERSEDED)
+                    await connection.execute(SUPERSEDE, superseded, _SUPERSEDED, *batch.bounds)
         metrics = self._metrics
         metrics.batch_seconds.observe(time.perf_counter() - started)
         metrics.batch_size.observe(size)
@@ -103,5 +104,5 @@ def _without_effect(batch: Batch, effective: set[str]) -> list[str]:
     """The messages without any effective row; rows without a key always count, as no other message can write them."""
     for statement in batch.statements:
         if not statement.keyed:
-            effective.update(statement.columns[-1])
+            effective.update(statement.columns[_IDS])
     return [each.message_id for each in batch.deliveries if each.message_id not in effective]
