@@ -143,3 +143,9 @@ SUPERSEDE = """
 UPDATE message_status SET superseded = true, error_message = $2 WHERE message_id = ANY ($1::uuid[])
 """
 """Say of completed messages that they changed nothing, and why."""
+
+UNMARK = """
+UPDATE message_status SET status = 'failed', error_message = $2
+WHERE message_id = ANY ($1::uuid[]) AND status = 'processing'
+"""
+"""Take back the mark of messages that were not tried after all, and say why."""

@@ -243,7 +243,7 @@ async def test_health_port(deployment: Deployment) -> None:
         assert ready.status_code == 200
         assert ready.json() == {
             "status": "ready",
-            **{part: {"ready": True, "reason": None} for part in ("nats", "consumer", "database")},
+            **{part: {"ready": True, "reason": None} for part in ("nats", "consumer", "database", "entities")},
         }
         assert await running.metric("received_total") == 30
         assert await running.metric("completed_total") == 30

@@ -63,6 +63,11 @@ class Settings(Declaration, frozen=True, kw_only=True, rename=str.upper):
     database_url: Annotated[str, about("URL of the PostgreSQL database", secret=True, show=without_secrets)] = (
         "postgresql://postgres@127.0.0.1:5432/nomnom"
     )
+    database_statement_cache: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=10_000),
+        about("Prepared statements per connection; 0: none, for PgBouncer in transaction mode", "statements"),
+    ] = 100
     nomnom_schema: Annotated[str, about("Schema of the records: tpch, ecommerce or a file", shared=True)] = "tpch"
     log_level: Annotated[str, about("Minimum log level", choices=("debug", "info", "warning", "error"))] = "info"
     log_format: Annotated[

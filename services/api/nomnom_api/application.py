@@ -44,7 +44,12 @@ class Api:
         self.metrics = Metrics()
         self.publisher = Publisher(settings)
         self.database = Database(
-            settings.database_url, application="nomnom-api", seconds=_DATABASE, within=_DATABASE, read_only=True
+            settings.database_url,
+            application="nomnom-api",
+            seconds=_DATABASE,
+            within=_DATABASE,
+            read_only=True,
+            statement_cache=settings.database_statement_cache,
         )
         self._access = Access(settings.tokens)
         self._bodies = Bodies(

@@ -60,6 +60,7 @@ class Dashboard:
             seconds=settings.nomnom_dashboard_query_seconds,
             within=settings.nomnom_dashboard_query_seconds + _PATIENCE,
             read_only=True,
+            statement_cache=settings.database_statement_cache,
         )
         self.nats = NatsConnection(
             settings.nats_url,
