@@ -36,7 +36,8 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresSystemError,
 )
-_NOT_SET_UP = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
+NOT_SET_UP = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
+"""What ``nomnom setup`` creates does not exist."""
 _DENIED = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError)
 CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises apart from PostgresError: the connection, not the statement, is at fault."""
@@ -150,7 +151,7 @@ class Database:
         if isinstance(error, asyncpg.QueryCanceledError):
             after = f" after {seconds:g} s" if seconds and "statement timeout" in str(error) else ""
             return StatementTimeout(f"PostgreSQL: query cancelled{after} ({error}); narrow it, or retry later")
-        if isinstance(error, _NOT_SET_UP):
+        if isinstance(error, NOT_SET_UP):
             first = "create it, then " if isinstance(error, asyncpg.InvalidCatalogNameError) else ""
             return NotSetUp(f"PostgreSQL at {self.address}: {error}; {first}run nomnom setup with this schema")
         if isinstance(error, _DENIED):

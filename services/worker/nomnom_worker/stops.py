@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from nomnom.connections.outage import Outage
-from nomnom.connections.postgres import transaction
+from nomnom.connections.postgres import NOT_SET_UP, transaction
 from nomnom.retry import RetryPolicy
 from nomnom.schema import Entity
 from nomnom.telemetry import logger
@@ -117,7 +117,8 @@ async def rejections(connection: asyncpg.Connection, statements: Sequence[Statem
         except asyncpg.PostgresError as error:
             if connection.is_closed() or fault_of(error) is Fault.SERVER:
                 raise
-            found[each.table.entity] = f"{table} cannot be written: {error}"
+            advice = "; run nomnom setup with this schema" if isinstance(error, NOT_SET_UP) else ""
+            found[each.table.entity] = f"{table} cannot be written: {error}{advice}"
         except TimeoutError:
             if connection.is_closed():
                 raise
