@@ -30,6 +30,10 @@ def _without_secrets(url: str) -> str:
     return f"{scheme}{separator}{f'{shown}@' if at else ''}{host}{mark}{kept}"
 
 
+MonitorUrl = Annotated[
+    str,
+    about("URL of nats-server's monitoring port, or several separated by commas, to find failed writes; empty: none"),
+]
 _STREAMS = StreamSettings()
 _NAME = "letters, digits, - and _, at most 200"
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,200}$")]

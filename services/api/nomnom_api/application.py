@@ -60,7 +60,7 @@ class Api:
             Messages(intake),
             Batches(intake),
             Statuses(settings.streams, self.publisher.client, self.database),
-            Probe(settings.nats_stream, self.publisher.client, self.database, self._is_stopping),
+            Probe(settings, self.publisher, self.database, self._is_stopping),
             self.metrics,
             Documents(document(OPERATIONS, settings, schema)),
         )

@@ -91,7 +91,16 @@ class Dashboard:
         )
         entities = Entities(self.database, schema)
         self.sources = Sources(
-            self.database, jetstream, streams, schema, Grammar(schema), entities, messages, dead_letters, overview
+            self.database,
+            jetstream,
+            streams,
+            schema,
+            Grammar(schema),
+            entities,
+            messages,
+            dead_letters,
+            overview,
+            settings.nats_monitor_url,
         )
         self.operations = OPERATIONS + entity_operations(schema)
         self.application = self._application()

@@ -11,8 +11,8 @@ import asyncpg
 
 from nomnom.connections.errors import RequestError, Unavailable
 from nomnom.connections.outage import Outage
-from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database, transaction
-from nomnom.message_status import CLAIM
+from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database
+from nomnom.connections.writing import check_writing
 from nomnom.retry import RetryPolicy
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
@@ -39,9 +39,6 @@ _CANCELED = "57014"
 _RAISED = "exec_stmt_raise"
 """The function of PL/pgSQL that reports an error raised by RAISE (src/pl/plpgsql/src/pl_exec.c): a trigger may choose
 any SQLSTATE, also one of a server that fails."""
-
-# PostgreSQL keeps up to work_mem of a function's rows in memory and writes the rest, about 1 MB, to a temporary file.
-_SPILL = "SET LOCAL work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 50000)"
 
 
 class Fault(Enum):
@@ -124,17 +121,12 @@ class Session:
             raise AssertionError
 
     async def verify(self, name: str = "work") -> None:
-        """Check that PostgreSQL executes what every message needs. Raises OutageError.
-
-        It writes to ``message_status``, without a row, which finds a missing table or privilege, a lock and a server
-        that is read-only; and to a temporary file, because what fits into allocated pages does not find a full disk.
-        """
+        """Check that PostgreSQL executes what every message needs. Raises OutageError."""
         async with self._lock:
             connection = await self._connected(name)
             try:
-                async with asyncio.timeout(min(_VERIFY, self._patience)), transaction(connection):
-                    await connection.fetch(CLAIM, *[[]] * CLAIM.count("[]"))
-                    await connection.execute(_SPILL)
+                async with asyncio.timeout(min(_VERIFY, self._patience)):
+                    await check_writing(connection)
             except ERRORS as error:
                 raise self._lost(error, name) from error
             self._failing.discard("check")
