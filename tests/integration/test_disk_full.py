@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -189,6 +190,38 @@ async def test_api_without_a_monitoring_port_notices_missing_acknowledgments(bas
                 assert (await api.post(ORDER)).status_code == 202
         finally:
             await asyncio.gather(nats_server.stop(), postgres.stop())
+
+
+async def test_probe_of_the_chart_fails_after_a_failed_write_only(base: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox, which the image of the chart has, is not installed")
+    template = Path(__file__).parents[2] / "helm" / "nomnom" / "templates" / "nats" / "statefulset.yaml"
+    [script] = re.findall(r'define "nomnom.natsProbe" -\}\}\n(.*)\n', template.read_text())
+    (base / "nc").symlink_to(busybox)
+
+    def probe() -> subprocess.CompletedProcess[str]:
+        command = script.replace("8222", str(server.monitor_port)).replace("nc -w", f"{base}/nc -w")
+        return subprocess.run([busybox, "sh", "-c", command], check=False, capture_output=True, text=True)
+
+    with small_disk(base / "nats", 32) as store:
+        server = NatsServer(store, free_port(), free_port(), base / "nats.log")
+        assert (await asyncio.to_thread(probe)).returncode == 1
+        await server.start()
+        try:
+            assert (await asyncio.to_thread(probe)).returncode == 0
+            client = await nats.connect(server.url)
+            jetstream = client.jetstream(timeout=1)
+            await jetstream.add_stream(name="S", subjects=["s"])
+            await asyncio.to_thread(fill, store)
+            with pytest.raises(TimeoutError):
+                await jetstream.publish("s", b"x" * 20_000)
+            await client.close()
+            failed = await asyncio.to_thread(probe)
+            assert failed.returncode == 1
+            assert "no space left on device" in failed.stdout
+        finally:
+            await server.stop()
 
 
 def test_servers_restart_by_hand_and_the_reason_for_zero_workers_is_true(base: Path) -> None:
