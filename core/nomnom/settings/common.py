@@ -32,7 +32,11 @@ def _without_secrets(url: str) -> str:
 
 MonitorUrl = Annotated[
     str,
-    about("URL of nats-server's monitoring port, or several separated by commas, to find failed writes; empty: none"),
+    about(
+        "URL of nats-server's monitoring port, or several separated by commas, to find failed writes; empty: none",
+        secret=True,
+        show=without_secrets,
+    ),
 ]
 _STREAMS = StreamSettings()
 _NAME = "letters, digits, - and _, at most 200"

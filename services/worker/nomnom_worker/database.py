@@ -89,7 +89,7 @@ class Session:
         return self._outage.reason
 
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]], name: str = "work") -> T:
-        """Run ``work`` on the connection; it must be safe to repeat. ``name`` tells work from checks.
+        """Run ``work`` on the connection; it must be safe to repeat. ``name`` distinguishes work from checks.
 
         Raises RefusedError if a message or a table may be the cause, OutageError if PostgreSQL is.
         """

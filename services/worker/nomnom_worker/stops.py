@@ -1,7 +1,7 @@
 """Entities that are stopped because their table does not take rows: altered, locked, or without a privilege.
 
 The messages of a stopped entity are returned to the stream and delivered again after a few seconds, without using up an
-attempt, while the other entities go on. A stop ends when its table takes rows again, which is checked every second.
+attempt, while the other entities continue. A stop ends when its table takes rows again, which is checked every second.
 
 Redeliveries count towards the suspicion of a crash (see :mod:`nomnom_worker.failures`); for a while after a stop, those
 of its messages are explained by it.

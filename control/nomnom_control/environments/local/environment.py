@@ -329,7 +329,8 @@ class LocalEnvironment(Environment):
         try:
             await asyncio.to_thread(shutil.rmtree, self.instance.folder)
         except OSError as error:
-            raise ControlError(f"not all of {self.instance.folder} could be removed: {error}; remove the rest") from error
+            text = f"{self.instance.folder} could not be removed completely: {error}; remove the rest"
+            raise ControlError(text) from error
         yield Progress("remove the data", Step.DONE)
 
 
