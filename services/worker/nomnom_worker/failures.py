@@ -156,7 +156,9 @@ class Finalizer:
             deliveries = [each for each in deliveries if not self._stops.holds(each)]
             now, deliveries = distinct(deliveries, lambda each: each.message_id)
             ids = [each.message_id for each in now]
-            known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids))
+            known: list[asyncpg.Record] | None = await self._try_fetch(now, PRIOR, ids)
+            if known is None:
+                continue
             rows = {str(row["message_id"]): row for row in known}
             decided: dict[_Decision, list[Delivery]] = {each: [] for each in _Decision}
             for delivery in now:
@@ -189,14 +191,16 @@ class Finalizer:
 
     async def _process_isolated(self, delivery: Delivery) -> None:
         mark = self._writer.batch([delivery]).claims
-        marked: list[asyncpg.Record] = await self._persist(partial(_fetch, MARK, *mark))
+        marked: list[asyncpg.Record] | None = await self._try_fetch([delivery], MARK, *mark)
+        if marked is None:
+            return
         if not marked:
             await self._intake.respond([delivery.reply], ACK)
             return
         _log.warning("processing a message in isolation", message_id=delivery.message_id, deliveries=delivery.number)
         if held := await self._process([delivery]):
             reason = f"not attempted: {self._stops.reason}"
-            await self._persist(partial(_fetch, UNMARK, [each.message_id for each in held], header_text(reason)))
+            await self._try_fetch([], UNMARK, [each.message_id for each in held], header_text(reason))
 
     async def _process(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Process deliveries; returns those of stopped entities, which were held."""
@@ -222,6 +226,15 @@ class Finalizer:
                 return [(failures, None)]
         middle = len(failures) // 2
         return [*await self._divide(statement, failures[:middle]), *await self._divide(statement, failures[middle:])]
+
+    async def _try_fetch(self, deliveries: Sequence[Delivery], sql: str, *values: Any) -> list[asyncpg.Record] | None:
+        """The rows of a statement on ``message_status``; if PostgreSQL rejects it, None, and messages are kept."""
+        try:
+            return await self._persist(partial(_fetch, sql, *values))
+        except RefusedError as error:
+            _log.error("status rejected, messages kept", count=len(deliveries), reason=str(error))
+            await self._postpone(deliveries)
+            return None
 
     async def _postpone(self, deliveries: Sequence[Delivery]) -> None:
         """Return messages whose status cannot be written to the stream."""

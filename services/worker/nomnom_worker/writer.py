@@ -110,7 +110,10 @@ class Writer:
             return dict([found])
         if error.certain:
             return {}
-        rejecting: dict[Entity, str] = await self._persist(partial(rejections, statements=batch.statements))
+        try:
+            rejecting: dict[Entity, str] = await self._persist(partial(rejections, statements=batch.statements))
+        except RefusedError:
+            return {}  # the parts of the batch are tried next, and their errors recorded
         for entity, reason in rejecting.items():
             statements = [each for each in batch.statements if each.table.entity is entity]
             self._stops.begin(entity, reason, statements, None)
