@@ -190,7 +190,7 @@ async def test_revoked_privilege_stops_its_own_entity(deployment: Deployment) ->
 
 async def test_locked_table_stops_its_own_entity(deployment: Deployment) -> None:
     other = await asyncpg.connect(deployment.settings.database_url)
-    async with worker(deployment.settings, database_timeout=0.5) as running:
+    async with worker(deployment.settings, database_timeout=2.0) as running:
         async with other.transaction():
             await other.execute("LOCK TABLE orders")
             stopped = [await publish(deployment, order(key)) for key in range(5)]

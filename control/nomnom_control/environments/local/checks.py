@@ -17,7 +17,7 @@ from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_control.errors import ControlError
 
 _log = logger(__name__)
-_INTERVAL = 1.0
+_INTERVAL = 2.0
 _TIMEOUT = 5.0
 _ROOM = 1024 * 1024
 _AGAIN = 10.0
@@ -25,7 +25,7 @@ _AGAIN = 10.0
 
 
 class ServerChecks:
-    """Checks both servers every second. ``problems`` has an entry for each server that runs and does not work."""
+    """Checks both servers every two seconds. ``problems`` has an entry for each server that runs and does not work."""
 
     def __init__(self, nats: NatsServer, postgres: PostgresServer, changing: asyncio.Lock) -> None:
         self.problems: dict[str, str] = {}
