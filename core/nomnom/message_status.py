@@ -219,3 +219,9 @@ UPDATE nomnom_keys AS kept SET digest = given.digest, stream_position = given.st
 FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS given (message_id, digest, stream_position)
 WHERE kept.message_id = given.message_id
 """
+
+UNMARK = """
+UPDATE message_status SET status = 'failed', error_message = $2
+WHERE message_id = ANY ($1::uuid[]) AND status = 'processing' AND received_at BETWEEN $3 AND $4
+"""
+"""Remove the mark of messages that were not attempted after all. Ids, reason, bounds."""

@@ -64,7 +64,7 @@ class Table:
     @cached_property
     def upsert(self) -> str:
         """Upsert rows with a key; the last accepted wins. Takes one array per column; returns message IDs written."""
-        others = [each for each in self._columns if each not in self.entity.key]
+        others = [each for each in self.columns if each not in self.entity.key]
         changes = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in others)
         return (
             f"{self._insert}\nON CONFLICT ({self.key}) DO UPDATE SET {changes}\n"
@@ -111,13 +111,14 @@ class Table:
         return each.type.column + ("" if self.entity.column_nullable(each) else " NOT NULL")
 
     @property
-    def _columns(self) -> list[str]:
+    def columns(self) -> list[str]:
+        """The columns that the statements write."""
         return [*(each.name for each in self.entity.fields), *SOURCE]
 
     @cached_property
     def _insert(self) -> str:
         parameters = [each.type.parameter for each in self.entity.fields] + _SOURCE_TYPES
-        columns = ", ".join(quote(each) for each in self._columns)
+        columns = ", ".join(quote(each) for each in self.columns)
         arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(parameters, start=1))
         casts = ", ".join(
             quote(each.name) if each.type.parameter == each.type.column else f"{quote(each.name)}::{each.type.column}"

@@ -354,6 +354,7 @@ NEEDED = [
     *((user, "postgres", 5432) for user in ("api", "worker", "dashboard-backend", "setup")),
     ("nats", "nats", 6222),
     ("keda/operator", "nats", 8222),
+    ("dashboard-backend", "nats", 8222),
     ("dashboard-frontend", "dashboard-backend", 3000),
     ("test", "api", 8080),
     ("test", "dashboard-backend", 3000),

@@ -113,6 +113,7 @@ async def test_health_lists_each_dependency(dashboard: Dashboard) -> None:
         "PostgreSQL",
         "tables",
         "NATS",
+        "NATS servers",
         "stream MESSAGES",
         "stream MESSAGESDLQ",
         "consumer workers",

@@ -203,11 +203,15 @@ async def test_worker_waits_for_streams_and_tables_and_never_creates_them(deploy
         await until_status(deployment, message_id, "completed")
 
 
-async def test_missing_tables_use_up_no_attempt(deployment: Deployment) -> None:
+async def test_missing_table_uses_up_no_attempt(deployment: Deployment) -> None:
     await deployment.database.execute("DROP TABLE orders")
     message_id = await publish(deployment, ORDER)
     async with worker(deployment.settings) as running:
-        await until(lambda: _reason(running, "database", "nomnom setup"))
+
+        async def stopped() -> bool:
+            return "run nomnom setup" in ((await running.get("/ready")).json()["entities"]["reason"] or "")
+
+        await until(stopped)
         await deployment.database.execute("DELETE FROM nomnom_migrations WHERE name LIKE 'orders%'")
         await set_up(deployment.settings, wait=5)
         row = await until_status(deployment, message_id, "completed")
@@ -240,7 +244,7 @@ async def test_health_port(deployment: Deployment) -> None:
         assert ready.status_code == 200
         assert ready.json() == {
             "status": "ready",
-            **{part: {"ready": True, "reason": None} for part in ("nats", "consumer", "database")},
+            **{part: {"ready": True, "reason": None} for part in ("nats", "consumer", "database", "entities")},
         }
         assert await running.metric("received_total") == 30
         assert await running.metric("completed_total") == 30

@@ -13,6 +13,7 @@ from nats.errors import MaxPayloadError, NoRespondersError, NoServersError
 from structlog.stdlib import BoundLogger
 
 from nomnom.connections.errors import NatsUnavailable, NotSetUp, RequestError
+from nomnom.connections.outage import Outage
 from nomnom.retry import RECONNECT
 from nomnom.settings import without_secrets
 from nomnom.tasks import end
@@ -24,6 +25,7 @@ _CONNECT_TIMEOUT = 3
 _PING_INTERVAL, _PINGS = 5, 2
 _POLL = 0.1
 _CLOSE = 2.0
+_INITIAL = "not connected yet"
 _FAILURES = (NatsError, OSError, TimeoutError)
 
 
@@ -64,12 +66,16 @@ class NatsConnection:
         self.lost = asyncio.Event()
         """Set while there is no client."""
         self.lost.set()
-        self.problem: str | None = "not connected yet"
-        """Why NATS cannot be used now; None while it can."""
+        self._outage = Outage(_INITIAL)
         self.since: datetime | None = None
         """When the problem began; None while there is none, and before the first attempt."""
         self.watchers: list[Callable[[str | None], None]] = []
         """Called with the problem after each loss and each failed attempt, and with None after connecting."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why NATS cannot be used now; None while it can."""
+        return self._outage.reason
 
     @property
     def connected(self) -> bool:
@@ -178,7 +184,7 @@ class NatsConnection:
         self.lost.set()
         if client is not None:
             await self._discard(client)
-        self.problem, self.since = "not connected yet", None
+        self._outage, self.since = Outage(_INITIAL), None
 
     async def _open(self) -> Client:
         client, self._error = Client(), ""
@@ -259,7 +265,8 @@ class NatsConnection:
 
     def _found(self, client: Client) -> None:
         self.current = client
-        self.problem = self.since = None
+        self._outage.end()
+        self.since = None
         self.lost.clear()
         if self._log is not None:
             self._log.info("NATS is connected", url=self.address)
@@ -274,11 +281,10 @@ class NatsConnection:
 
     def _fail(self, reason: str) -> None:
         self.since = self.since or datetime.now(UTC)
-        if reason != self.problem and self._log is not None:
+        if self._outage.report(reason) and self._log is not None:
             self._log.warning("NATS is unavailable", reason=reason, url=self.address)
-        self.problem = reason
         for each in self.watchers:
-            each(reason)
+            each(self.problem)
 
     async def _discard(self, client: Client) -> None:
         """Close a client; what it still has to send is not waited for without end."""

@@ -2,6 +2,10 @@
 
 An unavailable server is an ordinary state: each call has a time limit, raises a :class:`RequestError` that says what
 failed and what to do, and the next call tries again.
+
+Everything works through PgBouncer in session and transaction mode. PgBouncer refuses the startup parameters that set
+limits, and in transaction mode a SET outlives the transaction on a connection that other clients use next: limits are
+set with SET LOCAL, in the transaction that each call is.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ _ACQUIRE = 4.0
 _LONGEST = 60.0
 """Seconds after which a server that does not stop a statement itself is unavailable."""
 _IDLE = 60.0
+_IDLE_IN_TRANSACTION = 30.0
+_ROLLBACK = 1.0
 
 # Of the errors that PostgreSQL reports, by SQLSTATE class (appendix A of its manual): 08 connection, 53 resources,
 # 57 intervention of an operator (a stop, a crash, a start that is not complete), 58 input and output.
@@ -30,7 +36,8 @@ _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresSystemError,
 )
-_NOT_SET_UP = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
+NOT_SET_UP = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
+"""What ``nomnom setup`` creates does not exist."""
 _DENIED = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError)
 CONNECTION_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises apart from PostgresError: the connection, not the statement, is at fault."""
@@ -54,7 +61,9 @@ class Database:
     """A database and a pool of connections to it. ``url`` may hold a password: ``address`` is what can be shown.
 
     ``application`` names the connections in ``pg_stat_activity``. PostgreSQL stops a statement after ``seconds`` (None:
-    never). ``within`` limits a whole call, with the wait for a connection.
+    never). ``within`` limits a whole call, with the wait for a connection. ``statement_cache`` is the number of
+    prepared statements that a connection keeps: 0 for a pooler in transaction mode, which may execute them on another
+    connection than the one that prepared them.
     """
 
     def __init__(
@@ -66,16 +75,14 @@ class Database:
         seconds: float | None = 5.0,
         within: float | None = None,
         read_only: bool = False,
+        statement_cache: int = 0,
     ) -> None:
         self.url, self.address = url, without_secrets(url)
         self.problem: str | None = None
         """Why the database is unavailable, if the last call found it so."""
         self._seconds, self._within, self._connections = seconds, within, connections
         self._settings = {"application_name": application}
-        if read_only:
-            self._settings["default_transaction_read_only"] = "on"
-        if seconds is not None:
-            self._settings["statement_timeout"] = str(int(seconds * 1000))
+        self._read_only, self._statement_cache = read_only, statement_cache
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
 
@@ -93,25 +100,23 @@ class Database:
     async def connection(
         self, seconds: float | None = None, *, within: float | None = None
     ) -> AsyncGenerator[asyncpg.Connection]:
-        """A connection of the pool; ``seconds`` and ``within`` replace the database's own limits.
+        """A connection of the pool in a transaction, which is committed at the end of the block or, if that raises,
+        rolled back. ``seconds`` and ``within`` replace the database's own limits.
 
         What asyncpg raises inside the block becomes DatabaseUnavailable, NotSetUp or DatabaseRefused.
         """
         limit = seconds or self._seconds
+        limits = f"SET LOCAL idle_in_transaction_session_timeout = {int(_IDLE_IN_TRANSACTION * 1000)}"
+        if limit is not None:
+            limits += f"; SET LOCAL statement_timeout = {int(limit * 1000)}"
         try:
             async with asyncio.timeout(within or self._within):
                 pool = await self._open()
                 async with pool.acquire(timeout=_ACQUIRE) as acquired:
                     connection = cast("asyncpg.Connection", acquired)
-                    if limit is None or limit == self._seconds:
+                    async with transaction(connection, read_only=self._read_only):
+                        await connection.execute(limits)
                         yield connection
-                    else:
-                        await connection.execute(f"SET statement_timeout = {int(limit * 1000)}")
-                        try:
-                            yield connection
-                        finally:
-                            if not connection.is_closed():
-                                await connection.execute("RESET statement_timeout")
             self.problem = None
         except ERRORS as error:
             raise self.error(error, limit) from error
@@ -123,7 +128,11 @@ class Database:
         """
         try:
             connection = await asyncpg.connect(
-                self.url, timeout=_CONNECT, command_timeout=patience, server_settings=self._settings
+                self.url,
+                timeout=_CONNECT,
+                command_timeout=patience,
+                statement_cache_size=self._statement_cache,
+                server_settings=self._settings,
             )
         except ERRORS as error:
             raise self.error(error) from error
@@ -142,7 +151,7 @@ class Database:
         if isinstance(error, asyncpg.QueryCanceledError):
             after = f" after {seconds:g} s" if seconds and "statement timeout" in str(error) else ""
             return StatementTimeout(f"PostgreSQL: query cancelled{after} ({error}); narrow it, or retry later")
-        if isinstance(error, _NOT_SET_UP):
+        if isinstance(error, NOT_SET_UP):
             first = "create it, then " if isinstance(error, asyncpg.InvalidCatalogNameError) else ""
             return NotSetUp(f"PostgreSQL at {self.address}: {error}; {first}run nomnom setup with this schema")
         if isinstance(error, _DENIED):
@@ -168,6 +177,29 @@ class Database:
                     timeout=_CONNECT,
                     command_timeout=_LONGEST,
                     max_inactive_connection_lifetime=_IDLE,
-                    server_settings={**self._settings, "idle_in_transaction_session_timeout": "30000"},
+                    statement_cache_size=self._statement_cache,
+                    server_settings=self._settings,
+                    reset=_keep,
                 )
             return self._pool
+
+
+@asynccontextmanager
+async def transaction(connection: asyncpg.Connection, *, read_only: bool = False) -> AsyncGenerator[None]:
+    """A transaction whose rollback has a time limit of its own: asyncpg's would wait for a server that is gone."""
+    begun = connection.transaction(readonly=read_only)
+    await begun.start()
+    try:
+        yield
+    except BaseException:
+        try:
+            async with asyncio.timeout(_ROLLBACK):
+                await begun.rollback()
+        except ERRORS:
+            connection.terminate()
+        raise
+    await begun.commit()
+
+
+async def _keep(_: object) -> None:
+    """Skip asyncpg's reset of a released connection, which would take a round trip: all settings are LOCAL."""

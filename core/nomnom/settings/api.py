@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from nomnom.settings.common import Settings
+from nomnom.settings.common import MonitorUrl, Settings
 from nomnom.settings.declaration import Port, Positive, Seconds, about
 from nomnom.settings.tokens import Token, read_tokens
 
@@ -16,6 +16,7 @@ _MIB = 1024 * 1024
 class ApiSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
     """Listen address, tokens and limits of the ingest API."""
 
+    nats_monitor_url: MonitorUrl = ""
     nomnom_api_host: Annotated[str, about("Listen address of the API")] = "0.0.0.0"  # noqa: S104 (a container's only interface; the local runtime sets loopback)
     nomnom_api_port: Annotated[Port, about("Listen port of the API; 0: any free port")] = 8080
     nomnom_api_tokens: Annotated[

@@ -30,6 +30,14 @@ def _without_secrets(url: str) -> str:
     return f"{scheme}{separator}{f'{shown}@' if at else ''}{host}{mark}{kept}"
 
 
+MonitorUrl = Annotated[
+    str,
+    about(
+        "URL of nats-server's monitoring port, or several separated by commas, to find failed writes; empty: none",
+        secret=True,
+        show=without_secrets,
+    ),
+]
 _STREAMS = StreamSettings()
 _NAME = "letters, digits, - and _, at most 200"
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
@@ -63,6 +71,11 @@ class Settings(Declaration, frozen=True, kw_only=True, rename=str.upper):
     database_url: Annotated[str, about("URL of the PostgreSQL database", secret=True, show=without_secrets)] = (
         "postgresql://postgres@127.0.0.1:5432/nomnom"
     )
+    database_statement_cache: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=10_000),
+        about("Prepared statements per connection; 0: none, for PgBouncer in transaction mode", "statements"),
+    ] = 100
     nomnom_schema: Annotated[str, about("Schema of the records: tpch, ecommerce or a file", shared=True)] = "tpch"
     log_level: Annotated[str, about("Minimum log level", choices=("debug", "info", "warning", "error"))] = "info"
     log_format: Annotated[

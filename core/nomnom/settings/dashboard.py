@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from nomnom.settings.common import Settings
+from nomnom.settings.common import MonitorUrl, Settings
 from nomnom.settings.declaration import Port, Seconds, SettingsError, about
 from nomnom.settings.tokens import SHORTEST
 
@@ -29,6 +29,7 @@ class DashboardSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
         f"NOMNOM_DASHBOARD_{each}" for each in ("TOKENS", "USER", "PASSWORD", "AUTH_REQUIRED")
     )
 
+    nats_monitor_url: MonitorUrl = ""
     nomnom_dashboard_host: Annotated[str, about("Listen address of the dashboard")] = "0.0.0.0"  # noqa: S104 (a container's only interface; the local runtime sets loopback)
     nomnom_dashboard_port: Annotated[Port, about("Listen port of the query API; 0: any free port")] = 3000
     nomnom_dashboard_page_port: Annotated[Port | None, about("Second listen port, for the web UI")] = None

@@ -255,6 +255,15 @@ nats://{{ $user }}:$(NATS_PASSWORD)@{{ include "nomnom.fullname" $ }}-nats.{{ $.
 {{- end -}}
 {{- end -}}
 
+{{/* The monitoring ports of the servers, separated by commas. */}}
+{{- define "nomnom.natsMonitorUrls" -}}
+{{- $urls := list -}}
+{{- range $at := until (int .Values.nats.replicas) -}}
+{{- $urls = append $urls (printf "http://%s-nats-%d.%s-nats-headless.%s.svc:8222" (include "nomnom.fullname" $) $at (include "nomnom.fullname" $) $.Release.Namespace) -}}
+{{- end -}}
+{{- join "," $urls -}}
+{{- end -}}
+
 {{/* Volumes of the schema and the database's CA certificate. */}}
 {{- define "nomnom.schemaVolume" -}}
 - name: schema

@@ -44,7 +44,12 @@ class Api:
         self.metrics = Metrics()
         self.publisher = Publisher(settings)
         self.database = Database(
-            settings.database_url, application="nomnom-api", seconds=_DATABASE, within=_DATABASE, read_only=True
+            settings.database_url,
+            application="nomnom-api",
+            seconds=_DATABASE,
+            within=_DATABASE,
+            read_only=True,
+            statement_cache=settings.database_statement_cache,
         )
         self._access = Access(settings.tokens)
         self._bodies = Bodies(
@@ -55,7 +60,7 @@ class Api:
             Messages(intake),
             Batches(intake),
             Statuses(settings.streams, self.publisher.client, self.database),
-            Probe(settings.nats_stream, self.publisher.client, self.database, self._is_stopping),
+            Probe(settings, self.publisher, self.database, self._is_stopping),
             self.metrics,
             Documents(document(OPERATIONS, settings, schema)),
         )

@@ -59,6 +59,37 @@ class Ack(msgspec.Struct, frozen=True):
     error: AckError | None = None
 
 
+class Silence:
+    """Messages without a response from JetStream since the last response.
+
+    nats-server does not respond to a message that it cannot write to its disk.
+    """
+
+    _LASTS = 30.0
+    """Seconds after which another message has to be tried: readiness must not keep all of them out."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._messages, self._last = 0, 0.0
+
+    def note(self, now: float, messages: int) -> None:
+        """Note that messages had no response in time."""
+        self._messages, self._last = self._messages + messages, now
+
+    def end(self) -> None:
+        """Note a response, or another server."""
+        self._messages = 0
+
+    def problem(self, now: float) -> str | None:
+        """Why further messages are unlikely to be accepted; None if they are not."""
+        if not self._messages or now - self._last > self._LASTS:
+            return None
+        return (
+            f"stream {self._stream} has not acknowledged the last {self._messages:,} messages; "
+            "check nats-server's log and disk"
+        )
+
+
 Outcome: TypeAlias = Ack | ApiError
 Complete: TypeAlias = Callable[[Any, Outcome], None]
 _decode = msgspec.json.Decoder(Ack).decode
@@ -104,6 +135,7 @@ class Publisher:
             pending_size=0,
         )
         self.nats.watchers.append(self._fail_all)
+        self.silence = Silence(self._stream)
 
     @property
     def in_flight(self) -> int:
@@ -194,6 +226,7 @@ class Publisher:
         self._prefix = prefix
 
     def _outcome(self, message: Msg) -> Outcome:
+        self.silence.end()
         if message.headers is not None and message.headers.get("Status") == _NO_RESPONDERS:
             return UnavailableError(f"stream {self._stream} (NATS_STREAM) does not exist; run nomnom setup")
         try:
@@ -211,6 +244,7 @@ class Publisher:
 
     def _fail_all(self, reason: str | None) -> None:
         if reason is None:
+            self.silence.end()
             return
         waiting = list(self._waiting.values())
         self._waiting.clear()
@@ -231,6 +265,8 @@ class Publisher:
                 if deadline > now:
                     break
                 late.append(token)
+            if late:
+                self.silence.note(now, len(late))
             for token in late:
                 _, complete, argument = self._waiting.pop(token)
                 complete(

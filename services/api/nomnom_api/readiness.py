@@ -7,18 +7,21 @@ from collections.abc import Callable
 
 from blacksheep import Content, Request, Response
 from msgspec import json
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from nomnom.connections.errors import RequestError
+from nomnom.connections.monitor import read_all
 from nomnom.connections.postgres import Database
+from nomnom.settings import ApiSettings
 from nomnom_api.answers import Alive, Check, Readiness
 from nomnom_api.errors import UnavailableError
+from nomnom_api.publisher import Publisher
 
 _JSON = b"application/json"
 _TIMEOUT = 0.7
 """Below the default timeout of a Kubernetes probe, 1 s."""
+_MONITOR = 0.2
 _CACHE, _CACHE_FAILURE = 0.5, 0.1
 _TABLE = "SELECT FROM message_status LIMIT 1"
 
@@ -27,9 +30,10 @@ class Probe:
     """Serves /health and /ready. Results are cached briefly, so that probes put no load on the servers."""
 
     def __init__(
-        self, stream: str, client: Callable[[], Client], database: Database, stopping: Callable[[], bool]
+        self, settings: ApiSettings, publisher: Publisher, database: Database, stopping: Callable[[], bool]
     ) -> None:
-        self._stream, self._client, self._database, self._stopping = stream, client, database, stopping
+        self._stream, self._monitor = settings.nats_stream, settings.nats_monitor_url
+        self._publisher, self._database, self._stopping = publisher, database, stopping
         self._found: tuple[Check, Check] | None = None
         self._until = 0.0
         self._asking = asyncio.Lock()
@@ -60,14 +64,24 @@ class Probe:
 
     async def _jetstream(self) -> Check:
         try:
-            await self._client().jetstream(timeout=_TIMEOUT).stream_info(self._stream)
+            await self._publisher.client().jetstream(timeout=_TIMEOUT).stream_info(self._stream)
         except UnavailableError as error:
             return Check(ok=False, detail=str(error))
         except NotFoundError:
             return Check(ok=False, detail=f"stream {self._stream} does not exist; run nomnom setup")
         except (NatsError, OSError, TimeoutError) as error:
             return Check(ok=False, detail=f"JetStream is unavailable: {str(error) or type(error).__name__}")
+        if problem := await self._problem():
+            return Check(ok=False, detail=problem)
         return Check(ok=True, detail=f"stream {self._stream} is available")
+
+    async def _problem(self) -> str | None:
+        """Why the stream stores nothing although it responds; None if that is not known."""
+        found = await read_all(self._monitor, _MONITOR)
+        # If only some servers cannot write, another one leads the stream.
+        if found and all(each.cannot_write for each in found):
+            return f"nats-server cannot write: {found[0].problem}"
+        return self._publisher.silence.problem(asyncio.get_running_loop().time())
 
     async def _tables(self) -> Check:
         try:

@@ -60,6 +60,7 @@ class Dashboard:
             seconds=settings.nomnom_dashboard_query_seconds,
             within=settings.nomnom_dashboard_query_seconds + _PATIENCE,
             read_only=True,
+            statement_cache=settings.database_statement_cache,
         )
         self.nats = NatsConnection(
             settings.nats_url,
@@ -90,7 +91,16 @@ class Dashboard:
         )
         entities = Entities(self.database, schema)
         self.sources = Sources(
-            self.database, jetstream, streams, schema, Grammar(schema), entities, messages, dead_letters, overview
+            self.database,
+            jetstream,
+            streams,
+            schema,
+            Grammar(schema),
+            entities,
+            messages,
+            dead_letters,
+            overview,
+            settings.nats_monitor_url,
         )
         self.operations = OPERATIONS + entity_operations(schema)
         self.application = self._application()

@@ -13,7 +13,9 @@ from typing import Any
 from msgspec import Struct
 
 from nomnom.connections.errors import RequestError
+from nomnom.connections.monitor import read_all
 from nomnom.connections.postgres import Database
+from nomnom.connections.writing import FILL
 from nomnom.envelope import parse_message_id
 from nomnom.grammar import Grammar, Problem, RecordError
 from nomnom.inspection.cursors import read_cursor
@@ -34,6 +36,9 @@ RESERVED = frozenset({"entities", "messages", "dlq", "stats", "stream", "health"
 """Paths below /api that are not available as shortcuts to the rows of an entity."""
 
 
+_MONITOR = 1.0
+
+
 @dataclass(frozen=True)
 class Sources:
     """The data sources of the operations."""
@@ -47,6 +52,8 @@ class Sources:
     messages: Messages
     dead_letters: DeadLetterIndex
     overview: Overview
+    monitor: str
+    """URLs of nats-server's monitoring ports."""
 
 
 Handler = Callable[[Sources, Mapping[str, str], Any], Awaitable[Struct]]
@@ -70,6 +77,31 @@ class Operation:
     open: bool = False
 
 
+async def _database_health(sources: Sources) -> str:
+    async with sources.database.connection() as connection:
+        version = await connection.fetchval("SELECT current_setting('server_version')")
+        await connection.execute(FILL)  # fails if the disk is full
+    return f"PostgreSQL {version} at {sources.database.address}"
+
+
+async def _nats_health(sources: Sources) -> str:
+    nats = sources.jetstream.nats
+    await nats.round_trip()
+    servers = await read_all(sources.monitor, _MONITOR)
+    if servers and all(each.cannot_write for each in servers):
+        raise UnavailableError(f"nats-server cannot write: {servers[0].problem}")
+    return f"NATS at {nats.address}"
+
+
+async def _nats_servers_health(sources: Sources) -> str:
+    if not sources.monitor:
+        return "not checked: NATS_MONITOR_URL is not set"
+    found = await read_all(sources.monitor, _MONITOR)
+    if problems := [each.problem for each in found if each.problem]:
+        raise UnavailableError("; ".join(problems))
+    return f"{len(found)} healthy"
+
+
 async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.Health:
     jetstream, streams = sources.jetstream, sources.streams
 
@@ -81,18 +113,10 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
             return answers.Dependency(name, ok=False, detail=str(error))
         return answers.Dependency(name, ok=True, detail=detail, seconds=asyncio.get_running_loop().time() - begun)
 
-    async def database() -> str:
-        rows = await sources.database.fetch("SELECT current_setting('server_version') AS version")
-        return f"PostgreSQL {rows[0]['version']} at {sources.database.address}"
-
     async def tables() -> str:
         await sources.messages.newest(1)
         found = await sources.entities.reports()
         return f"message_status and {len(found)} tables of schema {sources.schema.name}"
-
-    async def nats() -> str:
-        await jetstream.nats.round_trip()
-        return f"NATS at {jetstream.nats.address}"
 
     async def stream(name: str) -> str:
         info = await jetstream.stream(name)
@@ -115,9 +139,10 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
         return f"{connected} connected" if connected else "none connected, none needed: no messages are pending"
 
     found = await asyncio.gather(
-        check("PostgreSQL", database),
+        check("PostgreSQL", lambda: _database_health(sources)),
         check("tables", tables),
-        check("NATS", nats),
+        check("NATS", lambda: _nats_health(sources)),
+        check("NATS servers", lambda: _nats_servers_health(sources)),
         check(f"stream {streams.stream}", lambda: stream(streams.stream)),
         check(f"stream {streams.dead_stream}", lambda: stream(streams.dead_stream)),
         check(f"consumer {streams.consumer}", consumer),

@@ -20,9 +20,12 @@ import asyncpg
 from nomnom.envelope import Envelope, Reason, copy_id, digest_of, is_keyed
 from nomnom.message_status import ADD_KEYS, FIND_KEYS, RENEW_KEYS, REVIVE
 from nomnom.positions import RECORD
+from nomnom.telemetry import logger
 from nomnom_worker.deliveries import Delivery, Failure, Readings
+from nomnom_worker.errors import RefusedError
 from nomnom_worker.writer import Persist
 
+_log = logger(__name__)
 _POSITION = attrgetter("position")
 # If it is lost with PostgreSQL, so is everything that is committed after it.
 _ASYNCHRONOUS = "SET LOCAL synchronous_commit = off"
@@ -31,7 +34,7 @@ _ASYNCHRONOUS = "SET LOCAL synchronous_commit = off"
 class Copies:
     """Finds out what the copies in a batch are."""
 
-    def __init__(self, persist: Persist[dict[int, Envelope | Failure]]) -> None:
+    def __init__(self, persist: Persist) -> None:
         self._persist = persist
 
     async def settle(self, readings: Readings) -> bool:
@@ -48,9 +51,14 @@ class Copies:
         if not copies:
             return False
         copies.sort(key=_POSITION)
-        found = await self._persist(lambda connection: _settle(connection, copies))
-        if not found:
+        found = await self._find(copies, readings.postponed)
+        if not found and not readings.postponed:
             return False
+        if readings.postponed:
+            unknown = {each.position for each in readings.postponed}
+            readings.valid[:] = [each for each in readings.valid if each.position not in unknown]
+            readings.redelivered[:] = [each for each in readings.redelivered if each.position not in unknown]
+            readings.failures[:] = [each for each in readings.failures if each.delivery.position not in unknown]
         readings.valid[:] = _apply(readings.valid, found)
         readings.redelivered[:] = _apply(readings.redelivered, found)
         kept = _apply((each.delivery for each in readings.failures), found)
@@ -58,6 +66,20 @@ class Copies:
         readings.failures[:] = [each for each in readings.failures if each.delivery.position in own]
         readings.failures += [each for each in found.values() if isinstance(each, Failure)]
         return True
+
+    async def _find(self, copies: Sequence[Delivery], postponed: list[Delivery]) -> dict[int, Envelope | Failure]:
+        """What the copies are, as :func:`_settle`; bisects those whose lookup PostgreSQL rejects and postpones them."""
+        try:
+            return await self._persist(lambda connection: _settle(connection, copies))
+        except RefusedError as error:
+            if len(copies) == 1:
+                message_id = copies[0].message_id
+                _log.error("lookup of a copy rejected, message kept", message_id=message_id, reason=str(error))
+                postponed += copies
+                return {}
+        middle = len(copies) // 2
+        first = await self._find(copies[:middle], postponed)
+        return first | await self._find(copies[middle:], postponed)
 
 
 def _apply(deliveries: Iterable[Delivery], found: dict[int, Envelope | Failure]) -> list[Delivery]:

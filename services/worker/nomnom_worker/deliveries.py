@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from nats.aio.msg import Msg
@@ -67,6 +67,8 @@ class Readings:
     failures: list[Failure]
     redelivered: list[Delivery]
     """Messages redelivered so often that they may crash workers; not parsed yet."""
+    postponed: list[Delivery] = field(default_factory=list[Delivery])
+    """Copies that PostgreSQL did not let the worker look up: to be delivered again later."""
     redeliveries: int = 0
     """Number of messages that were delivered before."""
     pending: int = 0

@@ -12,7 +12,23 @@ class OutageError(WorkerError):
 
 
 class RefusedError(WorkerError):
-    """PostgreSQL or its client rejected a batch, because of at least one of its messages."""
+    """PostgreSQL or its client rejected a statement, on a connection that works.
+
+    ``certain``: because of the values of a message; otherwise the tables may be the cause. ``slow``: it was cancelled
+    at a time limit. ``table`` and ``column`` are those that must not be null and were, if that is the error.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        certain: bool = False,
+        slow: bool = False,
+        table: str | None = None,
+        column: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.certain, self.slow, self.table, self.column = certain, slow, table, column
 
 
 class AbandonedError(WorkerError):

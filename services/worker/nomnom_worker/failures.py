@@ -19,7 +19,7 @@ during an isolated attempt is still misjudged; the dead letter has the reason ``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
@@ -30,15 +30,17 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from nomnom.envelope import Reason, Status, dead_headers, dead_subject, header_text
-from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR
+from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR, UNMARK
 from nomnom.retry import RetryPolicy
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.batches import bounds_of, claims_of, distinct
 from nomnom_worker.deliveries import Delivery, Failure, Reader
+from nomnom_worker.errors import RefusedError
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link, nak
 from nomnom_worker.metrics import Metrics
+from nomnom_worker.stops import HOLD, Stops
 from nomnom_worker.writer import Outcome, Persist, Writer, record_repeats
 
 _log = logger(__name__)
@@ -56,21 +58,30 @@ class Finalizer:
         self,
         settings: WorkerSettings,
         *,
-        persist: Persist[Any],
+        persist: Persist,
         reader: Reader,
         writer: Writer,
+        stops: Stops,
         intake: Intake,
         link: Link,
         metrics: Metrics,
     ) -> None:
         self._settings, self._persist = settings, persist
-        self._reader, self._writer = reader, writer
+        self._reader, self._writer, self._stops = reader, writer, stops
         self._intake, self._link, self._metrics = intake, link, metrics
         self._retry = RetryPolicy(settings.retry_backoff, settings.retry_backoff_max)
         self.exclusive = asyncio.Lock()
         """Held during an isolated attempt: nothing else may be parsed or written."""
         self.stopping = False
         """Set when the worker is stopping: no more isolated attempts are started."""
+
+    async def hold(self, deliveries: Sequence[Delivery]) -> None:
+        """Return messages of stopped entities to the stream, to be delivered again later."""
+        waits: dict[float, list[str]] = {}
+        for each in deliveries:
+            waits.setdefault(HOLD.wait(each.number), []).append(each.reply)
+        for wait, replies in waits.items():
+            await self._intake.respond(replies, nak(wait))
 
     async def finalize(self, failures: Sequence[Failure]) -> None:
         """Record failed attempts, then schedule retries or store dead letters. Raises AbandonedError."""
@@ -87,7 +98,13 @@ class Finalizer:
                 error=header_text(first.error),
             )
             now = sorted(now, key=lambda each: each.delivery.message_id)
-            attempts: dict[str, int] = await self._persist(partial(self._record, now))
+            attempts: dict[str, int] = {}
+            for each, counted in await self._divide(self._record, now):
+                if counted is None:
+                    await self.postpone([failure.delivery for failure in each])
+                    now = [failure for failure in now if failure not in each]
+                else:
+                    attempts |= counted
             retries: dict[int, list[str]] = {}
             final: list[Failure] = []
             processed: list[Delivery] = []
@@ -114,7 +131,15 @@ class Finalizer:
         rejected = await self._publish(failures, attempts)
         stored = [each for each in failures if each.delivery.reply not in rejected]
         if stored:
-            await self._persist(partial(_mark_dead, stored))
+            marked: list[Failure] = []
+            for each, done in await self._divide(_mark_dead, stored):
+                if done is None:
+                    # A repeat of the dead letter is recognized by its message ID.
+                    await self.postpone([failure.delivery for failure in each])
+                else:
+                    marked += each
+            stored = marked
+        if stored:
             for failure in stored:
                 self._metrics.dead.labels(failure.reason.value).inc()
             _log.warning("messages moved to dead letters", count=len(stored), first=stored[0].delivery.message_id)
@@ -128,9 +153,15 @@ class Finalizer:
     async def decide(self, deliveries: Sequence[Delivery]) -> None:
         """Process messages that were redelivered often, as described above. Raises AbandonedError."""
         while deliveries:
+            await self.hold([each for each in deliveries if self._stops.holds(each)])
+            deliveries = [each for each in deliveries if not self._stops.holds(each)]
             now, deliveries = distinct(deliveries, lambda each: each.message_id)
             ids = [each.message_id for each in now]
-            known: list[asyncpg.Record] = await self._persist(partial(_fetch, PRIOR, ids, *bounds_of(now)))
+            if not now:
+                return
+            known: list[asyncpg.Record] | None = await self._try_fetch(now, PRIOR, ids, *bounds_of(now))
+            if known is None:
+                continue
             rows = {str(row["message_id"]): row for row in known}
             decided: dict[_Decision, list[Delivery]] = {each: [] for each in _Decision}
             for delivery in now:
@@ -149,37 +180,77 @@ class Finalizer:
     def _decide(self, delivery: Delivery, row: asyncpg.Record | None) -> _Decision:
         replays, max_deliver = delivery.envelope.replays, self._settings.max_deliver
         if row is None or (row["replays"] < replays and row["status"] != Status.COMPLETED):
-            return _Decision.ISOLATED
+            return _Decision.BATCH if self._stops.explains(delivery) else _Decision.ISOLATED
         if row["replays"] > replays or row["status"] in (Status.COMPLETED, Status.DLQ):
             return _Decision.PROCESSED
         if row["marked"] and delivery.number > max_deliver:
             return _Decision.POISON
+        if self._stops.explains(delivery):
+            return _Decision.BATCH
         explained = row["retry_count"] >= min(delivery.number - 1, max_deliver)
         return _Decision.BATCH if explained else _Decision.ISOLATED
 
     async def _process_isolated(self, delivery: Delivery) -> None:
-        mark = claims_of([delivery])
-        marked: list[asyncpg.Record] = await self._persist(partial(_fetch, MARK, *mark))
+        marked: list[asyncpg.Record] | None = await self._try_fetch([delivery], MARK, *claims_of([delivery]))
+        if marked is None:
+            return
         if not marked:
             await self._acknowledge_repeats([delivery])
             return
         _log.warning("processing a message in isolation", message_id=delivery.message_id, deliveries=delivery.number)
-        await self._process([delivery])
+        if held := await self._process([delivery]):
+            reason = f"not attempted: {self._stops.reason}"
+            await self._try_fetch([], UNMARK, [each.message_id for each in held], header_text(reason), *bounds_of(held))
 
     async def _acknowledge_repeats(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge messages that were processed before."""
         if deliveries:
-            await self._persist(lambda connection: record_repeats(connection, deliveries))
+            try:
+                await self._persist(lambda connection: record_repeats(connection, deliveries))
+            except RefusedError as error:
+                _log.error("repeats rejected, messages kept", count=len(deliveries), reason=str(error))
+                await self.postpone(deliveries)
+                return
             self._metrics.repeated.inc(len(deliveries))
             await self._intake.respond([each.reply for each in deliveries], ACK)
 
-    async def _process(self, deliveries: Sequence[Delivery]) -> None:
+    async def _process(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Process deliveries; returns those of stopped entities, which were held."""
         failed = [self._reader.parse(each) for each in deliveries]
         valid = [each for each, failure in zip(deliveries, failed, strict=True) if failure is None]
         outcome = Outcome(failures=[failure for failure in failed if failure is not None])
         await self._writer.write(self._writer.batch(valid), outcome)
         await self._intake.respond([each.reply for each in outcome.processed], ACK)
+        await self.hold(outcome.held)
         await self.finalize(outcome.failures)
+        return outcome.held
+
+    async def _divide(
+        self, statement: Callable[[Sequence[Failure], asyncpg.Connection], Awaitable[Any]], failures: Sequence[Failure]
+    ) -> list[tuple[Sequence[Failure], Any]]:
+        """Run a statement on ``message_status``, bisecting what PostgreSQL rejects: the result for that is None."""
+        try:
+            return [(failures, await self._persist(partial(statement, failures)))]
+        except RefusedError as error:
+            if len(failures) == 1:
+                message_id = failures[0].delivery.message_id
+                _log.error("status rejected, message kept", message_id=message_id, reason=str(error))
+                return [(failures, None)]
+        middle = len(failures) // 2
+        return [*await self._divide(statement, failures[:middle]), *await self._divide(statement, failures[middle:])]
+
+    async def _try_fetch(self, deliveries: Sequence[Delivery], sql: str, *values: Any) -> list[asyncpg.Record] | None:
+        """The rows of a statement on ``message_status``; if PostgreSQL rejects it, None, and messages are kept."""
+        try:
+            return await self._persist(partial(_fetch, sql, *values))
+        except RefusedError as error:
+            _log.error("status rejected, messages kept", count=len(deliveries), reason=str(error))
+            await self.postpone(deliveries)
+            return None
+
+    async def postpone(self, deliveries: Sequence[Delivery]) -> None:
+        """Return messages whose status cannot be written to the stream."""
+        await self._intake.respond([each.reply for each in deliveries], nak(self._retry.longest))
 
     async def _record(self, failures: Sequence[Failure], connection: asyncpg.Connection) -> dict[str, int]:
         rows = await connection.fetch(
@@ -243,9 +314,9 @@ async def _fetch(sql: str, *arguments: Any) -> list[asyncpg.Record]:
     return await connection.fetch(sql, *values)
 
 
-async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection) -> None:
+async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection) -> str:
     ordered = sorted(failures, key=lambda each: each.delivery.message_id)
-    await connection.execute(
+    return await connection.execute(
         DEAD_LETTER,
         [each.delivery.message_id for each in ordered],
         [each.delivery.envelope.received_at for each in ordered],

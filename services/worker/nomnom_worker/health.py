@@ -30,13 +30,13 @@ class _Server(uvicorn.Server):
 async def serve(
     listener: socket.socket, alive: Callable[[], State], ready: Callable[[], State], registry: CollectorRegistry
 ) -> None:
-    """Serve /health, /ready and /metrics until cancelled; a state other than alive or ready has status 503."""
+    """Serve /health, /ready and /metrics until cancelled; 503 for a state that is not alive, ready or degraded."""
     # Without its own router, an application shares one with all others of the process.
     app = Application(router=Router())
 
     def answer(state: State) -> Response:
         body = Content(b"application/json", msgspec.json.encode(state))
-        return Response(200 if state["status"] in ("alive", "ready") else 503, content=body)
+        return Response(200 if state["status"] in ("alive", "ready", "degraded") else 503, content=body)
 
     @app.router.get("/health")
     async def health() -> Response:

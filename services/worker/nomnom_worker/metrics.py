@@ -38,6 +38,9 @@ class Metrics:
             "nomnom_worker_batch_seconds", "Duration of a transaction in seconds.", registry=registry, buckets=_SECONDS
         )
         self.outage = gauge("outage", "1 while the server is unavailable, otherwise 0.", "server")
+        self.stopped = gauge(
+            "entity_stopped", "1 while the table of the entity rejects all rows, otherwise 0.", "entity"
+        )
         self.last_batch = gauge("last_batch_timestamp_seconds", "Unix time of the last committed transaction.")
         self.pending = gauge("pending_messages", "Messages pending in the stream at the last delivery.")
         self.held = gauge("held_messages", "Messages delivered to this worker and not acknowledged yet.")

@@ -18,11 +18,12 @@ from nomnom_worker.batches import Batch, distinct
 from nomnom_worker.copies import Copies
 from nomnom_worker.database import Session
 from nomnom_worker.deliveries import Delivery, Reader, Readings
-from nomnom_worker.errors import AbandonedError, OutageError
+from nomnom_worker.errors import AbandonedError, OutageError, RefusedError
 from nomnom_worker.failures import Finalizer
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link
 from nomnom_worker.metrics import Metrics
+from nomnom_worker.stops import Stops
 from nomnom_worker.writer import Outcome, Writer
 
 _log = logger(__name__)
@@ -48,13 +49,16 @@ class Processor:
     ) -> None:
         self._database, self._intake, self._metrics = database, intake, metrics
         self._reader = Reader(Grammar(schema), max(2, settings.max_deliver))
-        self._writer = Writer(schema, self.persist, metrics)
+        self.stops = Stops(metrics)
+        """The entities that are stopped because of their tables."""
+        self._writer = Writer(schema, self.persist, self.stops, metrics)
         self._copies = Copies(self.persist)
         self._finalizer = Finalizer(
             settings,
             persist=self.persist,
             reader=self._reader,
             writer=self._writer,
+            stops=self.stops,
             intake=intake,
             link=link,
             metrics=metrics,
@@ -109,6 +113,7 @@ class Processor:
             if await self._copies.settle(readings):
                 first, others = distinct(readings.valid, _MESSAGE_ID)
                 batch, left = self._writer.batch(first), list(others)
+                await self._finalizer.postpone(readings.postponed)
             outcome = Outcome(failures=readings.failures)
             await self._writer.write(batch, outcome)
             while left:
@@ -116,20 +121,29 @@ class Processor:
                 left = list(rest)
                 await self._writer.write(self._writer.batch(first), outcome)
             await self._intake.respond([each.message.reply for each in outcome.processed], ACK)
+            await self._finalizer.hold(outcome.held)
             await self._finalizer.finalize(outcome.failures)
             await self._finalizer.decide(readings.redelivered)
 
     async def persist(self, work: Callable[[asyncpg.Connection], Awaitable[Any]]) -> Any:
         """Run ``work`` on the database, waiting while PostgreSQL is unavailable; nothing is fetched meanwhile.
 
-        Raises RefusedError, and AbandonedError if the worker has to stop during the outage.
+        Raises RefusedError if a message or its table may be the cause and PostgreSQL is available, and AbandonedError
+        if the worker has to stop during the outage.
         """
         failures, last = 0, None
         clock = asyncio.get_running_loop().time
         while True:
             self._progressed = clock()
             try:
-                done = await self._database.run(work)
+                try:
+                    done = await self._database.run(work)
+                except RefusedError as error:
+                    if not error.certain:
+                        await self._database.verify()
+                    self._database.recover()
+                    self._resume()
+                    raise
             except OutageError as error:
                 self._intake.pause()
                 failures += 1
@@ -145,5 +159,22 @@ class Processor:
                 except TimeoutError:
                     continue
             else:
-                self._intake.resume()
+                self._resume()
                 return done
+
+    async def check(self) -> None:
+        """Check PostgreSQL and the stopped tables: during an outage nothing is fetched, even with nothing to write."""
+        await self._database.check()
+        if self._database.reason is None and self.stops:
+            try:
+                await self._database.run(self.stops.check, "check")
+            except (OutageError, RefusedError) as error:
+                _log.debug("check of stopped entities failed", error=str(error))
+        if self._database.reason is None:
+            self._intake.resume()
+        else:
+            self._intake.pause()
+
+    def _resume(self) -> None:
+        if self._database.reason is None:
+            self._intake.resume()

@@ -24,7 +24,7 @@ from nomnom_worker.metrics import Metrics
 from nomnom_worker.processor import Processor
 
 _log = logger(__name__)
-_CHECK, _CHECK_OUTAGE = 5.0, 0.5
+_CHECK, _CHECK_STOPPED, _CHECK_OUTAGE = 5.0, 1.0, 0.5
 _CLOSING = 5.0
 
 
@@ -98,14 +98,16 @@ class Worker:
         )
 
     def ready(self) -> State:
-        """Readiness: whether NATS, the consumer and PostgreSQL are available."""
+        """Readiness: whether NATS, the consumer and PostgreSQL are available. With stopped entities: degraded."""
         parts = {
             "nats": self._link.problem,
             "consumer": self._link.problem or self._intake.reason,
             "database": self._database.reason,
         }
         available = not any(parts.values())
-        status = "stopping" if self._stop.is_set() else "ready" if available else "not ready"
+        parts["entities"] = self._processor.stops.reason
+        working = "degraded" if self._processor.stops else "ready"
+        status = "stopping" if self._stop.is_set() else working if available else "not ready"
         return {"status": status, **{name: {"ready": why is None, "reason": why} for name, why in parts.items()}}
 
     async def _finish(self, stages: list[asyncio.Task[None]]) -> None:
@@ -135,15 +137,14 @@ class Worker:
             _log.info("worker stopped", returned=returned)
 
     async def _check(self) -> None:
-        """Check PostgreSQL regularly: during an outage nothing is fetched, even if there is nothing to write."""
+        """Check PostgreSQL regularly, and more often while it or a table is unavailable."""
         while True:
-            await self._database.check()
-            available = self._database.reason is None
-            if available:
-                self._intake.resume()
+            await self._processor.check()
+            if self._database.reason is not None:
+                wait = _CHECK_OUTAGE
             else:
-                self._intake.pause()
-            await asyncio.sleep(_CHECK if available else _CHECK_OUTAGE)
+                wait = _CHECK_STOPPED if self._processor.stops else _CHECK
+            await asyncio.sleep(wait)
 
 
 def _start(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

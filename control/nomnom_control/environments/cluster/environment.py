@@ -302,7 +302,7 @@ def _component(workload: Object, pods: Sequence[Object]) -> Component:
     detail = next((each.detail for each in replicas if each.detail), "")
     image = str(workload["spec"]["template"]["spec"]["containers"][0]["image"])
     if desired == 0:
-        health, detail = Health.STOPPED, "scaled to zero (no lag)" if name == WORKER else ""
+        health, detail = Health.STOPPED, "scaled to zero" if name == WORKER else ""
     elif ready >= desired:
         health, detail = Health.HEALTHY, ""
     elif detail:

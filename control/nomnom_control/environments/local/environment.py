@@ -98,15 +98,15 @@ class LocalEnvironment(Environment):
                 Replica(
                     each["name"],
                     "running" if each["pid"] else "exited",
-                    detail is None,
+                    ready,
                     datetime.fromisoformat(each["started_at"]),
                     each["restarts"],
-                    detail or "",
+                    detail,
                 )
-                for each, detail in zip(status["services"], details, strict=True)
+                for each, (ready, detail) in zip(status["services"], details, strict=True)
                 if each["component"] == name
             ]
-            found.append(_service_component(name, status["desired"][name], tuple(replicas)))
+            found.append(_service_component(name, status["desired"][name], tuple(replicas), status["scaling"]))
         return sorted(found, key=lambda each: COMPONENTS.index(each.name))
 
     async def endpoints(self) -> Endpoints:
@@ -186,9 +186,11 @@ class LocalEnvironment(Environment):
     async def variables(self, component: str) -> Variables:
         declaration_of(component)
         state = self.instance.load()
-        nats, postgres = (state.ports.get(name, PORTS[name]) for name in ("nats", "postgres"))
+        names = ("nats", "nats_monitor", "postgres")
+        nats, monitor, postgres = (state.ports.get(name, PORTS[name]) for name in names)
         servers = {
             "NATS_URL": f"nats://127.0.0.1:{nats}",
+            "NATS_MONITOR_URL": f"http://127.0.0.1:{monitor}",
             "DATABASE_URL": f"postgresql://postgres:{HIDDEN}@127.0.0.1:{postgres}/nomnom",
         }
         return component_variables(component, state, servers)
@@ -324,36 +326,49 @@ class LocalEnvironment(Environment):
         except NotRunning:
             pass
         yield Progress("remove the data", Step.STARTED, str(self.instance.folder))
-        await asyncio.to_thread(shutil.rmtree, self.instance.folder, ignore_errors=False)
+        try:
+            await asyncio.to_thread(shutil.rmtree, self.instance.folder)
+        except OSError as error:
+            text = f"{self.instance.folder} could not be removed completely: {error}; remove the rest"
+            raise ControlError(text) from error
         yield Progress("remove the data", Step.DONE)
 
 
-async def _readiness(client: HttpClient, port: int) -> str | None:
-    """Why a service is not ready; None if it is."""
+async def _readiness(client: HttpClient, port: int) -> tuple[bool, str]:
+    """Whether a service is ready, and why it is not or only in part."""
     try:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     except HttpError as error:
-        return f"no response: {error}"
-    return None if answer.status == 200 else answer.text[:300]
+        return False, f"no response: {error}"
+    ready = answer.status == 200
+    partly = ready and b'"degraded"' in answer.content
+    return ready, answer.text[:300] if partly or not ready else ""
 
 
 def _server_component(name: str, server: Mapping[str, Any]) -> Component:
     running = server["pid"] is not None
-    health = Health.HEALTHY if running else Health.FAILED
-    detail = "" if running else "exited unexpectedly; restarting"
+    detail = (server.get("problem") or "") if running else "exited unexpectedly; restarting"
+    health = Health.FAILED if detail else Health.HEALTHY
     return Component(name, 1, int(running), health, server["version"], detail)
 
 
-def _service_component(name: str, desired: int, replicas: tuple[Replica, ...]) -> Component:
+def _service_component(name: str, desired: int, replicas: tuple[Replica, ...], scaling: Mapping[str, Any]) -> Component:
     ready = sum(each.ready for each in replicas)
     detail = next((each.detail for each in replicas if each.detail), "")
     if desired == 0 and not replicas:
-        health, detail = Health.STOPPED, "scaled to zero (no lag)" if name == WORKER else ""
+        health, detail = Health.STOPPED, _reason_for_zero(scaling) if name == WORKER else ""
     elif ready >= desired:
-        health = Health.HEALTHY
+        health = Health.DEGRADED if detail else Health.HEALTHY
     else:
         health = Health.DEGRADED if ready else Health.STARTING
     return Component(name, desired, ready, health, nomnom.__version__, detail, replicas)
+
+
+def _reason_for_zero(scaling: Mapping[str, Any]) -> str:
+    lag = "unknown" if scaling["lag"] is None else f"{scaling['lag']:,}"
+    if scaling["paused"]:
+        return f"held at 0 by hand; lag {lag}"
+    return "scaled to zero (no lag)" if scaling["lag"] == 0 else f"scaled to zero; lag {lag}"
 
 
 def _check_port(text: str) -> str | None:

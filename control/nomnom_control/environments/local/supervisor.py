@@ -18,6 +18,7 @@ from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_control.environments import WORKER, Progress, Step
 from nomnom_control.environments.local.channel import Report, serve
+from nomnom_control.environments.local.checks import ServerChecks
 from nomnom_control.environments.local.instance import Instance, State, any_port, choose_ports, is_free, starting
 from nomnom_control.environments.local.leftovers import stop_leftovers
 from nomnom_control.environments.local.processes import INSTANCE
@@ -46,6 +47,7 @@ class Supervisor:
     nats: NatsServer
     postgres: PostgresServer
     scaling: WorkerScaling
+    checks: ServerChecks
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._servers: list[NatsServer | PostgresServer] = []
+        self._changing = asyncio.Lock()  # held while a server is stopped or started on purpose
         self._services = Services(instance, self._variables)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,9 +105,11 @@ class Supervisor:
         async with starting():
             await self._start_servers(report)
         state = self.state
+        self.checks = ServerChecks(self.nats, self.postgres, self._changing)
         self.scaling = WorkerScaling(self._services, state.policy, state.pinned, self.nats.url, state.streams)
         self._tasks = [
             asyncio.create_task(_run_forever(self._watch)),
+            asyncio.create_task(_run_forever(self.checks.run)),
             asyncio.create_task(_run_forever(self.scaling.run)),
             asyncio.create_task(_run_forever(lambda: rotate_logs(self.instance.logs, _ROTATE))),
         ]
@@ -210,7 +215,11 @@ class Supervisor:
             server.process.send(signal.SIGQUIT if server is self.postgres else signal.SIGKILL)
 
     def _addresses(self) -> dict[str, str]:
-        return {"NATS_URL": self.nats.url, "DATABASE_URL": self.postgres.url}
+        return {
+            "NATS_URL": self.nats.url,
+            "NATS_MONITOR_URL": self.nats.monitor_url,
+            "DATABASE_URL": self.postgres.url,
+        }
 
     def _variables(self, component: str, port: int) -> dict[str, str]:
         own = "WORKER_HEALTH_PORT" if component == WORKER else f"NOMNOM_{component.upper()}_PORT"
@@ -224,14 +233,17 @@ class Supervisor:
             await asyncio.sleep(_WATCH)
             await self._services.restart_exited()
             for server in self._servers:
-                if server.process.exit_code is None:
-                    continue
-                _log.warning("process exited", process=server.process.name, exit_code=server.process.exit_code)
-                try:
-                    await server.start()
-                except ControlError as error:
-                    _log.error("restart failed", process=server.process.name, error=str(error))
-                    await asyncio.sleep(_AGAIN)
+                if server.process.exit_code is not None and not self._changing.locked():
+                    await self._restart_exited(server)
+
+    async def _restart_exited(self, server: NatsServer | PostgresServer) -> None:
+        async with self._changing:
+            _log.warning("process exited", process=server.process.name, exit_code=server.process.exit_code)
+            try:
+                await server.start()
+            except ControlError as error:
+                _log.error("restart failed", process=server.process.name, error=str(error))
+                await asyncio.sleep(_AGAIN)
 
     # Requests on the control channel
 
@@ -252,7 +264,11 @@ class Supervisor:
         return {
             "schema": self.state.schema,
             "ports": self.state.ports,
-            "servers": {name: {"pid": each.process.pid, "version": each.version} for name, each in servers},
+            "servers": {
+                name: {"pid": each.process.pid, "version": each.version, "problem": self.checks.problems.get(name)}
+                for name, each in servers
+            },
+            "scaling": self.scaling.describe(),
             "desired": {"api": 1, "dashboard": 1, WORKER: self.scaling.desired},
             "services": [
                 {
@@ -286,8 +302,15 @@ class Supervisor:
 
     async def _restart(self, given: dict[str, Any], report: Report) -> None:
         component = str(given["component"])
+        servers: dict[str, NatsServer | PostgresServer] = {"nats": self.nats, "postgres": self.postgres}
+        if component in servers:
+            async with self._changing:
+                await _step(report, f"stop {component}", servers[component].stop())
+                await _step(report, f"start {component}", servers[component].start())
+            return
         if component not in SERVICES:
-            raise ControlError(f"{component} cannot be restarted in the local environment; {', '.join(SERVICES)} can")
+            names = ", ".join([*servers, *SERVICES])
+            raise ControlError(f"{component} cannot be restarted in the local environment; {names} can")
         async with self.scaling.changing:
             for each in self._services.of(component):
                 await _step(report, f"replace {each.name}", self._services.replace(each))

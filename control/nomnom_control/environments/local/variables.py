@@ -16,13 +16,15 @@ _READERS = ("setup", *SERVICES)
 
 
 def managed_variables(component: str, state: State, servers: Mapping[str, str]) -> dict[str, Managed]:
-    """What the supervisor sets for a component; ``servers`` are NATS_URL and DATABASE_URL."""
+    """What the supervisor sets for a component; ``servers`` are the variables with their URLs."""
     started = "it is set by nomnom up"
     found = {name: Managed(started, servers.get(name)) for name in _SERVERS}
     found["NOMNOM_SCHEMA"] = Managed("all components share it: nomnom up --schema sets it", state.schema)
     streams = state.streams
     for name, value in zip(STREAMS, (streams.stream, streams.consumer), strict=True):
         found[name] = Managed(f"all components share it: {name}=... nomnom up sets it for a new instance", value)
+    if "NATS_MONITOR_URL" in COMPONENTS[component].declared():
+        found["NATS_MONITOR_URL"] = Managed(started, servers.get("NATS_MONITOR_URL"))
     match component:
         case "api":
             host, ports = "NOMNOM_API_HOST", {"NOMNOM_API_PORT": "api"}
