@@ -7,7 +7,6 @@ from typing import Annotated
 
 from nomnom.settings.declaration import Declaration, about
 
-
 SYNC_ALWAYS = "always"
 _DURATION = re.compile(r"[1-9][0-9]*(ms|s|m|h)").fullmatch
 
