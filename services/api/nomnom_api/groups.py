@@ -29,7 +29,7 @@ from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_api.acks import Ack, AckError, Acks, Outcome, Reply
 from nomnom_api.errors import ApiError, BusyError, UnavailableError, UnconfirmedError
-from nomnom_api.pace import Pace
+from nomnom_api.pace import PROBE, Pace
 
 BATCH_ID, BATCH_SEQUENCE, BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 _MOST = 1000
@@ -72,6 +72,7 @@ class Message:
 class _Group:
     batch: str
     messages: list[Message]
+    begun: float
 
 
 class Groups:
@@ -117,7 +118,12 @@ class Groups:
 
     async def submit(self, client: Client, message: Message) -> None:
         """Send a message, or collect it for the next round. Raises UnavailableError if it was not sent."""
-        if not self._queue and self._group is None and self._under_way < self._threshold():
+        now = message.since
+        if (
+            not self._queue
+            and self._group is None
+            and (not self._under_way or (self._under_way < self._threshold() and self._pace.is_open(now)))
+        ):
             await self._send(client, message)
         else:
             self._queue.append(message)
@@ -134,7 +140,7 @@ class Groups:
         return self._pace.threshold if self._acks.now() >= self._again_at else float("inf")
 
     def _rouse(self) -> None:
-        if self._group is None and (not self._under_way or self._under_way < self._threshold()):
+        if self._group is None and (not self._under_way or self._pace.is_open(self._acks.now())):
             self._wake.set()
 
     async def _run(self) -> None:
@@ -147,13 +153,18 @@ class Groups:
                 except UnavailableError as error:
                     self._complete_queue(len(self._queue), error)
                     break
-                threshold = self._threshold()
-                if self._under_way + len(self._queue) <= threshold or self._queue[0].alone:
+                now = self._acks.now()
+                if self._under_way and not self._pace.is_open(now):
+                    break  # the last ack of the round wakes this task
+                if self._under_way + len(self._queue) <= self._threshold() or self._queue[0].alone:
                     await self._send_next(client)
                 elif self._under_way:
-                    break  # the last ack wakes this task
+                    break
+                elif self._pace.probe(now):
+                    for _ in range(min(PROBE, len(self._queue))):
+                        await self._send_next(client)
                 else:
-                    await self._send_group(client, _Group(new_message_id(), self._take()))
+                    await self._send_group(client, _Group(new_message_id(), self._take(), now))
 
     def _take(self) -> list[Message]:
         taken = list[Message]()
@@ -175,6 +186,8 @@ class Groups:
             message.complete(message.argument, error)
 
     async def _send(self, client: Client, message: Message) -> None:
+        if not self._under_way:
+            self._pace.begin(self._acks.now())
         reply = self._acks.expect(self._settle, message)
         self._under_way += 1
         try:
@@ -189,7 +202,7 @@ class Groups:
         """Complete a message that was sent on its own."""
         self._under_way -= 1
         if isinstance(reply, Ack):
-            self._pace.single(sent, self._acks.now())
+            self._pace.single(sent, self._acks.now(), self._under_way)
             if reply.error is not None:
                 reply = self._acks.refusal(reply.error)
             elif reply.duplicate and message.again and not message.keyed:
@@ -221,7 +234,7 @@ class Groups:
             if not reply or self._acks.forget(reply):
                 self._finish(group, UnconfirmedError(f"connection to NATS lost while sending ({error}); retry"))
 
-    def _commit(self, group: _Group, sent: float, reply: Reply) -> None:
+    def _commit(self, group: _Group, _: float, reply: Reply) -> None:
         """Complete the messages of a batch, each with its own sequence."""
         now = self._acks.now()
         if not isinstance(reply, Ack):
@@ -233,9 +246,10 @@ class Groups:
             self._unsupport("the server of the stream's leader does not know them", now + _ASK_AGAIN)
             self._dismantle(group, None, now)
         else:
-            self._pace.group(sent, now, reply.count)
+            seconds = now - group.begun
+            self._pace.group(seconds, reply.count)
             self._sizes.observe(reply.count)
-            self._seconds.observe(now - sent)
+            self._seconds.observe(seconds)
             first = reply.seq - reply.count + 1
             self._group = None
             for sequence, message in enumerate(group.messages, first):

@@ -90,7 +90,7 @@ class Metrics:
         )
         self.group_seconds = Histogram(
             "nomnom_api_group_seconds",
-            "Time from the last message of an atomic batch to its ack",
+            "Time from the first message of an atomic batch to its ack",
             buckets=_SECONDS,
             registry=registry,
         )
