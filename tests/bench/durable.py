@@ -13,7 +13,7 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ _KINDS = {"fsync": ("always", True), "lazy": ("2m", True), "single": ("always", 
 @asynccontextmanager
 async def _variants(
     stage: Harness, *kinds: str, slow: bool = False
-) -> AsyncIterator[dict[str, tuple[NatsServer, str]]]:
+) -> AsyncGenerator[dict[str, tuple[NatsServer, str]]]:
     """For each kind a nats-server with the message stream, and the URL of an API that uses it."""
     found: dict[str, tuple[NatsServer, str]] = {}
     async with AsyncExitStack() as stack:

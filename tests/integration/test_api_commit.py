@@ -236,7 +236,7 @@ async def test_stream_without_batches_takes_single_messages(
 @pytest.mark.skipif(_OLD not in os.environ, reason=f"{_OLD} does not name a nats-server before 2.12")
 async def test_old_server_takes_single_messages(open_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = NatsServer(open_folder / "old", free_port(), free_port(), open_folder / "old.log")
-    server.process.command[0] = os.environ[_OLD]
+    server.process.command = [os.environ[_OLD], *server.process.command[1:]]
     await server.start()
     try:
         settings = Settings(nats_url=server.url)

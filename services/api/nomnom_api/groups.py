@@ -3,8 +3,8 @@
 JetStream writes each message to disk before it acknowledges it (``sync_interval: always``), but an atomic batch
 (NATS ADR-50) as a whole. There are rounds: while one is under way, messages are collected; when all its acks have
 arrived, what was collected is the next one. A round is one batch or, if that is sooner stored (see :mod:`pace`), some
-messages of their own. A message that arrives while little is under way is sent at once: nothing is ever delayed to
-make a batch larger.
+messages of their own. A message that arrives while little is under way is sent at once. Only after a batch, which shows
+that many arrive, a moment of some milliseconds passes before the next round, unless as many as before are there sooner.
 
 JetStream stores a batch as a whole or not at all. The messages of a batch that it refuses are published one by one, so
 that each gets its own result. That cannot store one twice: should part of the batch be stored after all, JetStream
@@ -44,6 +44,8 @@ _ASK_AGAIN = 60.0
 """Seconds after which batches are tried again where the stream or its server did not support them."""
 _PAUSE = 0.5
 """Seconds without batches after one was refused for another reason, such as a full stream."""
+_PATIENCE = 1.0
+"""Seconds after which a round that got no ack no longer holds up the next: its stream may have lost its leader."""
 HEADERS_SIZE = len(f"{BATCH_ID}: {new_message_id()}\r\n{BATCH_SEQUENCE}: {_MOST}\r\n{BATCH_COMMIT}: 1\r\n")
 """Size of the headers that a batch adds to a message, in bytes."""
 
@@ -73,6 +75,7 @@ class _Group:
     batch: str
     messages: list[Message]
     begun: float
+    completed: bool = False
 
 
 class Groups:
@@ -86,7 +89,10 @@ class Groups:
         self._under_way = 0
         """Messages sent on their own that await their acks."""
         self._group: _Group | None = None
-        """The batch that awaits its ack."""
+        """The last batch, until it is completed."""
+        self._gather, self._gather_until = 0, 0.0
+        self._grouped = 0
+        """Messages in batches that await their acks."""
         self._again_at = 0.0
         """When batches may be used; before, they are not supported or have just been refused."""
         self._unsupported = ""
@@ -99,7 +105,7 @@ class Groups:
     @property
     def in_flight(self) -> int:
         """Messages that are not completed yet."""
-        return self._under_way + len(self._queue) + (len(self._group.messages) if self._group is not None else 0)
+        return self._under_way + self._grouped + len(self._queue)
 
     def start(self) -> None:
         """Begin to send what is collected. Needs a running event loop."""
@@ -121,7 +127,7 @@ class Groups:
         now = message.since
         if (
             not self._queue
-            and self._group is None
+            and not self._is_held(now)
             and (not self._under_way or (self._under_way < self._threshold() and self._pace.is_open(now)))
         ):
             await self._send(client, message)
@@ -139,26 +145,38 @@ class Groups:
     def _threshold(self) -> float:
         return self._pace.threshold if self._acks.now() >= self._again_at else float("inf")
 
+    def _is_held(self, now: float) -> bool:
+        """Whether a batch is under way whose ack must be awaited first, or the next one is being collected."""
+        if self._group is not None:
+            return now - self._group.begun < _PATIENCE
+        return now < self._gather_until and len(self._queue) < self._gather
+
     def _rouse(self) -> None:
-        if self._group is None and (not self._under_way or self._pace.is_open(self._acks.now())):
+        now = self._acks.now()
+        if not self._is_held(now) and (
+            not self._under_way or self._pace.is_open(now) or now - self._pace.begun >= _PATIENCE
+        ):
             self._wake.set()
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue and self._group is None:
+            while self._queue and not self._is_held(self._acks.now()):
                 try:
                     client = self._client()
                 except UnavailableError as error:
                     self._complete_queue(len(self._queue), error)
                     break
                 now = self._acks.now()
-                if self._under_way and not self._pace.is_open(now):
+                holding = self._under_way > 0 and now - self._pace.begun < _PATIENCE
+                if holding and not self._pace.is_open(now):
                     break  # the last ack of the round wakes this task
                 if self._under_way + len(self._queue) <= self._threshold() or self._queue[0].alone:
                     await self._send_next(client)
-                elif self._under_way:
+                    if len(self._queue) % _YIELD == 0:
+                        await asyncio.sleep(0)
+                elif holding:
                     break
                 elif self._pace.probe(now):
                     for _ in range(min(PROBE, len(self._queue))):
@@ -219,6 +237,7 @@ class Groups:
             await self._send_next(client)
             return
         self._group = group
+        self._grouped += len(messages)
         last, reply = len(messages), ""
         try:
             for number, message in enumerate(messages, 1):
@@ -251,10 +270,12 @@ class Groups:
             self._sizes.observe(reply.count)
             self._seconds.observe(seconds)
             first = reply.seq - reply.count + 1
-            self._group = None
+            self._end(group)
+            # Those who get their responses now send their next messages in a moment.
+            self._gather, self._gather_until = reply.count, now + self._pace.moment
+            asyncio.get_running_loop().call_later(self._pace.moment, self._wake.set)
             for sequence, message in enumerate(group.messages, first):
                 message.complete(message.argument, Ack(reply.stream, sequence))
-            self._wake.set()
 
     def _dismantle(self, group: _Group, error: AckError | None, now: float) -> None:
         """Publish the messages of a refused batch again: those that may be duplicates first, each on its own."""
@@ -271,9 +292,8 @@ class Groups:
             self._unsupport(f"{error.description}; run nomnom setup", now + _ASK_AGAIN)
         else:
             self._again_at = max(self._again_at, now + _PAUSE)
-        self._group = None
+        self._end(group)
         self._restore(messages)
-        self._wake.set()
 
     def _restore(self, messages: list[Message]) -> None:
         """Put messages back to the front of the queue, to be sent next."""
@@ -281,11 +301,17 @@ class Groups:
         self.queued_bytes += sum(len(each.payload) for each in messages)
 
     def _finish(self, group: _Group, error: ApiError) -> None:
-        if self._group is group:
-            self._group = None
+        if not group.completed:
+            self._end(group)
             for each in group.messages:
                 each.complete(each.argument, error)
-            self._wake.set()
+
+    def _end(self, group: _Group) -> None:
+        group.completed = True
+        self._grouped -= len(group.messages)
+        if self._group is group:
+            self._group = None
+        self._wake.set()
 
     def _expire(self, now: float) -> None:
         """Complete messages that were collected, but for whose sending JetStream was too slow."""
@@ -295,6 +321,8 @@ class Groups:
         if late:
             text = f"JetStream stores too slowly: not sent within {self._timeout:g} s, and not stored; retry"
             self._complete_queue(late, BusyError(text))
+        if self._queue:
+            self._rouse()
 
     def _complete_queue(self, number: int, error: ApiError) -> None:
         for _ in range(number):

@@ -15,6 +15,7 @@ _DEPTH = 4
 _ROUND = 0.5
 """Seconds after which a round of messages on their own must end, so that it can be measured."""
 _LEAST = 2
+_MOMENT = 5e-3
 PROBE = 8
 """Messages of a round that is measured. Such a round is inserted now and then if all others are batches."""
 _PROBE_EVERY, _PROBE_SHARE = 0.25, 32
@@ -37,23 +38,25 @@ class Pace:
         self._doubt = 0
         self.threshold = 0.0
         """Messages up to this number are sooner stored one by one than as one batch."""
-        self._begun = self._waited = self._probe_at = 0.0
+        self.begun = 0.0
+        """When the last round of messages on their own began."""
+        self._waited = self._probe_at = 0.0
         self._count = 0
         self._decide()
 
     def begin(self, now: float) -> None:
         """Begin a round of messages on their own."""
-        self._begun, self._count, self._waited = now, 0, 0.0
+        self.begun, self._count, self._waited = now, 0, 0.0
 
     def is_open(self, now: float) -> bool:
         """Whether messages may still join the round of messages on their own."""
-        return now - self._begun < _ROUND
+        return now - self.begun < _ROUND
 
     def single(self, sent: float, now: float, under_way: int) -> None:
         """Learn from the ack of a message on its own; ``under_way`` others await theirs."""
         self._count += 1
         self._waited += now - sent
-        seconds = now - self._begun
+        seconds = now - self.begun
         if not under_way and self._count >= PROBE and self._waited >= _DEPTH * seconds:
             self._singles.append(seconds / self._count)
             self._doubt += 1
@@ -72,6 +75,11 @@ class Pace:
             return False
         self._probe_at = now + max(_PROBE_EVERY, _PROBE_SHARE * PROBE * min(self._singles, default=_SINGLE))
         return True
+
+    @property
+    def moment(self) -> float:
+        """Seconds for which it pays to wait for more messages before another batch."""
+        return min(_MOMENT, min(self._groups) / 3)
 
     def _decide(self) -> None:
         saved = min(self._singles, default=_SINGLE) - _PART
