@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nats
 import pytest
 from api_harness import BATCH, Running, api_settings, serving, stored, stored_ids, until
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import MSG_ID, headers, ingest_subject, new_message_id
-from nomnom.settings import Settings
+from nomnom.settings import ProgramSettings, Settings, SettingsError
 from nomnom.streams import ensure_streams, message_stream
 from nomnom_api.acks import Ack
 from nomnom_api.errors import ApiError, StreamFullError, TooLargeError, UnconfirmedError
@@ -163,6 +164,24 @@ async def test_full_stream_rejects_only_what_does_not_fit(deployment: Deployment
     assert 10 < len(accepted) < 300
     assert {type(each) for each in outcomes} == {Ack, StreamFullError}
     assert [each.headers[MSG_ID] for each in await stored(deployment)] == accepted
+
+
+async def test_nats_server_writes_to_disk_before_it_acknowledges(own_nats: NatsServer) -> None:
+    async def configuration() -> dict[str, Any]:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"{own_nats.monitor_url}/jsz", params={"config": "true"})).json()["config"]
+
+    assert (await configuration())["sync_always"] is True
+    await own_nats.stop()
+    own_nats.sync_interval = "2m"
+    await own_nats.start()
+    assert not (await configuration()).get("sync_always")
+
+
+@pytest.mark.parametrize("text", ["sometimes", "0s", "2", "-1m"])
+def test_invalid_sync_interval_is_rejected(text: str) -> None:
+    with pytest.raises(SettingsError, match="NOMNOM_NATS_SYNC_INTERVAL: expected always or a duration"):
+        ProgramSettings.from_environment({"NOMNOM_NATS_SYNC_INTERVAL": text})
 
 
 async def test_every_acknowledged_message_is_stored_when_nats_is_killed(own_nats: NatsServer) -> None:
