@@ -69,18 +69,12 @@ async def measure(stage: Harness, report: Report, options: argparse.Namespace) -
         f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "text/plain"\nwrk.body = {json.dumps(body)}\n'
     )
     async with _variants(stage, *_KINDS) as variants:
-        report.title(
-            f"durable: POST {_MESSAGE}, wrk with 64 connections, {options.rounds} rounds of {options.seconds:g} s"
-        )
-        speeds: dict[str, list[float]] = {kind: [] for kind in variants}
         for _, url in variants.values():
             await wrk(url + _MESSAGE, script, 1)
-        for _ in range(options.rounds):
-            for kind, (server, url) in variants.items():
-                speeds[kind].append(await wrk(url + _MESSAGE, script, options.seconds))
-                await _empty(server)
-        report.compare("durable", speeds.pop("fsync"), speeds, "messages/s")
-        _groups(report, "durable", variants["fsync"][1])
+        for connections in (64, 256):
+            part = f"durable {connections}"
+            report.title(f"{part}: POST {_MESSAGE} by wrk, {options.rounds} rounds of {options.seconds:g} s")
+            await _speeds(report, part, variants, (script, options.seconds, connections), options.rounds)
         await _rates(stage, report, variants, body, options)
         await _batches(stage, report, variants, options)
     async with _variants(stage, "fsync", "single", slow=True) as variants:
@@ -146,15 +140,26 @@ async def _slow_disk(
 ) -> None:
     seconds = max(options.seconds, 4.0)  # one fsync after another, 256 messages take a second
     for connections in (64, 256):
-        report.title(f"durable: {_SLOW / 1000:g} ms more for each fsync, wrk with {connections} connections")
-        speeds: dict[str, list[float]] = {kind: [] for kind in variants}
-        for _ in range(options.rounds):
-            for kind, (server, url) in variants.items():
-                speeds[kind].append(await wrk(url + _MESSAGE, script, seconds, connections))
-                await _empty(server)
         part = f"durable slow {connections}"
-        report.compare(part, speeds.pop("fsync"), speeds, "messages/s")
-        _groups(report, part, variants["fsync"][1])
+        report.title(f"{part}: {_SLOW / 1000:g} ms more for each fsync")
+        await _speeds(report, part, variants, (script, seconds, connections), options.rounds)
+
+
+async def _speeds(
+    report: Report,
+    part: str,
+    variants: dict[str, tuple[NatsServer, str]],
+    load: tuple[Path, float, int],
+    rounds: int,
+) -> None:
+    """Rounds of wrk with a script, for so many seconds, with so many connections."""
+    speeds: dict[str, list[float]] = {kind: [] for kind in variants}
+    for _ in range(rounds):
+        for kind, (server, url) in variants.items():
+            speeds[kind].append(await wrk(url + _MESSAGE, *load))
+            await _empty(server)
+    report.compare(part, speeds.pop("fsync"), speeds, "messages/s")
+    _groups(report, part, variants["fsync"][1])
 
 
 def _groups(report: Report, part: str, url: str) -> None:
