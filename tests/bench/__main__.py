@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import api, dashboard, dead_letters, memory, page, pipeline, screen, worker
+from tests.bench import api, dashboard, dead_letters, durable, memory, page, pipeline, screen, worker
 from tests.bench.figures import Report
 from tests.bench.harness import Harness
 
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]
     "worker": worker.measure,
     "pipeline": pipeline.measure,
     "letters": dead_letters.measure,
+    "durable": durable.measure,
     "memory": memory.measure,
     "dashboard": dashboard.measure,
     "page": page.measure,

@@ -131,7 +131,7 @@ def tool(name: str, how: str) -> str:
 async def wrk(url: str, body: Path, seconds: float, connections: int = 64) -> float:
     """Requests/s of wrk posting ``body`` (a Lua script) to ``url``; exits on any response other than 2xx."""
     program = tool("wrk", "apt-get install wrk")
-    arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(body), url]
+    arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout=30s", "-s", str(body), url]
     output = await run(program, *arguments)
     if "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(output)

@@ -249,6 +249,10 @@ def test_ingress_routes_are_ordered_and_not_rewritten() -> None:
             "the alerts use metrics of the dashboard",
         ),
         (("--set", "setup.wait=0"), "minimum: got 0, want 1"),
+        (("--set", "nats.syncInterval=sometimes"), "does not match pattern"),
+        (("--set", "nats.extraConfig=jetstream { sync_interval: 2m }"), "nats.extraConfig: jetstream would replace"),
+        (("--set", r'nats.extraConfig=debug: true\,"JetStream": {}'), "nats.extraConfig: JetStream would replace"),
+        (("--set", "nats.extraConfig=debug: true\naccounts: {}"), "nats.extraConfig: accounts would replace"),
         (("--set", "nats.external.servers={nats://a:4222}"), "does not match pattern"),
         (("--set-json", 'ingestion.api.extraEnv=[{"nmae":"X"}]'), "additional properties 'nmae' not allowed"),
         (("--set-json", 'nats.tolerations=[{"efect":"NoSchedule"}]'), "additional properties 'efect' not allowed"),
@@ -258,6 +262,18 @@ def test_ingress_routes_are_ordered_and_not_rewritten() -> None:
 def test_invalid_values_are_rejected_with_a_reason(arguments: tuple[str, ...], message: str) -> None:
     output = helm("template", "nomnom", str(CHART), "--kube-version", "1.34", *arguments, fails=True)
     assert message in output
+
+
+def test_nats_writes_to_disk_before_it_acknowledges() -> None:
+    def configuration(*arguments: str) -> str:
+        (found,) = (each for each in render(*arguments) if each["kind"] == "ConfigMap" and "nats.conf" in each["data"])
+        return found["data"]["nats.conf"]
+
+    for replicas in (1, 3):
+        assert re.search(r"jetstream \{[^}]*sync_interval: always", configuration("--set", f"nats.replicas={replicas}"))
+    assert "sync_interval: 2m" in configuration("--set", "nats.syncInterval=2m")
+    harmless = configuration("--set", "nats.extraConfig=# jetstream {}\nlogtime_utc: true")
+    assert harmless.rstrip().endswith("logtime_utc: true")
 
 
 def test_keda_subchart_is_optional(tmp_path: Path) -> None:

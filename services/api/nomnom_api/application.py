@@ -42,7 +42,7 @@ class Api:
         schema = load_schema(settings.nomnom_schema)
         self.stopping = False
         self.metrics = Metrics()
-        self.publisher = Publisher(settings)
+        self.publisher = Publisher(settings, self.metrics)
         self.database = Database(
             settings.database_url,
             application="nomnom-api",

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from blacksheep import Content, Request, Response, StreamedContent
 
 from nomnom.envelope import headers, idempotent_message_id, ingest_subject, new_message_id
+from nomnom_api.acks import Outcome
 from nomnom_api.batch_answers import BatchAnswer
 from nomnom_api.bodies import check_type, declared, receiver
 from nomnom_api.errors import (
@@ -28,7 +29,6 @@ from nomnom_api.errors import (
 )
 from nomnom_api.identities import idempotency_key, line_key
 from nomnom_api.intake import Intake
-from nomnom_api.publisher import Outcome
 
 _JSON = b"application/json"
 _YIELD = 64
@@ -155,8 +155,8 @@ class Batch:
         elif self._lines % _YIELD == 0:
             # Let the connection send, and other requests run.
             await asyncio.sleep(0)
-            if self._publisher.congested:
-                await self._wait(self._in_flight // 2)
+        if self._publisher.congested:
+            await self._wait(self._in_flight // 2)
         self._check_stop()
         number, key = self._number, self._key
         message_id = new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
@@ -164,7 +164,12 @@ class Batch:
         self._in_flight += 1
         try:
             await self._publisher.send(
-                subject, line, headers(message_id, self._intake.clock.now()), self._settle, number
+                subject,
+                line,
+                headers(message_id, self._intake.clock.now()),
+                self._settle,
+                number,
+                keyed=key is not None,
             )
         except TooLargeError as error:
             self._in_flight -= 1

@@ -38,7 +38,7 @@ class Messages:
         received_at = self._clock.now()
         subject = ingest_subject(self._schema.entity_name(text), message_id)
         begun = time.perf_counter()
-        ack = await self._publisher.publish(subject, payload, headers(message_id, received_at))
+        ack = await self._publisher.publish(subject, payload, headers(message_id, received_at), keyed=key is not None)
         self._metrics.accept(time.perf_counter() - begun)
         repeated = ""
         if ack.duplicate:

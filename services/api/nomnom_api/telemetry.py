@@ -82,6 +82,18 @@ class Metrics:
             buckets=(*_SECONDS, 30, 60, 300),
             registry=registry,
         )
+        self.group_messages = Histogram(
+            "nomnom_api_group_messages",
+            "Messages of an atomic batch that JetStream stored",
+            buckets=(2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=registry,
+        )
+        self.group_seconds = Histogram(
+            "nomnom_api_group_seconds",
+            "Time from the first message of an atomic batch to its ack",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._in_flight = Gauge("nomnom_api_in_flight", "Messages awaiting JetStream's ack", registry=registry)
         self._connected = Gauge("nomnom_api_nats_up", "1 if connected to NATS, 0 otherwise", registry=registry)
 

@@ -20,6 +20,7 @@ import asyncpg
 import nats
 from nats.errors import Error as NatsError
 
+from nomnom.settings.program import SYNC_ALWAYS
 from nomnom.streams import MAX_PAYLOAD
 from nomnom_control.environments.local.processes import ChildProcess, inherited
 from nomnom_control.errors import ControlError
@@ -33,6 +34,7 @@ max_payload: {max_payload}
 jetstream {{
   store_dir: {store}
   max_file_store: {max_bytes}
+  sync_interval: {sync_interval}
 }}
 """
 
@@ -43,7 +45,11 @@ class ServerError(ControlError):
 
 @dataclass
 class NatsServer:
-    """nats-server with JetStream; its data is in ``folder``, and it listens on loopback."""
+    """nats-server with JetStream; its data is in ``folder``, and it listens on loopback.
+
+    ``sync_interval`` is nats-server's: ``always`` stores on disk before it acknowledges; with a duration, such as
+    ``2m``, a power failure loses what was acknowledged within that time.
+    """
 
     folder: Path
     port: int
@@ -51,6 +57,7 @@ class NatsServer:
     logs: Path
     variables: dict[str, str] = field(default_factory=dict[str, str])
     max_bytes: int = 16 * 1024**3
+    sync_interval: str = SYNC_ALWAYS
     process: ChildProcess = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +91,7 @@ class NatsServer:
                 # A quoted string in nats-server's configuration has JSON syntax.
                 store=f'"{self.folder / "data"}"',
                 max_bytes=self.max_bytes,
+                sync_interval=self.sync_interval,
             )
         )
         await self.process.start()

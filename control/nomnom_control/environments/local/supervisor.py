@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from nomnom.scaling import LOCAL_LIMIT
-from nomnom.settings import SERVICES, SetupSettings
+from nomnom.settings import SERVICES, ProgramSettings, SetupSettings
 from nomnom.setup import set_up
 from nomnom.tasks import end
 from nomnom.telemetry import logger
@@ -119,7 +119,14 @@ class Supervisor:
         self.state = self._prepare_state()
         folder, ports, mark = self.instance.folder, self.state.ports, {INSTANCE: str(self.instance.folder)}
 
-        self.nats = NatsServer(folder / "nats", ports["nats"], ports["nats_monitor"], self.instance.log("nats"), mark)
+        self.nats = NatsServer(
+            folder / "nats",
+            ports["nats"],
+            ports["nats_monitor"],
+            self.instance.log("nats"),
+            mark,
+            sync_interval=ProgramSettings.from_environment().nomnom_nats_sync_interval,
+        )
         self.postgres = PostgresServer(folder / "postgres", ports["postgres"], self.instance.log("postgres"), mark)
         self._servers = [self.nats, self.postgres]
 
