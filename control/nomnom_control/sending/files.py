@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from nomnom.files import make_folder, replace_file, sync_folder
 from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import Answer, HttpClient, HttpError
@@ -184,8 +186,12 @@ class Sending:
             if len(state.refusals) < _KEPT_REFUSALS:
                 state.refusals.append(Refusal(state.lines + first, state.lines + last, detail))
             if self._rejects is not None:
+                # Synced, because the checkpoint passes these lines next.
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
+                    file.flush()
+                    os.fsync(file.fileno())
+                sync_folder(self._rejects.parent)
 
     async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Acknowledged | str]:
         """Post a chunk until its lines, or the first of them, are accepted or rejected for good.
@@ -277,7 +283,5 @@ def _read_checkpoint(file: Path) -> Checkpoint:
 
 
 def _write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(checkpoint))
-    new.replace(file)
+    make_folder(file.parent)
+    replace_file(file, msgspec.json.encode(checkpoint))
