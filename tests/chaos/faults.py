@@ -44,9 +44,10 @@ def link_of(parts: Parts, client: str, server: str, chance: random.Random) -> Pr
 def _kill(kind: str) -> Fault:
     async def fault(parts: Parts, chance: random.Random) -> None:
         part = part_of(parts, kind, chance)
-        await part.kill()
-        await asyncio.sleep(chance.uniform(0, 0.5))
-        await part.start()
+        async with part.disturbed:
+            await part.kill()
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            await part.start()
 
     return fault
 
@@ -54,10 +55,11 @@ def _kill(kind: str) -> Fault:
 def _pause(kind: str) -> Fault:
     async def fault(parts: Parts, chance: random.Random) -> None:
         part = part_of(parts, kind, chance)
-        part.signal_all(signal.SIGSTOP)
-        # Up to more than the ack wait: then messages are also delivered to the other worker.
-        await asyncio.sleep(chance.choice([0.3, 1.0, 4.0]))
-        part.signal_all(signal.SIGCONT)
+        async with part.disturbed:
+            part.signal_all(signal.SIGSTOP)
+            # Up to more than the ack wait: then messages are also delivered to the other worker.
+            await asyncio.sleep(chance.choice([0.3, 1.0, 4.0]))
+            part.signal_all(signal.SIGCONT)
 
     return fault
 
@@ -65,28 +67,31 @@ def _pause(kind: str) -> Fault:
 def _restart(kind: str) -> Fault:
     async def fault(parts: Parts, chance: random.Random) -> None:
         part = part_of(parts, kind, chance)
-        await part.stop()
-        await part.start()
+        async with part.disturbed:
+            await part.stop()
+            await part.start()
 
     return fault
 
 
-async def _crash_backend(parts: Parts, chance: random.Random) -> None:
+async def _crash_session(parts: Parts, chance: random.Random) -> None:
     """Kill one session of PostgreSQL: the server ends all of them and recovers."""
-    if backends := parts.postgres.backends():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            chance.choice(backends).kill()
-    await asyncio.sleep(0.5)
+    async with parts.postgres.disturbed:
+        if sessions := parts.postgres.sessions():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                chance.choice(sessions).kill()
+        await asyncio.sleep(0.5)
 
 
 def _disturb(client: str, server: str, mode: Mode) -> Fault:
     async def fault(parts: Parts, chance: random.Random) -> None:
         link = link_of(parts, client, server, chance)
-        await link.change(mode, delay=chance.uniform(0.02, 0.3))
-        await asyncio.sleep(chance.choice([0.2, 1.0, 3.0]))
-        if mode is Mode.HALF_OPEN and chance.random() < 0.5:
-            link.reset()
-        await link.change(Mode.OPEN)
+        async with link.disturbed:
+            await link.change(mode, delay=chance.uniform(0.02, 0.3))
+            await asyncio.sleep(chance.choice([0.2, 1.0, 3.0]))
+            if mode is Mode.HALF_OPEN and chance.random() < 0.5:
+                link.reset()
+            await link.change(Mode.OPEN)
 
     return fault
 
@@ -108,17 +113,18 @@ def _stop_at(step: str) -> Fault:
         point = StopPoint(
             pattern, chance.randrange(1, 4), chance.random() < 0.5, lambda: worker.signal_all(signal.SIGKILL)
         )
-        for link in links:
-            link.stop_point = point
-        # If the worker does not get to the step in time, the fault has no effect.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STEP_WAIT):
-                await point.reached.wait()
-        for link in links:
-            link.stop_point = None
-        if point.reached.is_set():
-            await worker.process.wait()
-            await worker.start()
+        async with worker.disturbed:
+            for link in links:
+                link.stop_point = point
+            # If the worker does not get to the step in time, the fault has no effect.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STEP_WAIT):
+                    await point.reached.wait()
+            for link in links:
+                link.stop_point = None
+            if point.reached.is_set():
+                await worker.process.wait()
+                await worker.start()
 
     return fault
 
@@ -129,9 +135,10 @@ async def kill_leader(parts: Parts, chance: random.Random) -> None:
 
     name = await leader_of(parts, chance.choice(["MESSAGES", "MESSAGESDLQ"]))
     part = parts.part(name) if name else part_of(parts, "nats", chance)
-    await part.kill()
-    await asyncio.sleep(chance.uniform(0, 2))
-    await part.start()
+    async with part.disturbed:
+        await part.kill()
+        await asyncio.sleep(chance.uniform(0, 2))
+        await part.start()
 
 
 _LINKS = (("api", "nats"), ("worker", "nats"), ("worker", "postgres"))
@@ -139,7 +146,7 @@ FAULTS: dict[str, Fault] = {
     **{f"kill {kind}": _kill(kind) for kind in ("api", "worker", "nats", "postgres")},
     **{f"pause {kind}": _pause(kind) for kind in ("api", "worker", "nats", "postgres")},
     **{f"restart {kind}": _restart(kind) for kind in ("api", "worker", "nats", "postgres")},
-    "kill a session of postgres": _crash_backend,
+    "kill a session of postgres": _crash_session,
     **{
         f"{mode} {client}-{server}": _disturb(client, server, mode)
         for client, server in _LINKS

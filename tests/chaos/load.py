@@ -13,10 +13,10 @@ import httpx
 
 MESSAGE, BATCH = "/api/ingest/message", "/api/ingest/batch"
 _HOT = 5
-_PAUSE = 0.03
+_PAUSE = 0.08
 _PATIENCE = 120.0
 _RETRY = 0.1
-_LINES = 20
+_LINES = 10
 
 
 @dataclass(frozen=True, slots=True)

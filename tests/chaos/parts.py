@@ -52,6 +52,8 @@ class Part:
 
     def __init__(self, name: str, process: ChildProcess) -> None:
         self.name, self.process = name, process
+        self.disturbed = asyncio.Lock()
+        """Held by the fault of this part: one at a time."""
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. Raises PartError."""
@@ -184,7 +186,7 @@ class Postgres(Part):
         except TimeoutError:
             raise PartError(f"PostgreSQL was not ready within {_START:g} s{self.process.problems()}") from None
 
-    def backends(self) -> list[psutil.Process]:
+    def sessions(self) -> list[psutil.Process]:
         """Processes of sessions, which a fault may kill without the server."""
         return [each for each in self.processes()[1:] if "127.0.0.1(" in " ".join(each.cmdline())]
 

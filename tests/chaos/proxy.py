@@ -65,6 +65,8 @@ class Proxy:
         self.mode = Mode.OPEN
         self.delay = 0.1
         self.stop_point: StopPoint | None = None
+        self.disturbed = asyncio.Lock()
+        """Held by the fault of this link: one at a time."""
         self.steps: list[str] | None = None
         """Descriptions of the steps seen, if set to a list."""
         self._server: asyncio.Server | None = None

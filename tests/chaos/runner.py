@@ -18,6 +18,8 @@ from tests.chaos.parts import Parts, Plan
 
 _RECOVERY = 60.0
 _PROGRESS = 5
+_OVERLAP = 2
+"""Number of faults at the same time."""
 
 
 @dataclass
@@ -71,27 +73,22 @@ async def run(
     trust_errors: bool = False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Run up to ``faults`` faults under load, for at most ``seconds``, then restore everything and take the account.
+    """Run ``faults`` faults under load, none begun after ``seconds``, then restore everything and take the account.
 
-    ``kinds`` are the faults to draw from; each is used once before any is repeated. ``note`` gets a line per fault.
+    ``kinds`` are the faults to draw from. ``note`` gets a line per fault.
     """
-    report, chance, started = Report(seed), random.Random(seed), time.monotonic()
+    report, started = Report(seed), time.monotonic()
     chosen = kinds or (CLUSTER_FAULTS if plan.nodes > 1 else FAULTS)
+    disturber = _Disturber(report, chosen, faults, started + seconds, note)
     async with Parts(plan) as parts:
         load = Load(lambda: [f"http://127.0.0.1:{each.port}" for each in parts.apis], seed, trust_errors=trust_errors)
         load.start()
         try:
             await load.until_accepted(_PROGRESS, _RECOVERY)
-            names: list[str] = []
-            while report.faults.total() < faults and time.monotonic() - started < seconds:
-                names = names or chance.sample(sorted(chosen), len(chosen))
-                name = names.pop()
-                note(f"{report.faults.total() + 1} after {time.monotonic() - started:.1f} s: {name}")
-                await chosen[name](parts, chance)
-                report.faults[name] += 1
-                if not await load.until_accepted(_PROGRESS, _RECOVERY):
-                    report.stalls.append(name)
-                    note(f"nothing was accepted within {_RECOVERY:g} s after: {name}")
+            async with asyncio.TaskGroup() as disturbers:
+                for number in range(_OVERLAP):
+                    own = random.Random(f"{seed} faults {number}")
+                    disturbers.create_task(disturber.disturb(parts, load, own))
         finally:
             await parts.restore()
             await load.stop()
@@ -103,6 +100,25 @@ async def run(
     return report
 
 
-def run_in_new_loop(plan: Plan, seed: int, faults: int, seconds: float, note: Callable[[str], None]) -> Report:
-    """Run from a program without a loop."""
-    return asyncio.run(run(plan, seed, faults, seconds, note=note))
+@dataclass
+class _Disturber:
+    report: Report
+    kinds: Mapping[str, Fault]
+    limit: int
+    deadline: float
+    note: Callable[[str], None]
+    _begun: int = 0
+
+    async def disturb(self, parts: Parts, load: Load, chance: random.Random) -> None:
+        """One fault after another; each kind once before any is repeated."""
+        names: list[str] = []
+        while self._begun < self.limit and time.monotonic() < self.deadline:
+            self._begun += 1
+            names = names or chance.sample(sorted(self.kinds), len(self.kinds))
+            name = names.pop()
+            self.note(f"{self._begun}: {name}")
+            await self.kinds[name](parts, chance)
+            self.report.faults[name] += 1
+            if not await load.until_accepted(_PROGRESS, _RECOVERY):
+                self.report.stalls.append(name)
+                self.note(f"nothing was accepted within {_RECOVERY:g} s after: {name}")
