@@ -10,7 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.disks import missing_for_disks
 from tests.chaos.parts import Plan
+from tests.chaos.power import cut_power
 from tests.chaos.runner import run
 
 
@@ -37,6 +39,14 @@ def main() -> None:
             report = asyncio.run(run(plan, options.seed, options.faults, options.seconds, note=_note))
             sys.stdout.write(report.text() + "\n")
             good = report.good
+        if options.power_cuts:
+            if reason := missing_for_disks():
+                parser.error(f"no power cuts on this machine: {reason}")
+            report = asyncio.run(
+                cut_power(folder / "power", options.seed, options.power_cuts, sync=options.sync, note=_note)
+            )
+            sys.stdout.write(report.text() + "\n")
+            good = good and report.good
     finally:
         if options.keep or not good:
             sys.stderr.write(f"logs: {folder}\n")

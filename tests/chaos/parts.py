@@ -135,7 +135,9 @@ class NatsNode(Part):
             f'listen: "127.0.0.1:{self.port}"',
             f'server_name: "{self.name}"',
             f"max_payload: {MAX_PAYLOAD}",
-            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'data'))}, sync_interval: {self.sync} }}",
+            # As in the local environment, not what is free on the disk.
+            f"jetstream {{ store_dir: {json.dumps(str(self.folder / 'data'))}, sync_interval: {self.sync}, "
+            "max_file_store: 16G }",
         ]
         if self.peers:
             routes = ", ".join(f'"nats://127.0.0.1:{each}"' for each in self.peers)
