@@ -35,7 +35,7 @@ async def cut_power(
     """
     report, chance, started = Report(seed), random.Random(seed), time.monotonic()
     async with Disk(folder / "disk.img", folder / "disk") as disk:
-        plan = Plan(folder, store=disk.folder, sync=sync, postgres=dict(postgres or {}), apis=1)
+        plan = Plan(folder, store=disk.folder, sync=sync, postgres=dict(postgres or {}), apis=1, workers=1)
         parts = Parts(plan)
         load = Load(lambda: [f"http://127.0.0.1:{each.port}" for each in parts.apis], seed)
         async with parts:
