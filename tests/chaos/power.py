@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos.account import settle, take_account
 from tests.chaos.disks import Disk
 from tests.chaos.load import Ledger, Load
-from tests.chaos.parts import Parts, Plan, PartError
+from tests.chaos.parts import PartError, Parts, Plan
 from tests.chaos.runner import Report
 
 _LEAST = 40
@@ -80,4 +80,3 @@ async def _cut_once(parts: Parts, disk: Disk, load: Load, chance: random.Random)
     # A 202 that arrived after the cut began may or may not have been true.
     load.ledger.forget_after(moment)
     return kind
-
