@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import shutil
 import sys
@@ -14,6 +15,7 @@ from tests.chaos.disks import missing_for_disks
 from tests.chaos.parts import Plan
 from tests.chaos.power import cut_power
 from tests.chaos.runner import run
+from tests.chaos.steps import kill_operations
 
 
 def main() -> None:
@@ -25,10 +27,11 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="nats-servers: 1, or 3 as a cluster")
     parser.add_argument("--sync", default="always", help="sync_interval of nats-server")
     parser.add_argument("--power-cuts", type=int, default=0, help="number of power cuts; needs root and loop devices")
+    parser.add_argument("--steps", action="store_true", help="kill replay, undo, deletion and setup at every step")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs")
     options = parser.parse_args()
-    if not options.faults and not options.power_cuts:
-        parser.error("give --faults or --power-cuts")
+    if not (options.faults or options.power_cuts or options.steps):
+        parser.error("give --faults, --power-cuts or --steps")
     sys.stderr.write(f"seed {options.seed}\n")
     folder = Path(tempfile.mkdtemp(prefix="nomnom-chaos-"))
     folder.chmod(0o755)
@@ -39,6 +42,10 @@ def main() -> None:
             report = asyncio.run(run(plan, options.seed, options.faults, options.seconds, note=_note))
             sys.stdout.write(report.text() + "\n")
             good = report.good
+        if options.steps:
+            for attempts in asyncio.run(kill_operations(folder / "steps", random.Random(options.seed))):
+                sys.stdout.write(json.dumps(attempts.figures(), indent=2) + "\n")
+                good = good and not attempts.problems
         if options.power_cuts:
             if reason := missing_for_disks():
                 parser.error(f"no power cuts on this machine: {reason}")

@@ -163,7 +163,10 @@ class _Connection:
             while data := await source.read(_CHUNK):
                 await self._proxy.pass_through()
                 for part, step in parser.feed(data) if parser is not None else _whole(data):
-                    if self._silent or (step and await self._stopped(part, step, sink)):
+                    if self._silent:
+                        # The end of either direction would end both, before the process is stopped.
+                        await asyncio.get_running_loop().create_future()
+                    if step and await self._stopped(part, step, sink):
                         return
                     sink.write(part)
                 await sink.drain()

@@ -129,7 +129,7 @@ class Sending:
         origin = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
         identity = hashlib.sha256(origin.encode()).hexdigest()[:32]
         file = self._checkpoints / f"{identity}.json"
-        checkpoint = Checkpoint() if restart else await asyncio.to_thread(_read_checkpoint, file)
+        checkpoint = Checkpoint() if restart else await asyncio.to_thread(read_checkpoint, file)
         state = Ingested(
             str(path),
             None if compressed else status.st_size,
@@ -140,7 +140,7 @@ class Sending:
         with source:
             await asyncio.to_thread(source.seek, checkpoint.offset)
             async for each in self._chunks(source, state, identity, tag):
-                await asyncio.to_thread(_write_checkpoint, file, Checkpoint(each.offset, each.lines))
+                await asyncio.to_thread(write_checkpoint, file, Checkpoint(each.offset, each.lines))
                 yield each
         if not status.st_size:
             yield state
@@ -275,13 +275,15 @@ def _detail(answer: Answer) -> str:
         return f"status {answer.status} {answer.text[:200]}"
 
 
-def _read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path) -> Checkpoint:
+    """How far an earlier run got; the start of the file if there was none. Raises OSError or msgspec.DecodeError."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Checkpoint)
     except FileNotFoundError:
         return Checkpoint()
 
 
-def _write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Replace a checkpoint durably. Raises OSError."""
     make_folder(file.parent)
     replace_file(file, msgspec.json.encode(checkpoint))
