@@ -31,8 +31,8 @@ class Account:
     unanswered: int = 0
     """Valid records among the dead letters because their worker was killed repeatedly (documented)."""
     leftover: int = 0
-    """Processed messages that nats-server keeps in the work queue, at or below the consumer's ack floor: after a kill it
-    may have stored the acknowledgement but not the deletion. They are never delivered again."""
+    """Processed messages that nats-server keeps in the work queue, at or below the consumer's ack floor: when it is
+    killed, it may have stored the acknowledgement but not the deletion. They are never delivered again."""
     lost: list[str] = field(default_factory=list[str])
     doubled: list[str] = field(default_factory=list[str])
     """Applied twice, or in two places."""
@@ -114,46 +114,52 @@ def _place(message_id: str, record: Record, places: Places, account: Account) ->
     name = f"{record.tag} ({message_id})"
     status = places.statuses.get(message_id)
     state = status["status"] if status is not None else None
-    account.leftover += places.leftover[message_id]
     pending, dead = places.pending.get(message_id, []), places.dead.get(message_id, [])
-    if state == "completed":
-        assert status is not None
-        if record.invalid:
-            account.wrong.append(f"{name}: invalid, but completed")
+    account.leftover += places.leftover[message_id]
+    if any(payload != record.line for payload in [*pending, *(payload for payload, _ in dead)]):
+        account.wrong.append(f"{name}: stored with other content")
+    if status is not None and state == "completed":
+        _place_completed(name, record, superseded=status["superseded"], number=places.applied[message_id], into=account)
         if dead:
             account.doubled.append(f"{name}: completed, and a dead letter")
-        if status["superseded"]:
-            account.superseded += 1
-            if places.applied[message_id]:
-                account.wrong.append(f"{name}: superseded, but applied")
-        else:
-            account.completed += 1
-            if not places.applied[message_id]:
-                account.lost.append(f"{name}: completed, but never applied")
-    elif dead:
-        account.dead += 1
-        if len(dead) > 1:
-            account.doubled.append(f"{name}: {len(dead)} dead letters")
+        return
+    if places.applied[message_id]:
+        account.doubled.append(f"{name}: applied, with the status {state}")
+    if dead:
+        _place_dead(name, record, state, [reason for _, reason in dead], account)
         if pending:
             account.doubled.append(f"{name}: a dead letter, and pending")
-        elif state != "dlq":
-            account.wrong.append(f"{name}: a dead letter with the status {state}")
-        if any(payload != record.line for payload, _ in dead):
-            account.wrong.append(f"{name}: a dead letter with other content")
-        if not record.invalid:
-            if all(reason == "unanswered" for _, reason in dead):
-                account.unanswered += 1
-            else:
-                account.wrong.append(f"{name}: valid, but a dead letter ({dead[0][1]})")
-        if places.applied[message_id]:
-            account.doubled.append(f"{name}: applied, and a dead letter")
     elif pending:
         account.pending += 1
-        if any(payload != record.line for payload in pending):
-            account.wrong.append(f"{name}: pending with other content")
     else:
         where = "passed by the consumer" if places.leftover[message_id] else "in neither stream"
         account.lost.append(f"{name}: status {state}, {where}")
+
+
+def _place_completed(name: str, record: Record, *, superseded: bool, number: int, into: Account) -> None:
+    if record.invalid:
+        into.wrong.append(f"{name}: invalid, but completed")
+    if superseded:
+        into.superseded += 1
+        if number:
+            into.wrong.append(f"{name}: superseded, but applied")
+    else:
+        into.completed += 1
+        if not number:
+            into.lost.append(f"{name}: completed, but never applied")
+
+
+def _place_dead(name: str, record: Record, state: str | None, reasons: list[str], account: Account) -> None:
+    account.dead += 1
+    if len(reasons) > 1:
+        account.doubled.append(f"{name}: {len(reasons)} dead letters")
+    if state != "dlq":
+        account.wrong.append(f"{name}: a dead letter with the status {state}")
+    if not record.invalid:
+        if set(reasons) == {"unanswered"}:
+            account.unanswered += 1
+        else:
+            account.wrong.append(f"{name}: valid, but a dead letter ({reasons[0]})")
 
 
 def _check_trusted(ledger: Ledger, places: Places, account: Account) -> None:

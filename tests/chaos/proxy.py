@@ -87,7 +87,7 @@ class Proxy:
         self.reset()
         self._flowing.set()
         async with asyncio.timeout(10):
-            while self._connections:  # noqa: ASYNC110 (each removes itself)
+            while self._connections:
                 await asyncio.sleep(0.01)
 
     async def change(self, mode: Mode, delay: float = 0.1) -> None:

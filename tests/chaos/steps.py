@@ -110,7 +110,7 @@ class Operator:
         return killed, steps
 
     async def finish(self, name: str) -> None:
-        """Run an operation as an operator would, again if it reports a problem. Raises AssertionError if it persists."""
+        """Run an operation, again if it reports a problem. Raises AssertionError if the problem persists."""
         for attempt in range(_ATTEMPTS):
             try:
                 await self.run(name)
@@ -305,7 +305,7 @@ async def kill_operations(folder: Path, chance: random.Random) -> list[Attempts]
         return [*found, await kill_setups(Operator(parts, folder / "setup"), chance)]
 
 
-def _point(steps: list[str], number: int, delivered: bool) -> str:  # noqa: FBT001
+def _point(steps: list[str], number: int, delivered: bool) -> str:
     step = steps[number - 1][:80] if len(steps) >= number else "(not reached)"
     return f"step {number} {'after' if delivered else 'before'} {step}"
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 async def test_faults_lose_and_double_nothing(plan: Plan, seed: int) -> None:
-    report = await run(plan, seed, faults=len(FAULTS), seconds=45)
+    report = await run(plan, seed, faults=len(FAULTS), seconds=25)
     assert report.good, report.text()
     assert report.faults.total() >= 10
     assert report.accepted >= 200
@@ -22,11 +22,11 @@ async def test_faults_lose_and_double_nothing(plan: Plan, seed: int) -> None:
 async def test_early_acks_lose_messages(plan: Plan, seed: int) -> None:
     plan.prelude = EARLY_ACKS
     kinds = {name: FAULTS[name] for name in ("kill worker", "kill postgres")}
-    report = await run(plan, seed, faults=6, seconds=20, kinds=kinds)
+    report = await run(plan, seed, faults=4, seconds=15, kinds=kinds)
     assert report.account.lost, report.text()
 
 
 async def test_errors_taken_for_acceptance_lose_records(plan: Plan, seed: int) -> None:
     kinds = {name: FAULTS[name] for name in ("cut api-nats", "kill nats")}
-    report = await run(plan, seed, faults=4, seconds=15, kinds=kinds, trust_errors=True)
+    report = await run(plan, seed, faults=3, seconds=10, kinds=kinds, trust_errors=True)
     assert report.account.lost, report.text()

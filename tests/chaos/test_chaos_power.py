@@ -27,6 +27,7 @@ async def test_power_cut_with_lazy_sync_loses_messages(folder: Path, seed: int) 
     assert report.account.lost, report.text()
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("option", ["fsync", "synchronous_commit"])
 async def test_power_cut_with_lazy_postgres_loses_messages(folder: Path, seed: int, option: str) -> None:
     report = await cut_power(folder, seed, _CONTROL_CUTS, postgres={option: "off"})

@@ -1,4 +1,4 @@
-"""Operations that are killed at any step can be run again: nothing is lost, applied twice, or missing in the audit log."""
+"""Operations that are killed at any step can be run again: nothing is lost, doubled, or missing in the audit log."""
 
 from __future__ import annotations
 
