@@ -79,12 +79,12 @@ async def run(
     """
     report, started = Report(seed), time.monotonic()
     chosen = kinds or (CLUSTER_FAULTS if plan.nodes > 1 else FAULTS)
-    disturber = _Disturber(report, chosen, faults, started + seconds, note)
     async with Parts(plan) as parts:
         load = Load(lambda: [f"http://127.0.0.1:{each.port}" for each in parts.apis], seed, trust_errors=trust_errors)
         load.start()
         try:
             await load.until_accepted(_PROGRESS, _RECOVERY)
+            disturber = _Disturber(report, chosen, faults, time.monotonic() + seconds, note)
             async with asyncio.TaskGroup() as disturbers:
                 for number in range(_OVERLAP):
                     own = random.Random(f"{seed} faults {number}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nomnom_control.session.audit.spool import Spool
 from tests.chaos.account import settle, take_account
 from tests.chaos.disks import SmallDisk, missing_for_disks
 from tests.chaos.load import Load
@@ -51,6 +52,20 @@ async def test_full_disk_of_nats_loses_nothing(folder: Path, seed: int) -> None:
             load = await _fill_under_load(parts, disk, seed, "nats")
             account = await take_account(parts, load.ledger)
     assert account.good, account.figures()
+
+
+async def test_spool_on_full_disk_keeps_whole_lines(folder: Path) -> None:
+    lines = [bytes([each]) * 3000 for each in b"abc"]
+    async with SmallDisk(folder / "small", 1) as disk:
+        spool = Spool(disk.folder / "audit", "session")
+        spool.write(lines[:1])
+        disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            spool.write([lines[1], lines[1]])
+        disk.empty()
+        spool.write(lines[2:])
+        assert spool.read() == [lines[0], lines[2]]
+        spool.close()
 
 
 async def test_full_disk_of_postgres_loses_nothing(folder: Path, seed: int) -> None:

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.timeout(300)
 
 
 async def test_faults_lose_and_double_nothing(plan: Plan, seed: int) -> None:
-    report = await run(plan, seed, faults=len(FAULTS), seconds=25)
+    report = await run(plan, seed, faults=20, seconds=60)
     assert report.good, report.text()
-    assert report.faults.total() >= 10
-    assert report.accepted >= 200
+    assert report.faults.total() >= 5
+    assert report.accepted >= 100
 
 
 async def test_early_acks_lose_messages(plan: Plan, seed: int) -> None:

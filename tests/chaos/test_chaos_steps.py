@@ -14,7 +14,7 @@ from tests.chaos.parts import Parts, Plan
 from tests.chaos.steps import Operator, kill_deletions, kill_replays, kill_setups, kill_undos
 
 pytestmark = pytest.mark.timeout(300)
-_SAMPLE = 3
+_SAMPLE = 2
 """Kill points of each operation; ``python -m tests.chaos --steps`` tries all of them."""
 
 
