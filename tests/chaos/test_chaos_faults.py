@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 async def test_faults_lose_and_double_nothing(plan: Plan, seed: int) -> None:
-    report = await run(plan, seed, faults=20, seconds=60)
+    report = await run(plan, seed, faults=16, seconds=30)
     assert report.good, report.text()
     assert report.faults.total() >= 5
     assert report.accepted >= 100

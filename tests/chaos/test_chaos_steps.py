@@ -45,6 +45,7 @@ async def test_killed_undos_restore_each_dead_letter_once(operator: Operator, se
     assert not attempts.problems, attempts.figures()
 
 
+@pytest.mark.large
 async def test_killed_deletions_are_in_the_audit_log(operator: Operator, seed: int) -> None:
     attempts = await kill_deletions(operator, random.Random(seed), _SAMPLE)
     assert attempts.killed
