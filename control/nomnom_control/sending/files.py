@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from nomnom.files import make_folder, replace_file, sync_folder
 from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import Answer, HttpClient, HttpError
@@ -127,7 +129,7 @@ class Sending:
         origin = f"{await asyncio.to_thread(path.resolve)} {status.st_size} {status.st_mtime_ns} {status.st_ino} {tag}"
         identity = hashlib.sha256(origin.encode()).hexdigest()[:32]
         file = self._checkpoints / f"{identity}.json"
-        checkpoint = Checkpoint() if restart else await asyncio.to_thread(_read_checkpoint, file)
+        checkpoint = Checkpoint() if restart else await asyncio.to_thread(read_checkpoint, file)
         state = Ingested(
             str(path),
             None if compressed else status.st_size,
@@ -138,7 +140,7 @@ class Sending:
         with source:
             await asyncio.to_thread(source.seek, checkpoint.offset)
             async for each in self._chunks(source, state, identity, tag):
-                await asyncio.to_thread(_write_checkpoint, file, Checkpoint(each.offset, each.lines))
+                await asyncio.to_thread(write_checkpoint, file, Checkpoint(each.offset, each.lines))
                 yield each
         if not status.st_size:
             yield state
@@ -184,8 +186,12 @@ class Sending:
             if len(state.refusals) < _KEPT_REFUSALS:
                 state.refusals.append(Refusal(state.lines + first, state.lines + last, detail))
             if self._rejects is not None:
+                # Synced, because the checkpoint passes these lines next.
                 with self._rejects.open("ab") as file:
                     file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in refused)
+                    file.flush()
+                    os.fsync(file.fileno())
+                sync_folder(self._rejects.parent)
 
     async def _post(self, client: HttpClient, lines: list[bytes], key: str) -> AsyncIterator[_Acknowledged | str]:
         """Post a chunk until its lines, or the first of them, are accepted or rejected for good.
@@ -269,15 +275,15 @@ def _detail(answer: Answer) -> str:
         return f"status {answer.status} {answer.text[:200]}"
 
 
-def _read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path) -> Checkpoint:
+    """How far an earlier run got; the start of the file if there was none. Raises OSError or msgspec.DecodeError."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Checkpoint)
     except FileNotFoundError:
         return Checkpoint()
 
 
-def _write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_bytes(msgspec.json.encode(checkpoint))
-    new.replace(file)
+def write_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Replace a checkpoint durably. Raises OSError."""
+    make_folder(file.parent)
+    replace_file(file, msgspec.json.encode(checkpoint))

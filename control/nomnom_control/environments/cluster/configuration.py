@@ -17,6 +17,7 @@ import msgspec
 import yaml
 
 import nomnom
+from nomnom.files import make_folder, replace_file
 from nomnom_control.environments.cluster.location import configuration_path
 from nomnom_control.errors import ControlError
 
@@ -147,10 +148,8 @@ def use_environment(name: str) -> None:
 def _write(configuration: ClusterConfiguration) -> None:
     path = configuration_path()
     data: Any = msgspec.to_builtins(configuration)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    part.replace(path)
+    make_folder(path.parent)
+    replace_file(path, yaml.safe_dump(data, sort_keys=False).encode(), mode=0o644)
 
 
 def _existing(given: str, in_tree: str, setting: str, packaged: str) -> Path:

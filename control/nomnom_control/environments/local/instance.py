@@ -17,6 +17,7 @@ import msgspec
 import platformdirs
 from filelock import AsyncFileLock, FileLock, Timeout
 
+from nomnom.files import make_folder, replace_file
 from nomnom.scaling import ScalingPolicy, local_policy
 from nomnom.settings import ProgramSettings, Settings
 from nomnom.settings.streams import StreamSettings
@@ -99,16 +100,13 @@ class Instance:
             raise InstanceError(f"cannot read {self.folder / 'state.json'}: {error}; move or delete it") from error
 
     def save(self, state: State) -> None:
-        """Replace the state atomically; only its owner can read it."""
-        new = self.folder / "state.new"
-        new.touch(mode=0o600)
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
-        new.replace(self.folder / "state.json")
+        """Replace the state atomically and durably; only its owner can read it."""
+        replace_file(self.folder / "state.json", msgspec.json.format(msgspec.json.encode(state)))
 
     def acquire(self) -> None:
         """Acquire the lock. Raises AlreadyRunning with the id of the other process, or InstanceError."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            make_folder(self.folder)
             self._lock.acquire(timeout=0)
         except Timeout:
             holder = self.load().pid

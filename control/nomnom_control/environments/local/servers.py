@@ -20,6 +20,7 @@ import asyncpg
 import nats
 from nats.errors import Error as NatsError
 
+from nomnom.files import replace_file, sync_folder
 from nomnom.settings.program import SYNC_ALWAYS
 from nomnom.streams import MAX_PAYLOAD
 from nomnom_control.environments.local.processes import ChildProcess, inherited
@@ -221,8 +222,7 @@ class PostgresServer:
     def _create_cluster(self, programs: Path) -> None:
         secret = self.folder / "password"
         if not secret.exists():
-            secret.touch(mode=0o600)
-            secret.write_text(secrets.token_urlsafe(24))
+            replace_file(secret, secrets.token_urlsafe(24).encode())
         self._give_to_user(secret)
         # An interrupted first start leaves an incomplete cluster.
         unfinished = self.folder / "unfinished"
@@ -246,6 +246,7 @@ class PostgresServer:
             )
         shutil.rmtree(self.data, ignore_errors=True)
         unfinished.rename(self.data)
+        sync_folder(self.folder)
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[bytes]:
         closed = None if self._user is None else list[int]()

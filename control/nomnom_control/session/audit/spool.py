@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+from nomnom.files import make_folder, sync_folder, write_all
+
 _SUFFIX = ".jsonl"
 
 
@@ -33,17 +35,21 @@ class Spool:
         return found
 
     def write(self, lines: list[bytes]) -> None:
-        """Append lines and sync them to disk."""
+        """Append lines and sync them to disk. Raises OSError; then none of the lines is in the file."""
         if self._file is None:
             # The entries may contain payloads of dead letters.
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.path.parent, mode=0o700)
             self._lock(os.O_RDWR | os.O_CREAT)
+            sync_folder(self.path.parent)
         assert self._file is not None
-        os.lseek(self._file, 0, os.SEEK_END)
-        data = memoryview(b"".join(line + b"\n" for line in lines))
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            write_all(self._file, b"".join(line + b"\n" for line in lines))
+            os.fsync(self._file)
+        except OSError:
+            # On a full disk, the next line would continue an incomplete one.
+            os.ftruncate(self._file, end)
+            raise
 
     def read(self) -> list[bytes]:
         """All complete lines; an incomplete one was interrupted, before its operation was started."""
@@ -53,7 +59,10 @@ class Spool:
         return [line for line in data[: data.rfind(b"\n") + 1].split(b"\n") if line]
 
     def clear(self) -> None:
-        """Remove all lines after they were written to PostgreSQL."""
+        """Remove all lines after they were written to PostgreSQL.
+
+        This is not synced: PostgreSQL ignores the events of lines that reappear after a crash.
+        """
         if self._file is not None:
             os.ftruncate(self._file, 0)
 
