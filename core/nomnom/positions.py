@@ -24,12 +24,15 @@ ON CONFLICT (stream, created) DO NOTHING
 """
 
 RECORD = """
-INSERT INTO nomnom_sequences (position, message_id, kind)
+INSERT INTO nomnom_sequences AS kept (position, message_id, kind)
 SELECT position, message_id, kind
 FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS given (position, message_id, kind)
-ON CONFLICT (position) DO NOTHING
+ON CONFLICT (position) DO UPDATE SET kind = excluded.kind
+WHERE kept.kind IN ('purged', 'undone') AND excluded.kind IN ('replay', 'repeat')
 """
-"""Record which message a copy in the stream belongs to, by its own position: a replay, a repeat under the same key."""
+"""Record which message a copy in the stream belongs to, by its own position: a replay, a repeat under the same key. One
+that a worker held when it was removed is delivered nevertheless.
+"""
 
 
 def position_of(incarnation: int, sequence: int) -> int:

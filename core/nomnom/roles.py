@@ -108,11 +108,11 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
             return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys"]),)
         case "operator":
             # A dry run writes rows and rolls back.
-            written = (_WRITE, [*entities, "message_status", "nomnom_sequences"])
+            written = (_WRITE, [*entities, "message_status", "nomnom_sequences", "nomnom_streams"])
             return (
                 written,
-                ("SELECT, INSERT", ["nomnom_audit"]),
-                (_READ, ["nomnom_migrations", "nomnom_keys", "nomnom_streams"]),
+                ("SELECT, INSERT", ["nomnom_audit", "nomnom_keys"]),
+                (_READ, ["nomnom_migrations"]),
             )
         case _:
             raise RoleError(f"unknown component {component!r}")
