@@ -218,6 +218,19 @@ WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $3 AND $4
 """
 """Record that completed messages changed nothing, and why. Ids, reason, bounds."""
 
+RECORD_REPEATS = """
+INSERT INTO nomnom_sequences (position, message_id, kind)
+SELECT given.position, given.message_id, 'repeat'
+FROM unnest($1::bigint[], $2::uuid[], $3::timestamptz[]) AS given (position, message_id, received_at)
+WHERE NOT EXISTS (
+    SELECT FROM message_status AS kept
+    WHERE kept.message_id = given.message_id AND kept.received_at = given.received_at
+        AND kept.stream_position = given.position
+)
+ON CONFLICT (position) DO NOTHING
+"""
+"""Record copies of messages that were processed before, unless they are what was processed: a redelivery."""
+
 ADD_KEYS = """
 INSERT INTO nomnom_keys (message_id, digest, received_at, stream_position)
 SELECT message_id, digest, received_at, stream_position

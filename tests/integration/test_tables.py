@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nomnom.database import MigrationError, migrate
 from nomnom.grammar import Grammar, Record
 from nomnom.message_status import FIND
+from nomnom.partitions import partition_status
 from nomnom.schema import load_schema, parse_schema
 from nomnom.tables import Table, quote
 from nomnom_control.environments.local.servers import PostgresServer
@@ -57,11 +58,13 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[asyncpg.Con
 
 
 async def _write(
-    database: asyncpg.Connection, record: Record, received_at: datetime, message_id: uuid.UUID
+    database: asyncpg.Connection, record: Record, received_at: datetime, message_id: uuid.UUID, position: int = 0
 ) -> list[uuid.UUID]:
     table = Table(record.entity)
     statement = table.insert_keyless if record.key is None else table.upsert
-    rows = await database.fetch(statement, *([value] for value in record.values), [received_at], [message_id])
+    rows = await database.fetch(
+        statement, *([value] for value in record.values), [received_at], [message_id], [position]
+    )
     return [row["message_id"] for row in rows]
 
 
@@ -131,7 +134,36 @@ def _versions() -> list[tuple[datetime, uuid.UUID, str]]:
     return [(moment, each, f"version {at}") for at, (moment, each) in enumerate(zip(moments, ids, strict=True))]
 
 
-async def test_last_received_wins_in_any_order_of_delivery(database: asyncpg.Connection) -> None:
+async def test_last_accepted_wins_in_any_order_of_delivery_whatever_the_clock_said(
+    database: asyncpg.Connection,
+) -> None:
+    schema = load_schema("tpch")
+    await migrate(database, schema)
+    # The API's clock ran backwards by an hour each time.
+    versions = [(position, TIME - timedelta(hours=position), uuid.uuid4()) for position in (1, 2, 3, 4)]
+    for key, order in enumerate(permutations(versions)):
+        greatest = 0
+        for position, moment, message_id in order:
+            record = Record(schema.entity("region"), (key, "name", f"version {position}"))
+            wins = position > greatest
+            assert await _write(database, record, moment, message_id, position) == ([message_id] if wins else [])
+            greatest = max(position, greatest)
+        assert await database.fetchval("SELECT r_comment FROM region WHERE r_regionkey = $1", key) == "version 4"
+
+
+async def test_row_of_an_earlier_version_is_compared_by_received_at(database: asyncpg.Connection) -> None:
+    schema = load_schema("tpch")
+    await migrate(database, schema)
+    region = schema.entity("region")
+    before, after = uuid.uuid4(), uuid.uuid4()
+    await _write(database, Record(region, (1, "name", "before")), TIME, before)
+    outdated = Record(region, (1, "name", "outdated"))
+    assert await _write(database, outdated, TIME - timedelta(seconds=1), uuid.uuid4(), 5) == []
+    assert await _write(database, Record(region, (1, "name", "after")), TIME + timedelta(1), after, 6) == [after]
+    assert await _write(database, outdated, TIME, uuid.uuid4()) == []
+
+
+async def test_last_received_wins_if_positions_are_unknown(database: asyncpg.Connection) -> None:
     schema = load_schema("tpch")
     await migrate(database, schema)
     versions = _versions()
@@ -217,14 +249,17 @@ async def test_column_change_that_loses_values_is_rejected(
 
 async def test_status_queries_use_indexes(database: asyncpg.Connection) -> None:
     await migrate(database, load_schema("tpch"))
+    await partition_status(database)
     await database.execute(
         "INSERT INTO message_status (message_id, entity_type, status, received_at, retry_count)"
         " SELECT gen_random_uuid(), 'orders', CASE WHEN n % 500 = 0 THEN 'dlq' ELSE 'completed' END,"
         " now() - n * interval '1 second', 0 FROM generate_series(1, 20000) AS n"
     )
     await database.execute("ANALYZE message_status")
+    # Otherwise PostgreSQL reads an empty partition without its indexes.
+    await database.execute("SET enable_seqscan = off")
     queries: Sequence[tuple[str, Sequence[Any]]] = (
-        (FIND, [uuid.uuid4()]),
+        (FIND, [uuid.uuid4(), TIME, TIME + timedelta(1)]),
         ("SELECT * FROM message_status ORDER BY received_at DESC, message_id DESC LIMIT 20", []),
         ("SELECT * FROM message_status WHERE status = 'dlq' ORDER BY received_at DESC, message_id DESC LIMIT 20", []),
     )

@@ -6,7 +6,6 @@ import asyncio
 import random
 from datetime import date
 from decimal import Decimal
-from itertools import permutations
 
 import asyncpg
 import pytest
@@ -26,7 +25,8 @@ from worker_harness import (
 )
 
 from conftest import LINE, ORDER, Deployment
-from nomnom.envelope import Envelope, from_microseconds, replay_headers
+from nomnom.envelope import POSITION, REPLAYS, Envelope, from_microseconds, replay_headers
+from nomnom.positions import position_of
 from nomnom.setup import set_up
 
 LINE_KEYED = "OLI|123|789|1|100|2|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
@@ -72,42 +72,37 @@ async def test_child_without_key_is_stored_under_its_message_id(deployment: Depl
     assert not row["superseded"]
 
 
-async def test_last_received_wins_in_any_order_of_delivery(deployment: Deployment) -> None:
+async def test_last_accepted_wins_whatever_the_clock_of_the_api_said(deployment: Deployment) -> None:
+    hour = 3_600_000_000
     async with worker(deployment.settings):
-        for key, turn in enumerate(permutations(range(3))):
-            last = ""
-            for age in turn:
-                message_id = await publish(deployment, order(key, f"number {age}"), received_at=START + age)
-                last = message_id if age == 2 else last
+        for key in range(4):
+            for number in range(3):
+                # The clock jumps back by an hour with each message.
+                received_at = START - number * hour
+                last = await publish(deployment, order(key, f"number {number}"), received_at=received_at)
                 if key % 2:  # one message per batch for every other key
-                    await until_status(deployment, message_id, "completed")
+                    await until_status(deployment, last, "completed")
             await until_drained(deployment)
             row = await deployment.database.fetchrow(
                 "SELECT o_comment, message_id FROM orders WHERE o_orderkey=$1", key
             )
             assert row is not None
-            assert (row["o_comment"], str(row["message_id"])) == ("number 2", last), turn
-
-
-async def test_greater_message_id_wins_if_received_at_the_same_time(deployment: Deployment) -> None:
-    ids = ["00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"]
-    async with worker(deployment.settings):
-        for message_id in reversed(ids):
-            await publish(deployment, order(1, message_id[-1]), message_id)
-            await until_status(deployment, message_id, "completed")
-    assert await deployment.database.fetchval("SELECT o_comment FROM orders") == "b"
+            assert (row["o_comment"], str(row["message_id"])) == ("number 2", last)
 
 
 @pytest.mark.parametrize("together", [False, True])
 async def test_outdated_message_is_completed_as_superseded(deployment: Deployment, together: bool) -> None:
-    new, old = order(1, "new"), order(1, "old")
+    # The replay of a message that was accepted first, as its position says, and received last, as a clock said.
+    replay = {REPLAYS: "1", POSITION: str(position_of(1, 1))}
+    await publish(deployment, order(2))
     if together:
-        newer, older = await publish(deployment, new, received_at=START + 1), await publish(deployment, old)
+        newer = await publish(deployment, order(1, "new"))
+        older = await publish(deployment, order(1, "old"), received_at=START + 1, extra=replay)
     async with worker(deployment.settings):
         if not together:
-            newer = await publish(deployment, new, received_at=START + 1)
+            newer = await publish(deployment, order(1, "new"))
             await until_status(deployment, newer, "completed")
-            older = await publish(deployment, old)
+            older = await publish(deployment, order(1, "old"), received_at=START + 1, extra=replay)
         row = await until_status(deployment, older, "completed")
         assert row["superseded"]
         assert "received later" in row["error_message"]
@@ -163,17 +158,19 @@ async def test_concurrent_workers_apply_each_message_once(deployment: Deployment
         await check_all_applied_once(deployment, ids)
 
 
-async def test_concurrent_workers_on_the_same_rows_keep_the_last_received(deployment: Deployment) -> None:
+async def test_concurrent_workers_on_the_same_rows_keep_the_last_accepted(deployment: Deployment) -> None:
     rounds = [(key, age) for age in range(40) for key in range(25)]
     random.Random(2).shuffle(rounds)
+    last: dict[int, str] = {}
     for key, age in rounds:
         text = "\n".join([order(key, f"{age}"), LINE.replace("OLI|1|", f"OLI|{key}|")])
+        last[key] = str(age)
         await publish(deployment, text, received_at=START + age)
     async with worker(deployment.settings, batch_size=30) as one, worker(deployment.settings, batch_size=30) as two:
         await until_drained(deployment)
         assert await one.metric('failed_total{reason="data"}') == await two.metric('failed_total{reason="data"}') == 0
     rows = await deployment.database.fetch("SELECT o_orderkey, o_comment FROM orders")
-    assert {row["o_orderkey"]: row["o_comment"] for row in rows} == dict.fromkeys(range(25), "39")
+    assert {row["o_orderkey"]: row["o_comment"] for row in rows} == last
     states = await deployment.database.fetch("SELECT status, count(*) FROM message_status GROUP BY 1")
     assert [tuple(row) for row in states] == [("completed", 1000)]
 

@@ -39,7 +39,7 @@ from nomnom_worker.deliveries import Delivery, Failure, Reader
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import ACK, Link, nak
 from nomnom_worker.metrics import Metrics
-from nomnom_worker.writer import Outcome, Persist, Writer
+from nomnom_worker.writer import Outcome, Persist, Writer, record_repeats
 
 _log = logger(__name__)
 _HOPELESS = frozenset({Reason.ENVELOPE, Reason.KEY_CONFLICT})
@@ -90,17 +90,16 @@ class Finalizer:
             attempts: dict[str, int] = await self._persist(partial(self._record, now))
             retries: dict[int, list[str]] = {}
             final: list[Failure] = []
-            processed: list[str] = []
+            processed: list[Delivery] = []
             for failure in now:
                 count = attempts.get(failure.delivery.message_id)
                 if count is None:
-                    processed.append(failure.delivery.reply)
+                    processed.append(failure.delivery)
                 elif count >= self._settings.max_deliver or failure.reason in _HOPELESS:
                     final.append(failure)
                 else:
                     retries.setdefault(count, []).append(failure.delivery.reply)
-            self._metrics.repeated.inc(len(processed))
-            await self._intake.respond(processed, ACK)
+            await self._acknowledge_repeats(processed)
             for count, replies in retries.items():
                 await self._intake.respond(replies, nak(self._retry.wait(count)))
             await self.dead_letter(final, attempts)
@@ -136,9 +135,7 @@ class Finalizer:
             decided: dict[_Decision, list[Delivery]] = {each: [] for each in _Decision}
             for delivery in now:
                 decided[self._decide(delivery, rows.get(delivery.message_id))].append(delivery)
-            processed = [each.reply for each in decided[_Decision.PROCESSED]]
-            self._metrics.repeated.inc(len(processed))
-            await self._intake.respond(processed, ACK)
+            await self._acknowledge_repeats(decided[_Decision.PROCESSED])
             poison = [_poison(each) for each in decided[_Decision.POISON]]
             await self.dead_letter(poison, {each.delivery.message_id: each.delivery.number - 1 for each in poison})
             async with self.exclusive:
@@ -164,10 +161,17 @@ class Finalizer:
         mark = claims_of([delivery])
         marked: list[asyncpg.Record] = await self._persist(partial(_fetch, MARK, *mark))
         if not marked:
-            await self._intake.respond([delivery.reply], ACK)
+            await self._acknowledge_repeats([delivery])
             return
         _log.warning("processing a message in isolation", message_id=delivery.message_id, deliveries=delivery.number)
         await self._process([delivery])
+
+    async def _acknowledge_repeats(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge messages that were processed before."""
+        if deliveries:
+            await self._persist(lambda connection: record_repeats(connection, deliveries))
+            self._metrics.repeated.inc(len(deliveries))
+            await self._intake.respond([each.reply for each in deliveries], ACK)
 
     async def _process(self, deliveries: Sequence[Delivery]) -> None:
         failed = [self._reader.parse(each) for each in deliveries]

@@ -10,7 +10,7 @@ from typing import TypeVar
 import asyncpg
 
 from nomnom.envelope import Reason
-from nomnom.message_status import CLAIM, SUPERSEDE
+from nomnom.message_status import CLAIM, RECORD_REPEATS, SUPERSEDE
 from nomnom.presentation.marks import SUPERSEDED
 from nomnom.schema import Schema
 from nomnom_worker.batches import Batch, writes_of
@@ -78,6 +78,7 @@ class Writer:
             if len(claimed) != size:
                 # Exclude messages processed before: they must neither be written nor supersede other rows.
                 ours = {str(row[0]) for row in claimed}
+                await record_repeats(connection, [each for each in batch.deliveries if each.message_id not in ours])
                 batch = self.batch([each for each in batch.deliveries if each.message_id in ours])
             effective: list[asyncpg.Record] = []
             kept = 0
@@ -98,6 +99,16 @@ class Writer:
         for table, count in written.items():
             metrics.rows.labels(table).inc(count)
         return len(claimed)
+
+
+async def record_repeats(connection: asyncpg.Connection, deliveries: Sequence[Delivery]) -> None:
+    """Record which messages these copies belong to, which were processed before, unless they are redeliveries."""
+    await connection.execute(
+        RECORD_REPEATS,
+        [each.position for each in deliveries],
+        [each.message_id for each in deliveries],
+        [each.envelope.received_at for each in deliveries],
+    )
 
 
 def _without_effect(batch: Batch, effective: set[str]) -> list[str]:
