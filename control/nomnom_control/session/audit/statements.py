@@ -16,6 +16,7 @@ FROM unnest(
     $9::text[], $10::uuid[], $11::jsonb[]
 ) AS given (event, run, at, actor, action, message_id, entity, sequence, result, undoes, detail)
 ON CONFLICT (event) DO NOTHING
+RETURNING event
 """
 
 READ = """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from nomnom.envelope import Reason, Status
+from nomnom.envelope import REMOVED, Reason, Status
 from nomnom.grammar import Problem, Record
 from nomnom.inspection.dead_letters import DeadLetter
 from nomnom.inspection.statuses import Answer
@@ -109,7 +109,7 @@ def _without_database(dead_letter: DeadLetter, validation: Validation, answer: A
         return _prediction(dead_letter, Outcome.IMPOSSIBLE, dead_letter.envelope_problem, dead_letter.entity)
     if answer is not None and answer.status is Status.COMPLETED:
         return _prediction(dead_letter, Outcome.ALREADY, "the message is already completed", validation.entity)
-    if answer is not None and answer.replays > dead_letter.replays:
+    if answer is not None and answer.replays > dead_letter.replays and answer.status not in REMOVED:
         detail = f"replay {answer.replays} of this message was processed: {answer.status}"
         return _prediction(dead_letter, Outcome.ALREADY, detail, validation.entity)
     if validation.problems:

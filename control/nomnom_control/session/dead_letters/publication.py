@@ -36,25 +36,6 @@ async def publish_once(
     return ack.seq, fresh, False
 
 
-async def finish(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end even if the caller is cancelled; the cancellation is raised after it.
-
-    Operations on a dead letter that were started have to reach a known result; each step has its own timeout.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # mark as retrieved: the caller gets the cancellation
-        raise cancelled
-    return task.result()
-
-
 async def all_of(work: Iterable[Awaitable[T]]) -> list[T | Exception]:
     """Results or exceptions, in order."""
     results = await asyncio.gather(*work, return_exceptions=True)

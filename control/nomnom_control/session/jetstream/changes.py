@@ -48,6 +48,7 @@ async def delete_message(nats: NatsConnection, stream: str, sequence: int) -> bo
     return True
 
 
-async def purge(nats: NatsConnection, stream: str) -> int:
-    """Delete every message of a stream; returns how many there were."""
-    return (await call(nats, f"STREAM.PURGE.{stream}", None, _Purged, f"stream {stream}")).purged
+async def purge(nats: NatsConnection, stream: str, last: int) -> int:
+    """Delete the messages of a stream up to sequence ``last``; returns how many there were."""
+    # nats-server purges up to a sequence, without it.
+    return (await call(nats, f"STREAM.PURGE.{stream}", {"seq": last + 1}, _Purged, f"stream {stream}")).purged
