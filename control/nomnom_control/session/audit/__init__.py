@@ -24,6 +24,7 @@ from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, Nats
 from nomnom.connections.postgres import Database
 from nomnom.envelope import new_message_id
 from nomnom.errors import NomnomError
+from nomnom.inspection.history import Operation, read_history
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
 from nomnom_control.session.audit.effects import apply
@@ -78,6 +79,11 @@ class Audit:
                 statements.READ, before, message_id, run, action, actor, entity, since, until, limit
             )
         return [_record(row) for row in rows]
+
+    async def history(self, message_id: str, removed_at: datetime | None) -> list[Operation]:
+        """The operations on one message, oldest first (see :func:`nomnom.inspection.history.read_history`)."""
+        await self._write_spooled()
+        return await read_history(self._database, message_id, removed_at)
 
     async def replays_to_undo(
         self, *, message_id: str | None = None, run: str | None = None, after: int = 0, limit: int = 1000
