@@ -151,7 +151,7 @@ async def test_message_completed_during_the_lookup(deployment: Deployment) -> No
 
 async def test_status_from_the_row_without_nats(deployment: Deployment) -> None:
     message_id, time = new_message_id(), datetime.fromisoformat("2024-01-01T00:00:00+00:00")
-    await deployment.database.execute(CLAIM, [message_id], ["orders"], [time], [0])
+    await deployment.database.execute(CLAIM, [message_id], ["orders"], [time], [0], [1])
     settings = msgspec.structs.replace(deployment.settings, nats_url="nats://127.0.0.1:1")
     async with serving(settings, wait=False) as api:
         assert (await api.state(message_id))["status"] == "completed"

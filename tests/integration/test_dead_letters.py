@@ -192,7 +192,7 @@ async def test_dry_run_predicts_the_replay(deployment: Deployment, session: Pipe
     await bury(deployment, ORDER)
     await bury(deployment, later)
     _, done = await bury(deployment, ORDER.replace("O|123", "O|600"))
-    await deployment.database.execute(CLAIM, [done], ["orders"], [RECEIVED], [0])
+    await deployment.database.execute(CLAIM, [done], ["orders"], [RECEIVED], [0], [0])
     await bury(deployment, ORDER.replace("O|123", "O|700"), reason=Reason.DATA, error="no luck")
     await bury(deployment, ORDER.replace("O|123", "O|500") + "\n" + LINE)
     await bury(deployment, b"\xff")

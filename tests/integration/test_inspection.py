@@ -22,9 +22,9 @@ from nomnom.inspection.jetstream import InvalidName
 from nomnom.message_status import CLAIM, FAIL
 from nomnom.presentation.figures import Property
 from nomnom_control.environments.local.servers import NatsServer
+from nomnom_control.errors import NotConfirmed
 from nomnom_control.session.audit import Action
 from nomnom_control.session.connections import ApiUnavailable
-from nomnom_control.session.jetstream import NotConfirmed
 from nomnom_control.session.jetstream.consumers import consumer_properties, consumer_row
 from nomnom_control.session.jetstream.streams import stream_properties, stream_row
 from nomnom_control.session.messages import UnknownMessage
@@ -263,9 +263,9 @@ async def test_messages_by_status(deployment: Deployment, session: Pipeline) -> 
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     done = sorted(new_message_id() for _ in range(25))
     times = [start + timedelta(microseconds=position // 2) for position in range(25)]
-    await deployment.database.execute(CLAIM, done, ["orders"] * 25, times, [0] * 25)
+    await deployment.database.execute(CLAIM, done, ["orders"] * 25, times, [0] * 25, [0] * 25)
     failed = [new_message_id()]
-    await deployment.database.fetch(FAIL, failed, ["customer"], [start], [0], ["no luck"], 3)
+    await deployment.database.fetch(FAIL, failed, ["customer"], [start], [0], [0], ["no luck"], 3)
 
     statuses = session.statuses
     page = await statuses.recent(limit=10)
@@ -289,6 +289,9 @@ async def test_messages_by_status(deployment: Deployment, session: Pipeline) -> 
         Status.COMPLETED: (25, True),
         Status.FAILED: (1, True),
         Status.DLQ: (0, True),
+        Status.DELETED: (0, True),
+        Status.PURGED: (0, True),
+        Status.EXPIRED: (0, True),
     }
     hours = {(each.hour, each.status): each.messages for each in await statuses.by_hour(2)}
     assert hours == {(start, Status.COMPLETED): 25, (start, Status.FAILED): 1}

@@ -11,13 +11,17 @@ from conftest import Deployment
 from nomnom.roles import Role, RoleError
 from nomnom.setup import set_up
 
-WRITERS = ("worker", "operator")
-TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_migrations")
+COPIES = {"nomnom_keys", "nomnom_sequences", "nomnom_streams"}
+TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_migrations", *COPIES)
 READABLE = {
-    "worker": {"orders", "message_status"},
-    "api": {"message_status"},
-    "dashboard": {"orders", "message_status", "nomnom_audit"},
+    "worker": {"orders", "message_status", *COPIES},
+    "api": {"message_status", "nomnom_keys"},
+    "dashboard": {"orders", "message_status", "nomnom_audit", "nomnom_keys"},
     "operator": set(TABLES),
+}
+UPDATABLE = {
+    "worker": READABLE["worker"],
+    "operator": {"orders", "message_status", "nomnom_sequences", "nomnom_streams"},
 }
 
 
@@ -47,11 +51,10 @@ async def test_roles_have_exactly_their_privileges(deployment: Deployment) -> No
     assert [f"role {each.name}: up to date" in again for each in created] == [True] * 4
     for role in created:
         assert await allowed(deployment.database, role.name, "SELECT") == READABLE[role.component]
-        writes = {"orders", "message_status"} if role.component in WRITERS else set[str]()
+        writes = UPDATABLE.get(role.component, set())
         assert await allowed(deployment.database, role.name, "UPDATE") == writes
-        assert await allowed(deployment.database, role.name, "INSERT") == (
-            writes | {"nomnom_audit"} if role.component == "operator" else writes
-        )
+        added = {"nomnom_audit", "nomnom_keys"} if role.component == "operator" else set[str]()
+        assert await allowed(deployment.database, role.name, "INSERT") == writes | added
         assert await allowed(deployment.database, role.name, "DELETE") == set()
 
 
