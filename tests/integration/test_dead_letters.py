@@ -99,7 +99,7 @@ async def test_index_follows_new_and_deleted_dead_letters(deployment: Deployment
     await bury(deployment)
     assert await dead_letters.matching(Filter()) == [12]
     await deployment.jetstream.delete_stream(stream)
-    await ensure_streams(deployment.jetstream, session.streams)
+    await ensure_streams(session.nats, session.streams)
     await bury_many(deployment, ["another", "stream"])
     assert [each.text for each in (await dead_letters.page()).dead_letters] == ["stream", "another"]
 

@@ -132,7 +132,8 @@ class Supervisor:
         )
         addresses = {**self._addresses(), "NOMNOM_SCHEMA": self.state.schema}
         settings = SetupSettings.from_environment({**self.state.variables, **addresses})
-        for line in await _step(report, "set up streams and tables", set_up(settings)):
+        setting_up = set_up(settings, expire=settings.nomnom_setup_expire or 0)
+        for line in await _step(report, "set up streams and tables", setting_up):
             report(Progress("set up streams and tables", Step.OUTPUT, line))
 
         async def start_service(component: str) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from nomnom.envelope import new_message_id
 from nomnom.inspection.dead_letters import read_dead_letter
 from nomnom.inspection.jetstream.messages import StoredMessage, read_many
+from nomnom.stream_changes import delete_message
 from nomnom.tasks import finish
 from nomnom_control.session.audit import Action, Entry, Ledger
 from nomnom_control.session.audit.effects import DELETED
 from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers
 from nomnom_control.session.dead_letters.replay import digest
-from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

@@ -25,12 +25,12 @@ from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
 from nomnom.inspection.jetstream.requests import StreamFull
 from nomnom.inspection.statuses import Answer
+from nomnom.stream_changes import delete_message, publish_once
 from nomnom.tasks import finish
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
 from nomnom_control.session.dead_letters.editing import Edit, diff
-from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, publish_once
-from nomnom_control.session.jetstream.changes import delete_message
+from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

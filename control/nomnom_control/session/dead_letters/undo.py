@@ -24,11 +24,11 @@ from nomnom.inspection.jetstream import ConsumerReport
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
 from nomnom.inspection.statuses import Answer
 from nomnom.positions import position_of
+from nomnom.stream_changes import delete_message, publish_once
 from nomnom.tasks import finish
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, Entry, Ledger, Record, effects
-from nomnom_control.session.dead_letters.publication import all_of, publish_once
-from nomnom_control.session.jetstream.changes import delete_message
+from nomnom_control.session.dead_letters.publication import all_of
 from nomnom_control.session.jetstream.pausing import paused
 
 if TYPE_CHECKING:
