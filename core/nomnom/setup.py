@@ -12,7 +12,7 @@ from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
-from nomnom.partitions import partition_status
+from nomnom.partitions import partition_tables
 from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
@@ -52,7 +52,7 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
         connection = await database.connect()
         try:
             done.extend(await migrate(connection, schema))
-            done.extend(await partition_status(connection))
+            done.extend(await partition_tables(connection))
             done.extend(await ensure_roles(connection, schema, roles))
         except ERRORS as error:
             raise database.error(error) from error

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from worker_harness import order, publish_orders
 
 from conftest import Deployment
 from nomnom.connections.nats import NatsConnection
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.retention import count_older, maximum_age_of, read_retention
 from nomnom.streams import RefusedExpiry, dead_stream, ensure_streams, message_stream
-from worker_harness import order, publish_orders
 
 
 @pytest.fixture
