@@ -167,6 +167,30 @@ WHERE kept.message_id = given.message_id AND kept.received_at = given.received_a
 """
 """Set the status of messages whose dead letters are stored. Ids, received_at, replays, errors, bounds."""
 
+EXPIRE = f"""
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, error_message, status, processed_at)
+SELECT {_GIVEN_COLUMNS}, error_message, 'dlq', statement_timestamp()
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[])
+    AS given ({_GIVEN_COLUMNS}, error_message)
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    entity_type = excluded.entity_type, status = excluded.status, processed_at = excluded.processed_at,
+    error_message = excluded.error_message, superseded = false, replays = excluded.replays,
+    stream_position = greatest(kept.stream_position, excluded.stream_position),
+    retry_count = CASE WHEN kept.replays < excluded.replays THEN 0 ELSE kept.retry_count END
+WHERE {_UNANSWERED}
+RETURNING message_id
+"""  # noqa: S608 (parts of this module, no values)
+"""Set the status of messages that no worker has processed in time, whose dead letters are stored. As CLAIM, then
+errors.
+"""
+
+STANDING = """
+SELECT message_id, received_at, status, replays, retry_count, error_message
+FROM message_status
+WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $2 AND $3
+"""
+"""The rows of messages received from $2 to $3."""
+
 REMOVE = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, processed_at, status)
 SELECT {_GIVEN_COLUMNS}, removed_at, $7

@@ -108,11 +108,11 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
             return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys", "nomnom_archive"]),)
         case "housekeeper":
             return (
-                ("SELECT, INSERT, UPDATE, DELETE", ["message_status", "nomnom_keys", "nomnom_sequences"]),
-                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_archive", "nomnom_audit", "nomnom_expiring"]),
-                (_WRITE, ["nomnom_streams"]),
+                (_WRITE, ["message_status", "nomnom_sequences", "nomnom_streams"]),
+                ("SELECT, INSERT", ["nomnom_archive", "nomnom_audit"]),
+                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring"]),
                 ("USAGE", ["SEQUENCE nomnom_audit_id"]),
-                ("EXECUTE", ["FUNCTION nomnom_add_partition", "nomnom_drop_partition"]),
+                ("EXECUTE", ["FUNCTION nomnom_add_partition", "nomnom_drop_partition", "nomnom_prune_sequences"]),
             )
         case "operator":
             # A dry run writes rows and rolls back.

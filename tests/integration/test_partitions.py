@@ -199,7 +199,7 @@ async def test_existing_audit_log_becomes_the_first_partition(earlier: Deploymen
             row[0] for row in await database.fetch("SELECT DISTINCT tableoid::regclass::text FROM nomnom_audit")
         }
         assert partitions <= {each.name for each in await list_partitions(database, "nomnom_audit")}
-        assert not [line for line in await set_up(earlier.settings, wait=5) if line.startswith("table")]
+        assert not [line for line in await set_up(earlier.settings, wait=5) if line.startswith("table ")]
     finally:
         await database.execute(f"RESET ROLE; DROP OWNED BY {writer.name}; DROP ROLE {writer.name}")
 

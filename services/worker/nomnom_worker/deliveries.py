@@ -43,6 +43,11 @@ class Delivery(msgspec.Struct, gc=False):
         return self.message.reply
 
     @property
+    def payload(self) -> bytes:
+        """The content of the message."""
+        return self.message.data
+
+    @property
     def message_id(self) -> str:
         """The message ID, in canonical form."""
         return self.envelope.message_id

@@ -6,15 +6,16 @@ finds it in the spool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from nomnom.envelope import DEAD, Envelope, EnvelopeError, Status, read_envelope
-from nomnom.message_status import REMOVABLE_DEAD_LETTER, REMOVE, RESTORE
+from nomnom.message_status import REMOVABLE_DEAD_LETTER, RESTORE
 from nomnom.positions import RECORD
+from nomnom.removals import remove
 from nomnom_control.session.audit.entries import Action, Entry
 
 DELETED = "deleted"
@@ -47,32 +48,6 @@ async def apply(connection: asyncpg.Connection, entries: Iterable[Entry]) -> Non
             [envelope.received_at for envelope, _ in undone],
             [envelope.replays for envelope, _ in undone],
         )
-
-
-async def remove(
-    connection: asyncpg.Connection,
-    status: Status,
-    removed: Iterable[tuple[Envelope, datetime]],
-    removable: Sequence[str],
-) -> None:
-    """Set the status of removed messages, each with the time of its removal (see REMOVE)."""
-    last: dict[tuple[str, datetime], tuple[Envelope, datetime]] = {}
-    for envelope, at in removed:
-        identity = (envelope.message_id, envelope.received_at)
-        if identity not in last or last[identity][0].replays <= envelope.replays:
-            last[identity] = (envelope, at)
-    rows = [last[each] for each in sorted(last)]
-    await connection.execute(
-        REMOVE,
-        [envelope.message_id for envelope, _ in rows],
-        [envelope.entity for envelope, _ in rows],
-        [envelope.received_at for envelope, _ in rows],
-        [envelope.replays for envelope, _ in rows],
-        [envelope.position for envelope, _ in rows],
-        [at for _, at in rows],
-        status.value,
-        removable,
-    )
 
 
 def _envelope(entry: Entry) -> list[Envelope]:

@@ -41,9 +41,9 @@ from nomnom.message_status import (
     RETURN,
 )
 from nomnom.positions import RECORD, position_of
+from nomnom.removals import remove
 from nomnom.tasks import finish
 from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
-from nomnom_control.session.audit.effects import remove
 from nomnom_control.session.jetstream.changes import purge
 
 if TYPE_CHECKING:
