@@ -102,7 +102,7 @@ class DeadLetterArchive:
                     "first_sequence": min(new),
                     "last_sequence": max(new),
                 }
-                result = f"archived {len(new):,} dead letters"
+                result = f"archived {len(new):,} dead letter{'s' if len(new) > 1 else ''}"
                 event, text = new_message_id(), msgspec.json.encode(detail).decode()
                 await connection.execute(_AUDIT, event, run, now, ACTOR, self._stream, result, text)
         self._metrics.archived.inc(len(new))
