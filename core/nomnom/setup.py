@@ -75,7 +75,7 @@ def main() -> None:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
         done = asyncio.run(
-            set_up(settings, settings.nomnom_setup_wait, roles_of(settings), settings.nomnom_setup_expire or 0)
+            set_up(settings, settings.nomnom_setup_wait, roles_of(settings), settings.nomnom_setup_expire)
         )
     except NomnomError as error:
         raise SystemExit(f"nomnom-setup: {error}") from error

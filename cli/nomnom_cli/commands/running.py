@@ -55,7 +55,7 @@ async def setup(
 
     settings = SetupSettings.from_environment()
     confirmed = expire if expire is not None else settings.nomnom_setup_expire
-    for line in await set_up(settings, wait, roles_of(settings), confirmed or 0):
+    for line in await set_up(settings, wait, roles_of(settings), confirmed):
         print_result(line)
 
 

@@ -46,9 +46,9 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
     )
     nomnom_setup_wait: Annotated[Seconds, about("Maximum time to wait for each server", "s")] = 30.0
     nomnom_setup_expire: Annotated[
-        Count | None,
+        Count,
         about("Confirms a lower maximum age: the number of messages and dead letters that are older", "messages"),
-    ] = None
+    ] = 0
     database_worker_url: Annotated[str, _role("worker")] = ""
     database_api_url: Annotated[str, _role("api")] = ""
     database_dashboard_url: Annotated[str, _role("dashboard")] = ""

@@ -20,7 +20,13 @@ import nomnom
 from nomnom_control.environments.cluster.location import configuration_path
 from nomnom_control.errors import ControlError
 
-IMAGES = ("nomnom-ingestion-api", "nomnom-ingestion-worker", "nomnom-dashboard-backend", "nomnom-dashboard-frontend")
+IMAGES = (
+    "nomnom-ingestion-api",
+    "nomnom-ingestion-worker",
+    "nomnom-dashboard-backend",
+    "nomnom-dashboard-frontend",
+    "nomnom-housekeeper",
+)
 """The pipeline's own images."""
 _PACKAGE = Path(__file__).parents[2]
 
