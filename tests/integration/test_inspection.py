@@ -244,6 +244,28 @@ async def test_rows_are_paged_by_key(deployment: Deployment, session: Pipeline) 
         await session.entities.rows("orders", after="nonsense")
 
 
+async def test_estimate_of_a_partitioned_table_is_the_sum_of_its_partitions(
+    deployment: Deployment, session: Pipeline
+) -> None:
+    """PostgreSQL has no estimate of the whole table; one partition was never analyzed."""
+    insert = (
+        "INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at)"
+        " SELECT gen_random_uuid(), 'orders', 'completed', $1, $1 FROM generate_series(1, $2)"
+    )
+    days = [datetime(2020, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    for day in days:
+        await deployment.database.execute(
+            "SELECT nomnom_add_partition('message_status', $1, $2)", day, day + timedelta(days=1)
+        )
+        await deployment.database.execute(insert, day, 60_000)
+    await deployment.database.execute("ANALYZE message_status_20200101")
+    await deployment.database.execute("ANALYZE message_status_20200102")
+    counts = {each.status: each for each in await session.statuses.counts()}
+    completed = counts[Status.COMPLETED]
+    assert not completed.exact
+    assert abs(completed.messages - 180_000) < 9_000
+
+
 async def test_exact_and_estimated_counts(deployment: Deployment, session: Pipeline) -> None:
     insert = "INSERT INTO region SELECT n, 'a', 'b', now(), gen_random_uuid() FROM generate_series(1, $1) AS n"
     await deployment.database.execute(insert, 120_000)

@@ -264,6 +264,7 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
                 "scaling": scaling,
                 "lag": overview and overview.lag,
                 "dead_letters": overview and overview.dead_letters,
+                "dead_letters_expiring": overview and overview.retention and overview.retention.expiring,
             }
         )
         return Exit.OK if running else Exit.NOT_RUNNING
@@ -297,6 +298,8 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
     shown: dict[str, Cell] = {}
     if overview is not None:
         shown |= {Term.LAG: figures.count(overview.lag), Term.DEAD_LETTERS: figures.count(overview.dead_letters)}
+        if overview.retention is not None and overview.retention.warning:
+            shown["expiring"] = overview.retention.warning
     if scaling is not None:
         shown["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
     print_labelled(shown)

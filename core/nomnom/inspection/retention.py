@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from nomnom.connections.nats import NatsConnection
 from nomnom.inspection.jetstream.messages import read_batch_since
 from nomnom.inspection.jetstream.streams import StreamReport
+from nomnom.presentation import figures
 
 MAX_AGE = "nomnom.max_age"
 """The key in a stream's metadata: the maximum age of its messages in seconds."""
@@ -35,6 +36,18 @@ class Retention:
     def remaining(self) -> float | None:
         """Seconds until the oldest message reaches the limit, negative afterwards; None if none will."""
         return None if self.limit is None or self.oldest is None else self.limit - self.oldest
+
+    @property
+    def warning(self) -> str:
+        """What to say of dead letters that will be archived soon; empty if there are none.
+
+        With a maximum age of a day or less, only those in its last quarter are worth a warning.
+        """
+        limit, remaining = self.limit, self.remaining
+        if not self.expiring or limit is None or remaining is None or (limit <= SOON and remaining > limit / 4):
+            return ""
+        first = f"the first in {figures.duration(remaining)}" if remaining > 0 else "the first now"
+        return f"{figures.counted(self.expiring, 'dead letter')} will be archived within 24 hours, {first}"
 
 
 def maximum_age(metadata: Mapping[str, str] | None, stream_limit: float = 0.0) -> float | None:
