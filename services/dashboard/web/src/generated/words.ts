@@ -41,7 +41,7 @@ export const causes = {
   data: {"title": "Rejected by PostgreSQL", "description": "PostgreSQL cannot store its values."},
   unanswered: {"title": "Not acknowledged", "description": "It appears to crash workers (poison message)."},
   envelope: {"title": "Invalid envelope", "description": "Its subject or headers are not valid."},
-  key conflict: {"title": "Key conflict", "description": "Its Idempotency-Key was used before, with another content."},
+  "key conflict": {"title": "Key conflict", "description": "Its Idempotency-Key was used before, with another content."},
   expired: {"title": "Expired", "description": "No worker processed it in time."},
 } as const;
 
