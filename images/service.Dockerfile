@@ -1,4 +1,4 @@
-# Image of one service; SERVICE is api, worker or dashboard.
+# Image of one service; SERVICE is api, worker, dashboard or housekeeper.
 #   docker build -f images/service.Dockerfile --build-arg SERVICE=api -t nomnom-ingestion-api .
 ARG PYTHON_IMAGE=python:3.13-slim
 

@@ -49,10 +49,11 @@ async def bury(
     failed_at: datetime | None = None,
     replays: int = 0,
     attempts: int = 3,
+    position: int = 0,
 ) -> tuple[int, str]:
     """Publish a dead letter like a worker; returns its sequence and message id."""
     identity = message_id or new_message_id()
-    envelope = Envelope(identity, entity, received_at, replays)
+    envelope = Envelope(identity, entity, received_at, replays, position)
     headers = dead_headers(envelope, reason, error, attempts, failed_at or datetime.now(UTC))
     data = payload.encode() if isinstance(payload, str) else payload
     ack = await deployment.jetstream.publish(dead_subject(entity, identity), data, headers=headers)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from json import dumps
@@ -188,6 +189,21 @@ async def show_progress(steps: AsyncIterator[Progress]) -> None:
     """Print the steps of a long operation as they end, with their durations."""
     async for each in steps:
         show_step(each)
+
+
+@contextmanager
+def count_progress(title: str, *, quiet: bool) -> Generator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, drawn by the function that it yields with how many of how many are done."""
+    if quiet or not interactive():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(title), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Bar(*columns, console=errors(), expand=True, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def show_step(each: Progress) -> None:

@@ -66,6 +66,10 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+REMOVED = frozenset({Status.DELETED, Status.PURGED, Status.EXPIRED})
+"""The statuses of messages that are stored nowhere any more and were not completed."""
+
+
 class Reason(StrEnum):
     """The reason why a message is a dead letter."""
 
@@ -222,3 +226,12 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str =
     if not 0 <= position < 2**63:
         raise EnvelopeError(f"invalid header {POSITION} of {subject!r}: {position} is out of range")
     return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays, position)
+
+
+def replacement_envelope(subject: str, stored_at: datetime, position: int) -> Envelope:
+    """An envelope for a message in the stream with an invalid one: the same each time it is read."""
+    tokens = subject.split(".")
+    named = len(tokens) == 4
+    entity = tokens[2] if named and tokens[2] else UNKNOWN_ENTITY
+    message_id = parse_message_id(tokens[3]) if named else None
+    return Envelope(message_id or copy_id(position), entity, stored_at, position=position)

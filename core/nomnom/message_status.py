@@ -35,9 +35,9 @@ WHERE ($5::text IS NULL OR entity_type = $5) AND ($6::text IS NULL OR status = $
 ORDER BY received_at DESC, message_id DESC
 LIMIT $8
 """
-UNFINISHED = ("processing", "failed", "dlq")
-"""The statuses that an index of their own leads to, if a statement names them as literals."""
-_INDEXED = {None: ""} | {status: f"AND status = '{status}'" for status in UNFINISHED}
+INDEXED = ("processing", "failed", "dlq", "deleted", "purged", "expired")
+"""All statuses but completed: an index leads to them, if a statement names them as literals."""
+_INDEXED = {None: ""} | {status: f"AND status = '{status}'" for status in INDEXED}
 
 PAGE = {
     status: _PAGE.format(scanned=_SCANNED.format(columns=_COLUMNS, indexed=indexed))
@@ -96,6 +96,7 @@ kept.status <> 'completed' AND (
     OR (kept.replays = excluded.replays AND kept.status IN ('processing', 'failed', 'purged'))
 )
 """
+_PURGED = "kept.replays = excluded.replays AND kept.status = 'purged'"
 
 CLAIM = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, status, processed_at)
@@ -119,14 +120,18 @@ SELECT {_GIVEN_COLUMNS}, error_message, 'failed', statement_timestamp(), 1
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[])
     AS given ({_GIVEN_COLUMNS}, error_message)
 ON CONFLICT (message_id, received_at) DO UPDATE SET
-    entity_type = excluded.entity_type, status = excluded.status,
-    processed_at = excluded.processed_at, error_message = excluded.error_message, superseded = false,
+    entity_type = excluded.entity_type,
+    status = CASE WHEN {_PURGED} THEN kept.status ELSE excluded.status END,
+    processed_at = CASE WHEN {_PURGED} THEN kept.processed_at ELSE excluded.processed_at END,
+    error_message = excluded.error_message, superseded = false,
     replays = excluded.replays, stream_position = greatest(kept.stream_position, excluded.stream_position),
     retry_count = CASE WHEN kept.replays < excluded.replays THEN 1 ELSE least(kept.retry_count + 1, $7::integer) END
 WHERE {_UNANSWERED}
 RETURNING message_id, retry_count
 """  # noqa: S608 (parts of this module, no values)
-"""Record a failed attempt each; the count stops at the number of attempts there are. As CLAIM, then errors, maximum."""
+"""Record a failed attempt each; the count stops at the number of attempts there are. A message that was purged
+meanwhile remains so: there is no next attempt. As CLAIM, then errors, maximum.
+"""
 
 MARK = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, status, processed_at)
@@ -158,9 +163,78 @@ SET status = 'dlq', processed_at = statement_timestamp(), error_message = given.
 FROM unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::text[])
     AS given (message_id, received_at, replays, error_message)
 WHERE kept.message_id = given.message_id AND kept.received_at = given.received_at AND kept.replays = given.replays
-    AND kept.status IN ('processing', 'failed') AND kept.received_at BETWEEN $5 AND $6
+    AND kept.status IN ('processing', 'failed', 'purged') AND kept.received_at BETWEEN $5 AND $6
 """
 """Set the status of messages whose dead letters are stored. Ids, received_at, replays, errors, bounds."""
+
+EXPIRE = f"""
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, error_message, status, processed_at)
+SELECT {_GIVEN_COLUMNS}, error_message, 'dlq', statement_timestamp()
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::text[])
+    AS given ({_GIVEN_COLUMNS}, error_message)
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    entity_type = excluded.entity_type, status = excluded.status, processed_at = excluded.processed_at,
+    error_message = excluded.error_message, superseded = false, replays = excluded.replays,
+    stream_position = greatest(kept.stream_position, excluded.stream_position),
+    retry_count = CASE WHEN kept.replays < excluded.replays THEN 0 ELSE kept.retry_count END
+WHERE {_UNANSWERED}
+RETURNING message_id
+"""  # noqa: S608 (parts of this module, no values)
+"""Set the status of messages that no worker has processed in time, whose dead letters are stored. As CLAIM, then
+errors.
+"""
+
+STANDING = """
+SELECT message_id, received_at, status, replays, retry_count, error_message
+FROM message_status
+WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $2 AND $3
+"""
+"""The rows of messages received from $2 to $3."""
+
+REMOVE = f"""
+INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, processed_at, status)
+SELECT {_GIVEN_COLUMNS}, removed_at, $7
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[], $6::timestamptz[])
+    AS given ({_GIVEN_COLUMNS}, removed_at)
+ON CONFLICT (message_id, received_at) DO UPDATE SET
+    status = excluded.status, processed_at = excluded.processed_at, replays = excluded.replays,
+    stream_position = greatest(kept.stream_position, excluded.stream_position)
+WHERE kept.status <> 'completed'
+    AND (kept.replays < excluded.replays OR (kept.replays = excluded.replays AND kept.status = ANY ($8::text[])))
+    AND (kept.stream_position = excluded.stream_position OR 0 IN (kept.stream_position, excluded.stream_position))
+"""  # noqa: S608 (parts of this module, no values)
+"""Set the status of messages that were removed (deleted, purged or expired: $7), whether or not a worker has written
+their rows. A row of the same replay generation changes from the statuses $8 (REMOVABLE_DEAD_LETTER, REMOVABLE_PENDING);
+a completed one never does, nor that of a later generation or of a new life under the same key. The error stays: why it
+was a dead letter. As CLAIM, then times.
+"""
+REMOVABLE_PENDING = ("processing", "failed")
+"""The statuses from which a message in the stream may be removed: with ``dlq``, its dead letter remains."""
+REMOVABLE_DEAD_LETTER = (*REMOVABLE_PENDING, "dlq")
+"""The statuses from which a dead letter may be removed: a worker stores it before it sets the status."""
+
+REMOVE_ATTEMPTED = """
+UPDATE message_status SET status = 'purged', processed_at = $3
+WHERE stream_position BETWEEN $1 AND $2 AND stream_position > 0 AND replays = 0 AND status IN ('processing', 'failed')
+"""
+"""Set the status of messages whose originals, at the positions from $1 to $2, were purged after a failed attempt."""
+
+RETURN = """
+UPDATE message_status SET status = $2
+WHERE (message_id, received_at) IN (
+    SELECT message_id, received_at FROM message_status WHERE processed_at = $1 AND status = 'purged' LIMIT $3
+)
+RETURNING message_id
+"""
+"""Take back up to $3 removals of the time $1 that did not happen: the status is $2 again."""
+
+RESTORE = """
+UPDATE message_status AS kept SET status = 'dlq', processed_at = statement_timestamp()
+FROM unnest($1::uuid[], $2::timestamptz[], $3::integer[]) AS given (message_id, received_at, replays)
+WHERE kept.message_id = given.message_id AND kept.received_at = given.received_at AND kept.replays = given.replays
+    AND kept.status IN ('deleted', 'purged', 'expired')
+"""
+"""Set the status of messages whose dead letters exist again. Ids, received_at, replays."""
 
 SUPERSEDE = """
 UPDATE message_status SET superseded = true, error_message = $2

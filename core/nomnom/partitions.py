@@ -33,18 +33,19 @@ _DROP = "SELECT nomnom_drop_partition($1, $2)"
 # Left by an interrupted run.
 _INVALID = """
 SELECT class.relname::text AS name FROM pg_index JOIN pg_class AS class ON class.oid = indexrelid
-WHERE indrelid = 'message_status'::regclass AND NOT indisvalid
+WHERE indrelid = to_regclass($1) AND NOT indisvalid
 """
-_LATEST = "SELECT greatest(max(received_at), clock_timestamp()) FROM message_status"
+_LATEST = "SELECT greatest(max({time}), clock_timestamp()) FROM {table}"
 _CUTOFF = """
 SELECT format(
-    'ALTER TABLE message_status ADD CONSTRAINT message_status_before_cutoff CHECK (received_at < %L) NOT VALID',
-    $1::text
+    'ALTER TABLE %I ADD CONSTRAINT %I CHECK (%I < %L) NOT VALID', $1::text, $1 || '_before_cutoff', $2::text, $3::text
 )
 """
-_CUTOFF_DROP = "ALTER TABLE message_status DROP CONSTRAINT IF EXISTS message_status_before_cutoff"
-_CUTOFF_VALIDATE = "ALTER TABLE message_status VALIDATE CONSTRAINT message_status_before_cutoff"
-_SET = "SELECT set_config('nomnom.since', $1, true), set_config('nomnom.cutoff', $2, true)"
+_CUTOFF_DROP = "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_before_cutoff"
+_CUTOFF_VALIDATE = "ALTER TABLE {table} VALIDATE CONSTRAINT {table}_before_cutoff"
+_SET = """
+SELECT set_config('nomnom.table', $1, true), set_config('nomnom.since', $2, true), set_config('nomnom.cutoff', $3, true)
+"""
 
 
 class PartitionError(NomnomError):
@@ -67,8 +68,10 @@ class Period(StrEnum):
         return self.begin(begin + timedelta(days=1 if self is Period.DAY else 31))
 
 
-PERIODS = {"message_status": Period.DAY}
+PERIODS = {"message_status": Period.DAY, "nomnom_audit": Period.MONTH, "nomnom_archive": Period.MONTH}
 """The partitioned tables."""
+_CONVERTED = {"message_status": "received_at", "nomnom_audit": "at"}
+"""The tables that earlier versions did not partition, and the columns of their times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,21 @@ async def drop_partition(connection: asyncpg.Connection, table: str, name: str) 
     await _without_waiting(partial(connection.execute, _DROP, table, name), table)
 
 
-async def partition_status(connection: asyncpg.Connection) -> list[str]:
-    """Make ``message_status`` a partitioned table, and add its missing partitions; returns what was done.
+async def partition_tables(connection: asyncpg.Connection) -> list[str]:
+    """Partition the tables of earlier versions, and add missing partitions; returns what was done.
 
     Workers may write meanwhile: indexes are built concurrently, and the swap at the end waits for no lock. The existing
     table becomes the first partition. May be repeated after an interruption. Must not run in a transaction.
     """
+    done: list[str] = []
     async with _alone(connection):
-        return await _partition_status(connection)
+        for table, period in PERIODS.items():
+            if table in _CONVERTED and await connection.fetchval(_KIND, table) != "p":
+                await _convert(connection, table)
+                done.append(f"table {table}: partitioned by {period}")
+            added = await add_partitions(connection, table, datetime.now(UTC))
+            done += [f"table {table}: partition {name} added" for name in added]
+    return done
 
 
 @asynccontextmanager
@@ -125,7 +135,7 @@ async def _alone(connection: asyncpg.Connection) -> AsyncGenerator[None]:
 
     async def acquire() -> None:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-            raise asyncpg.LockNotAvailableError("another setup is partitioning message_status")
+            raise asyncpg.LockNotAvailableError("another setup is partitioning the tables")
 
     await retry(acquire, _LOCKED, (asyncpg.LockNotAvailableError,), within=_OTHER)
     try:
@@ -134,38 +144,37 @@ async def _alone(connection: asyncpg.Connection) -> AsyncGenerator[None]:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
-async def _partition_status(connection: asyncpg.Connection) -> list[str]:
-    done: list[str] = []
-    if await connection.fetchval(_KIND, "message_status") != "p":
-        since: datetime = await connection.fetchval("SELECT clock_timestamp()")  # pyright: ignore[reportAssignmentType]
-        cutoff = await _prepare(connection)
-        await _without_waiting(lambda: _swap(connection, since, cutoff), "message_status")
-        done.append("table message_status: partitioned by day")
-    added = await add_partitions(connection, "message_status", datetime.now(UTC))
-    return done + [f"table message_status: partition {name} added" for name in added]
+async def _convert(connection: asyncpg.Connection, table: str) -> None:
+    since: datetime = await connection.fetchval("SELECT clock_timestamp()")  # pyright: ignore[reportAssignmentType]
+    cutoff = await _prepare(connection, table)
+    await _without_waiting(lambda: _swap(connection, table, since, cutoff), table)
 
 
-async def _prepare(connection: asyncpg.Connection) -> datetime:
+async def _prepare(connection: asyncpg.Connection, table: str) -> datetime:
     """Build what the swap needs; returns the time before which the rows of the existing table remain in it."""
-    for row in await connection.fetch(_INVALID):
+    for row in await connection.fetch(_INVALID, table):
         await connection.execute(f"DROP INDEX CONCURRENTLY {quote(row['name'])}")
-    for step in _script("prepare").split(";\n"):
+    for step in _script(f"{table}_prepare").split(";\n"):
         if step.strip():
             await connection.execute(step)
-    await connection.execute(_CUTOFF_DROP)
+    await connection.execute(_CUTOFF_DROP.format(table=table))
+    time, period = _CONVERTED[table], PERIODS[table]
+    latest: datetime = await connection.fetchval(  # pyright: ignore[reportAssignmentType]
+        _LATEST.format(table=table, time=time)
+    )
     # Later than a clock of an API that is wrong is expected to be.
-    latest: datetime = await connection.fetchval(_LATEST)  # pyright: ignore[reportAssignmentType]
-    cutoff = Period.DAY.begin(latest + timedelta(days=2))
-    await connection.execute(str(await connection.fetchval(_CUTOFF, cutoff.isoformat())))
-    await connection.execute(_CUTOFF_VALIDATE)
+    cutoff = period.next(period.begin(latest + timedelta(days=1)))
+    await connection.execute(str(await connection.fetchval(_CUTOFF, table, time, cutoff.isoformat())))
+    await connection.execute(_CUTOFF_VALIDATE.format(table=table))
     return cutoff
 
 
-async def _swap(connection: asyncpg.Connection, since: datetime, cutoff: datetime) -> None:
+async def _swap(connection: asyncpg.Connection, table: str, since: datetime, cutoff: datetime) -> None:
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '40ms'")
-        await connection.execute(_SET, since.isoformat(), cutoff.isoformat())
-        await connection.execute(_script("swap"))
+        await connection.execute(_SET, table, since.isoformat(), cutoff.isoformat())
+        await connection.execute(_script(f"{table}_swap"))
+        await connection.execute(_script("attach"))
 
 
 def _script(name: str) -> str:

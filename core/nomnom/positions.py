@@ -14,22 +14,29 @@ SEQUENCE_BITS = 48
 """Bits of the sequence: 89 years at 100,000 messages per second. The incarnation has the other 15 of a bigint."""
 LARGEST_SEQUENCE = (1 << SEQUENCE_BITS) - 1
 
-_FIND = "SELECT incarnation FROM nomnom_streams WHERE stream = $1 AND created = $2"
+# JetStream reports nanoseconds: nats-py cuts them off, msgspec rounds them.
+_FIND = """
+SELECT incarnation FROM nomnom_streams
+WHERE stream = $1 AND created BETWEEN $2::timestamptz - interval '1 microsecond' AND $2 + interval '1 microsecond'
+"""
 # The lock makes numbers dense and ascending; a conflict would use one up.
 _LOCK = "LOCK TABLE nomnom_streams IN SHARE ROW EXCLUSIVE MODE"
 _ADD = """
 INSERT INTO nomnom_streams (incarnation, stream, created)
 SELECT coalesce(max(incarnation), 0) + 1, $1, $2 FROM nomnom_streams
-ON CONFLICT (stream, created) DO NOTHING
+RETURNING incarnation
 """
 
 RECORD = """
-INSERT INTO nomnom_sequences (position, message_id, kind)
+INSERT INTO nomnom_sequences AS kept (position, message_id, kind)
 SELECT position, message_id, kind
 FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS given (position, message_id, kind)
-ON CONFLICT (position) DO NOTHING
+ON CONFLICT (position) DO UPDATE SET kind = excluded.kind
+WHERE kept.kind IN ('purged', 'undone') AND excluded.kind IN ('replay', 'repeat')
 """
-"""Record which message a copy in the stream belongs to, by its own position: a replay, a repeat under the same key."""
+"""Record which message a copy in the stream belongs to, by its own position: a replay, a repeat under the same key. One
+that a worker held when it was removed is delivered nevertheless.
+"""
 
 
 def position_of(incarnation: int, sequence: int) -> int:
@@ -55,6 +62,7 @@ async def register_stream(connection: asyncpg.Connection, stream: str, created: 
     if found is None:
         async with connection.transaction():
             await connection.execute(_LOCK)
-            await connection.execute(_ADD, stream, created)
             found = await connection.fetchval(_FIND, stream, created)
+            if found is None:
+                found = await connection.fetchval(_ADD, stream, created)
     return int(str(found))

@@ -36,7 +36,7 @@ class RoleError(NomnomError):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The login role of a component: worker, api, dashboard or operator."""
+    """The login role of a component: worker, api, dashboard, operator or housekeeper."""
 
     component: str
     name: str
@@ -105,14 +105,23 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
         case "api":
             return ((_READ, ["message_status", "nomnom_keys"]),)
         case "dashboard":
-            return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys"]),)
+            return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys", "nomnom_archive"]),)
+        case "housekeeper":
+            return (
+                (_WRITE, ["message_status", "nomnom_sequences", "nomnom_streams"]),
+                ("SELECT, INSERT", ["nomnom_archive", "nomnom_audit"]),
+                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring"]),
+                ("USAGE", ["SEQUENCE nomnom_audit_id"]),
+                ("EXECUTE", ["FUNCTION nomnom_add_partition", "nomnom_drop_partition", "nomnom_prune_sequences"]),
+            )
         case "operator":
             # A dry run writes rows and rolls back.
-            written = (_WRITE, [*entities, "message_status", "nomnom_sequences"])
+            written = (_WRITE, [*entities, "message_status", "nomnom_sequences", "nomnom_streams"])
             return (
                 written,
-                ("SELECT, INSERT", ["nomnom_audit"]),
-                (_READ, ["nomnom_migrations", "nomnom_keys", "nomnom_streams"]),
+                ("SELECT, INSERT", ["nomnom_audit", "nomnom_keys"]),
+                ("USAGE", ["SEQUENCE nomnom_audit_id"]),
+                (_READ, ["nomnom_migrations", "nomnom_archive"]),
             )
         case _:
             raise RoleError(f"unknown component {component!r}")

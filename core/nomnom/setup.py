@@ -12,7 +12,7 @@ from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
-from nomnom.partitions import partition_status
+from nomnom.partitions import partition_tables
 from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
@@ -30,10 +30,11 @@ class SetupError(NomnomError):
     """NATS or PostgreSQL was not ready in time."""
 
 
-async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] = ()) -> list[str]:
+async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] = (), expire: int = 0) -> list[str]:
     """Create or migrate streams, tables and roles, waiting up to ``wait`` seconds for each server.
 
-    Returns what was done. Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
+    ``expire`` confirms how many messages and dead letters are past a maximum age that is lowered. Returns what was
+    done. Raises SetupError, StreamError, MigrationError, RoleError or SchemaError.
     """
     schema = load_schema(settings.nomnom_schema)
     done: list[str] = []
@@ -41,8 +42,7 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     async def streams() -> None:
         nats = NatsConnection(settings.nats_url, "nomnom-setup", inbox_prefix=settings.nats_inbox_prefix)
         try:
-            client = await nats.connect()
-            done.extend(await ensure_streams(client.jetstream(timeout=10), settings.streams))
+            done.extend(await ensure_streams(nats, settings.streams, expire))
         finally:
             await nats.close()
 
@@ -52,7 +52,7 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
         connection = await database.connect()
         try:
             done.extend(await migrate(connection, schema))
-            done.extend(await partition_status(connection))
+            done.extend(await partition_tables(connection))
             done.extend(await ensure_roles(connection, schema, roles))
         except ERRORS as error:
             raise database.error(error) from error
@@ -74,7 +74,9 @@ def main() -> None:
     try:
         settings = SetupSettings.from_environment()
         configure_logging("setup", settings)
-        done = asyncio.run(set_up(settings, settings.nomnom_setup_wait, roles_of(settings)))
+        done = asyncio.run(
+            set_up(settings, settings.nomnom_setup_wait, roles_of(settings), settings.nomnom_setup_expire)
+        )
     except NomnomError as error:
         raise SystemExit(f"nomnom-setup: {error}") from error
     for each in done:

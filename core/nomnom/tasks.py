@@ -1,9 +1,12 @@
-"""Cancellation of background tasks."""
+"""Tasks: their cancellation, and work that completes despite it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _CLEANUP_SECONDS = 2.0
 """Longer than the cleanup of a cancelled task takes, in seconds."""
@@ -23,3 +26,22 @@ async def end(*tasks: asyncio.Future[Any] | None) -> None:
         for each in done:
             if not each.cancelled():
                 each.exception()  # retrieved, so that asyncio does not log it
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Await ``work`` to its end even if the caller is cancelled; the cancellation is raised after it.
+
+    For operations that have to reach a known result once they were started; each of their steps has its own timeout.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # mark as retrieved: the caller gets the cancellation
+        raise cancelled
+    return task.result()

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import api, dashboard, dead_letters, durable, memory, page, pipeline, screen, worker
+from tests.bench import api, dashboard, dead_letters, durable, memory, page, pipeline, screen, tables, worker
 from tests.bench.figures import Report
 from tests.bench.harness import Harness
 
@@ -32,21 +32,23 @@ PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]
     "dashboard": dashboard.measure,
     "page": page.measure,
     "screen": screen.measure,
+    "tables": tables.measure,
 }
-_LONG = ("memory", "dashboard", "page", "screen")
+_LONG = ("memory", "dashboard", "page", "screen", "tables")
 
 
 async def main() -> None:
-    """Run the given parts (default: all but memory, dashboard, page and screen)."""
+    """Run the given parts (default: all but memory, dashboard, page, screen and tables)."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen"
+        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen, tables"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one round of requests")
     parser.add_argument("--messages", type=int, default=60_000, help="messages in one round of a worker")
     parser.add_argument("--rate", type=int, default=10_000, help="requests/s of the fixed-rate part")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the memory part")
+    parser.add_argument("--rows", type=int, default=100_000_000, help="rows of the large table")
     parser.add_argument("--json", type=Path, help="write all figures here too")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nomnom-bench-"))

@@ -366,8 +366,8 @@ def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 NEEDED = [
-    *((user, "nats", 4222) for user in ("api", "worker", "dashboard-backend", "setup")),
-    *((user, "postgres", 5432) for user in ("api", "worker", "dashboard-backend", "setup")),
+    *((user, "nats", 4222) for user in ("api", "worker", "dashboard-backend", "housekeeper", "setup")),
+    *((user, "postgres", 5432) for user in ("api", "worker", "dashboard-backend", "housekeeper", "setup")),
     ("nats", "nats", 6222),
     ("keda/operator", "nats", 8222),
     ("dashboard-backend", "nats", 8222),
@@ -379,6 +379,7 @@ NEEDED = [
     ("edge/controller", "dashboard-backend", 3000),
     ("edge/controller", "dashboard-frontend", 5173),
     ("monitoring/prometheus", "worker", 8081),
+    ("monitoring/prometheus", "housekeeper", 8082),
     ("monitoring/prometheus", "api", 8080),
     ("monitoring/prometheus", "dashboard-backend", 3000),
     *((pod, "kube-system/dns", 53) for pod in ("api", "worker", "nats", "postgres", "dashboard-frontend", "setup")),

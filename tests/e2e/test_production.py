@@ -37,7 +37,14 @@ def values() -> str:
     roles = [f"database.roles.{each}=prod_{each}" for each in ROLES]
     small = [
         f"{part}.resources.requests.{name}={amount}"
-        for part in ("nats", "ingestion.api", "ingestion.worker", "dashboard.backend", "dashboard.frontend")
+        for part in (
+            "nats",
+            "ingestion.api",
+            "ingestion.worker",
+            "dashboard.backend",
+            "dashboard.frontend",
+            "housekeeper",
+        )
         for name, amount in SMALL["requests"].items()
     ]
     return " ".join(

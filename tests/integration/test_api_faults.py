@@ -16,6 +16,7 @@ import pytest
 from api_harness import BATCH, MESSAGE, STATUS, Running, api_process, read_answer, serving, stored_ids, until
 
 from conftest import ORDER, Deployment, free_port
+from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import new_message_id
 from nomnom.settings import Settings
 from nomnom.streams import ensure_streams, message_stream
@@ -36,9 +37,9 @@ async def own_nats(open_folder: Path) -> AsyncIterator[NatsServer]:
 async def create_streams(server: NatsServer) -> Settings:
     """Create the streams on a server; returns settings to use them."""
     settings = Settings(nats_url=server.url, database_url=_NOWHERE)
-    client = await nats.connect(server.url)
-    await ensure_streams(client.jetstream(), settings.streams)
-    await client.close()
+    connection = NatsConnection(server.url, "test")
+    await ensure_streams(connection, settings.streams)
+    await connection.close()
     return settings
 
 

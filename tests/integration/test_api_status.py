@@ -19,6 +19,7 @@ from worker_harness import worker
 from conftest import ORDER, Deployment
 from nomnom.envelope import ingest_subject, new_message_id, read_envelope, replay_headers
 from nomnom.message_status import CLAIM
+from nomnom.positions import position_of
 from nomnom.streams import worker_consumer
 
 _FIELDS = {
@@ -104,7 +105,13 @@ async def test_status_of_retried_and_superseded_messages(deployment: Deployment)
             newer = (await api.post(ORDER)).json()["message_id"]
             await until_status(api, newer, "completed")
             older = new_message_id()
-            headers = {"Nats-Msg-Id": older, "Nomnom-Received-At": "1700000000000000"}
+            # A replay of a message that was accepted before the newer one.
+            headers = {
+                "Nats-Msg-Id": older,
+                "Nomnom-Received-At": "1700000000000000",
+                "Nomnom-Replays": "1",
+                "Nomnom-Position": str(position_of(1, 1)),
+            }
             await deployment.jetstream.publish(ingest_subject("orders", older), ORDER.encode(), headers=headers)
             assert (await until_status(api, older, "completed"))["superseded"] is True
 
@@ -151,7 +158,7 @@ async def test_message_completed_during_the_lookup(deployment: Deployment) -> No
 
 async def test_status_from_the_row_without_nats(deployment: Deployment) -> None:
     message_id, time = new_message_id(), datetime.fromisoformat("2024-01-01T00:00:00+00:00")
-    await deployment.database.execute(CLAIM, [message_id], ["orders"], [time], [0])
+    await deployment.database.execute(CLAIM, [message_id], ["orders"], [time], [0], [1])
     settings = msgspec.structs.replace(deployment.settings, nats_url="nats://127.0.0.1:1")
     async with serving(settings, wait=False) as api:
         assert (await api.state(message_id))["status"] == "completed"

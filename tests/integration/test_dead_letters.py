@@ -99,7 +99,7 @@ async def test_index_follows_new_and_deleted_dead_letters(deployment: Deployment
     await bury(deployment)
     assert await dead_letters.matching(Filter()) == [12]
     await deployment.jetstream.delete_stream(stream)
-    await ensure_streams(deployment.jetstream, session.streams)
+    await ensure_streams(session.nats, session.streams)
     await bury_many(deployment, ["another", "stream"])
     assert [each.text for each in (await dead_letters.page()).dead_letters] == ["stream", "another"]
 
@@ -192,7 +192,7 @@ async def test_dry_run_predicts_the_replay(deployment: Deployment, session: Pipe
     await bury(deployment, ORDER)
     await bury(deployment, later)
     _, done = await bury(deployment, ORDER.replace("O|123", "O|600"))
-    await deployment.database.execute(CLAIM, [done], ["orders"], [RECEIVED], [0])
+    await deployment.database.execute(CLAIM, [done], ["orders"], [RECEIVED], [0], [0])
     await bury(deployment, ORDER.replace("O|123", "O|700"), reason=Reason.DATA, error="no luck")
     await bury(deployment, ORDER.replace("O|123", "O|500") + "\n" + LINE)
     await bury(deployment, b"\xff")

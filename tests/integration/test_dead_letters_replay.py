@@ -216,7 +216,7 @@ async def test_pending_replay_with_another_payload_is_reported(deployment: Deplo
 async def test_processed_message_is_not_published_again(deployment: Deployment, session: Pipeline) -> None:
     """A run was interrupted before it deleted the dead letter, and a worker processed the message meanwhile."""
     sequence, identity = await bury(deployment)
-    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1])
+    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1], [0])
     edited = await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))
     assert (await edited.finish()).counts == {Result.FAILED: 1}
     assert "would not be applied" in edited.failures[0].detail

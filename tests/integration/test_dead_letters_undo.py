@@ -47,7 +47,7 @@ async def complete(deployment: Deployment, message: Msg) -> None:
     """Complete a message like a worker: write its status, then acknowledge it."""
     identity = message.subject.rpartition(".")[2]
     replays = int((message.headers or {}).get(REPLAYS, "0"))
-    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [replays])
+    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [replays], [0])
     await message.ack_sync(timeout=5)
 
 

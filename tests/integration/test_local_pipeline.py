@@ -51,7 +51,7 @@ def test_up_completes_a_record(nomnom: Program) -> None:
     output = nomnom("up", "--detach", "--check")
     assert "completed" in output
     components = {each["name"]: each["health"] for each in nomnom.read("status")["components"]}
-    assert components.keys() == {"api", "nats", "worker", "postgres", "dashboard"}
+    assert components.keys() == {"api", "nats", "worker", "postgres", "dashboard", "housekeeper"}
     assert {components[name] for name in ("api", "nats", "postgres", "dashboard")} == {"healthy"}
 
 
@@ -137,7 +137,7 @@ def test_invalid_setting_is_rejected_before_a_restart(nomnom: Program) -> None:
     assert "did you mean MAX_DELIVER?" in nomnom("config", "worker", "MAX_DELIVR=9", code=2)
     assert "all components share it" in nomnom("config", "worker", "NATS_STREAM=OTHER", code=2)
     assert "set both, or neither" in nomnom("config", "dashboard", "NOMNOM_DASHBOARD_USER=ann", code=2)
-    assert "api, worker, dashboard have" in nomnom("config", "nats", "X=1", code=1)
+    assert "api, worker, dashboard, housekeeper have" in nomnom("config", "nats", "X=1", code=1)
     assert nomnom.read("history", "worker") == before
     nomnom("config", "worker", "MAX_DELIVER=4")
     listed = {each["name"]: each for each in nomnom.read("config", "worker")}
@@ -147,7 +147,7 @@ def test_invalid_setting_is_rejected_before_a_restart(nomnom: Program) -> None:
     assert listed["WORKER_HEALTH_PORT"]["managed"]
     nomnom("config", "worker", "MAX_DELIVER=")
     assert not {each["name"]: each for each in nomnom.read("config", "worker")}["MAX_DELIVER"]["changed"]
-    assert {each["component"] for each in nomnom.read("config")} == {"api", "worker", "dashboard"}
+    assert {each["component"] for each in nomnom.read("config")} == {"api", "worker", "dashboard", "housekeeper"}
     nomnom("scale", "--auto")
 
 
@@ -327,7 +327,7 @@ def test_stream_and_consumer_names_apply_to_all_components_and_are_kept() -> Non
         assert "ORDERSDLQ" in listed
         assert "MESSAGES " not in listed.replace("  MESSAGES  ", "")
         assert "clerks" in nomnom("consumer", "ls")
-        for component in ("api", "worker", "dashboard"):
+        for component in ("api", "worker", "dashboard", "housekeeper"):
             values = {each["name"]: each["value"] for each in nomnom.read("config", component)}
             assert (values["NATS_STREAM"], values["NATS_CONSUMER"]) == ("ORDERS", "clerks")
         assert values["NATS_URL"].startswith("nats://127.0.0.1:")

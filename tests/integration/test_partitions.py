@@ -14,7 +14,7 @@ import pytest
 from conftest import Deployment
 from nomnom.database import migrate
 from nomnom.envelope import idempotent_message_id
-from nomnom.partitions import add_partitions, drop_partition, list_partitions, partition_status
+from nomnom.partitions import add_partitions, drop_partition, list_partitions, partition_tables
 from nomnom.roles import Role, ensure_roles
 from nomnom.schema import load_schema
 from nomnom.setup import set_up
@@ -28,6 +28,12 @@ INSERT INTO message_status (message_id, entity_type, status, received_at, proces
 SELECT gen_random_uuid(), 'orders', CASE WHEN n % 100 = 0 THEN 'dlq' ELSE 'completed' END,
        now() - n * interval '1 minute', now() - n * interval '1 minute'
 FROM generate_series(1, 50000) AS n
+"""
+AUDIT = """
+INSERT INTO nomnom_audit (event, run, at, actor, action, message_id, entity, result)
+SELECT gen_random_uuid(), gen_random_uuid(), now() - n * interval '1 hour', 'someone', 'replay', gen_random_uuid(),
+       'orders', 'replayed'
+FROM generate_series(1, 5000) AS n
 """
 KEYED = idempotent_message_id("caller", "key")
 
@@ -48,6 +54,7 @@ async def earlier(deployment: Deployment) -> Deployment:
         checksum = hashlib.sha256(script.encode()).hexdigest()
         await database.execute("INSERT INTO nomnom_migrations (name, checksum) VALUES ($1, $2)", name, checksum)
     await database.execute(FILL)
+    await database.execute(AUDIT)
     await database.execute(EARLIER, uuid.UUID(KEYED))
     return deployment
 
@@ -103,7 +110,7 @@ async def test_conversion_waits_for_no_lock_and_keeps_no_writer_waiting(earlier:
     setup = await asyncpg.connect(earlier.settings.database_url)
     converting = None
     try:
-        await partition_status(setup)  # builds everything once, so that only the lock is left to wait for
+        await partition_tables(setup)  # builds everything once, so that only the lock is left to wait for
         await setup.execute("SELECT nomnom_add_partition('message_status', '2100-01-01', '2100-01-02')")
         transaction = reader.transaction()
         await transaction.start()
@@ -147,7 +154,7 @@ async def test_roles_keep_their_privileges(earlier: Deployment) -> None:
     await earlier.database.execute(f"CREATE ROLE \"{role.name}\" LOGIN PASSWORD 'secret'")
     await earlier.database.execute(f'GRANT SELECT ON message_status TO "{role.name}"')
     await migrate(earlier.database, load_schema("tpch"))
-    await partition_status(earlier.database)
+    await partition_tables(earlier.database)
     assert await earlier.database.fetchval("SELECT has_table_privilege($1, 'message_status', 'SELECT')", role.name)
     await ensure_roles(earlier.database, load_schema("tpch"), [role])
 
@@ -170,3 +177,52 @@ async def test_only_partitions_can_be_dropped(deployment: Deployment) -> None:
     for name in ("orders", "message_status_default"):
         with pytest.raises(asyncpg.RaiseError, match="is not a partition"):
             await deployment.database.execute("SELECT nomnom_drop_partition('message_status', $1)", name)
+
+
+async def test_existing_audit_log_becomes_the_first_partition(earlier: Deployment) -> None:
+    database = earlier.database
+    before = await database.fetch("SELECT * FROM nomnom_audit ORDER BY id")
+    writer = Role("operator", f"operator_{uuid.uuid4().hex[:12]}", "password")
+    await database.execute(f"CREATE ROLE {writer.name}; GRANT USAGE ON SCHEMA public TO {writer.name}")
+    await database.execute(f"GRANT SELECT, INSERT ON nomnom_audit TO {writer.name}")
+    try:
+        done = await set_up(earlier.settings, wait=5)
+        assert "table nomnom_audit: partitioned by month" in done
+        assert [dict(row) for row in await database.fetch("SELECT * FROM nomnom_audit ORDER BY id")] == [
+            dict(row) for row in before
+        ]
+        await database.execute(f"SET ROLE {writer.name}")
+        await database.execute(AUDIT.replace("- n * interval '1 hour'", "+ n * interval '1 minute'"))
+        await database.execute("RESET ROLE")
+        assert await database.fetchval("SELECT min(id) FROM nomnom_audit WHERE at > now()") == before[-1]["id"] + 1
+        partitions = {
+            row[0] for row in await database.fetch("SELECT DISTINCT tableoid::regclass::text FROM nomnom_audit")
+        }
+        assert partitions <= {each.name for each in await list_partitions(database, "nomnom_audit")}
+        assert not [line for line in await set_up(earlier.settings, wait=5) if line.startswith("table ")]
+    finally:
+        await database.execute(f"RESET ROLE; DROP OWNED BY {writer.name}; DROP ROLE {writer.name}")
+
+
+async def test_audit_log_is_written_while_it_is_partitioned(earlier: Deployment) -> None:
+    """Entries of the present version, before and after the swap, and of one that waits for it."""
+    writing, written = True, 0
+    other = await asyncpg.connect(earlier.settings.database_url)
+
+    async def write() -> None:
+        nonlocal written
+        while writing:
+            await other.execute(AUDIT.replace("5000", "1"))
+            written += 1
+
+    task = asyncio.create_task(write())
+    try:
+        await migrate(earlier.database, load_schema("tpch"))
+        await partition_tables(earlier.database)
+    finally:
+        writing = False
+        await task
+        await other.close()
+    assert written > 0
+    assert await earlier.database.fetchval("SELECT count(*) FROM nomnom_audit") == 5000 + written
+    assert await earlier.database.fetchval("SELECT count(DISTINCT id) FROM nomnom_audit") == 5000 + written

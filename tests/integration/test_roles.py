@@ -11,14 +11,22 @@ from conftest import Deployment
 from nomnom.roles import Role, RoleError
 from nomnom.setup import set_up
 
-WRITERS = ("worker", "operator")
-TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_migrations")
+COPIES = {"nomnom_keys", "nomnom_sequences", "nomnom_streams"}
+TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_migrations", *COPIES)
+KEPT = {"message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_keys", "nomnom_sequences"}
 READABLE = {
-    "worker": {"orders", "message_status"},
-    "api": {"message_status"},
-    "dashboard": {"orders", "message_status", "nomnom_audit"},
-    "operator": set(TABLES),
+    "worker": {"orders", "message_status", *COPIES},
+    "api": {"message_status", "nomnom_keys"},
+    "dashboard": {"orders", "message_status", "nomnom_audit", "nomnom_keys", "nomnom_archive"},
+    "operator": set(TABLES) - {"nomnom_expiring"},
+    "housekeeper": {*KEPT, "nomnom_streams"},
 }
+UPDATABLE = {
+    "worker": READABLE["worker"],
+    "operator": {"orders", "message_status", "nomnom_sequences", "nomnom_streams"},
+    "housekeeper": READABLE["housekeeper"] - {"nomnom_audit", "nomnom_archive"},
+}
+ADDED = {"operator": {"nomnom_audit", "nomnom_keys"}, "housekeeper": {"nomnom_audit", "nomnom_archive"}}
 
 
 def url_of(deployment: Deployment, role: str, password: str) -> str:
@@ -42,17 +50,18 @@ async def allowed(connection: asyncpg.Connection, role: str, privilege: str) -> 
 async def test_roles_have_exactly_their_privileges(deployment: Deployment) -> None:
     created = roles(deployment)
     done = await set_up(deployment.settings, wait=5, roles=created)
-    assert [f"role {each.name}: created" in done for each in created] == [True] * 4
+    assert [f"role {each.name}: created" in done for each in created] == [True] * 5
     again = await set_up(deployment.settings, wait=5, roles=created)
-    assert [f"role {each.name}: up to date" in again for each in created] == [True] * 4
+    assert [f"role {each.name}: up to date" in again for each in created] == [True] * 5
     for role in created:
         assert await allowed(deployment.database, role.name, "SELECT") == READABLE[role.component]
-        writes = {"orders", "message_status"} if role.component in WRITERS else set[str]()
+        writes = UPDATABLE.get(role.component, set())
         assert await allowed(deployment.database, role.name, "UPDATE") == writes
-        assert await allowed(deployment.database, role.name, "INSERT") == (
-            writes | {"nomnom_audit"} if role.component == "operator" else writes
+        added = ADDED.get(role.component, set())
+        assert await allowed(deployment.database, role.name, "INSERT") == writes | added
+        assert await allowed(deployment.database, role.name, "DELETE") == (
+            {"nomnom_keys", "nomnom_expiring"} if role.component == "housekeeper" else set()
         )
-        assert await allowed(deployment.database, role.name, "DELETE") == set()
 
 
 async def test_role_logs_in_with_the_password_of_its_url(deployment: Deployment) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nomnom.database import MigrationError, migrate
 from nomnom.grammar import Grammar, Record
 from nomnom.message_status import FIND
-from nomnom.partitions import partition_status
+from nomnom.partitions import partition_tables
 from nomnom.schema import load_schema, parse_schema
 from nomnom.tables import Table, quote
 from nomnom_control.environments.local.servers import PostgresServer
@@ -249,7 +249,7 @@ async def test_column_change_that_loses_values_is_rejected(
 
 async def test_status_queries_use_indexes(database: asyncpg.Connection) -> None:
     await migrate(database, load_schema("tpch"))
-    await partition_status(database)
+    await partition_tables(database)
     await database.execute(
         "INSERT INTO message_status (message_id, entity_type, status, received_at, retry_count)"
         " SELECT gen_random_uuid(), 'orders', CASE WHEN n % 500 = 0 THEN 'dlq' ELSE 'completed' END,"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
+from nomnom.inspection.retention import Retention
 from nomnom_control.environments import Component, Health, Scaling, ScalingPolicy
 from nomnom_control.session.overview import Overview
 from nomnom_tui.app.alerts import alerts
@@ -56,6 +57,9 @@ def test_every_alert_leads_to_an_existing_screen() -> None:
         "42 dead letters, oldest 2m",
         "autoscaling is paused at 2 workers",
     }
+    expiring = replace(overview, retention=Retention(7 * 86_400.0, 6.5 * 86_400.0, 11))
+    (text,) = {each.text for each in alerts(heartbeat, expiring)} - {each.text for each in found}
+    assert text == "11 dead letters will be archived within 24 hours, the first in 12h"
     without_workers = alerts(replace(heartbeat, scaling=replace(SCALING, ready=0)), overview)
     assert "900 messages pending, no worker ready" in {each.text for each in without_workers}
     assert {each.route for each in (*found, *without_workers)} <= {each.name for each in ROUTES}

@@ -133,6 +133,7 @@ TEMPLATES = {
     "api": "ingestion/api.yaml",
     "worker": "ingestion/worker.yaml",
     "dashboard": "dashboard/backend.yaml",
+    "housekeeper": "housekeeper.yaml",
     "setup": "setup.yaml",
 }
 PARTS = {"NATS_PASSWORD", "NOMNOM_SCHEMA_CHECKSUM"}

@@ -9,7 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 import grimp
 import pytest
 
-PACKAGES = ("nomnom", "nomnom_api", "nomnom_worker", "nomnom_dashboard", "nomnom_control", "nomnom_cli", "nomnom_tui")
+SERVICES = ("nomnom_api", "nomnom_worker", "nomnom_dashboard", "nomnom_housekeeper")
+PACKAGES = ("nomnom", *SERVICES, "nomnom_control", "nomnom_cli", "nomnom_tui")
 
 
 def test_no_module_imports_itself_through_others() -> None:

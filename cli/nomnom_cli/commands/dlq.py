@@ -240,7 +240,7 @@ async def audit(
     run
         Only this run of a replay, undo or deletion.
     action
-        Only this action: replay, undo, delete, purge, pause or resume.
+        Only this action: replay, undo, delete, purge, expire, pause or resume.
     actor
         Only this user@host.
     since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from nomnom_cli.prompts import UsageError
 
 if TYPE_CHECKING:
     from nomnom.envelope import Status
+    from nomnom.inspection.history import Operation
     from nomnom_control.session.messages import State
     from nomnom_control.session.pipeline import Pipeline
 
@@ -68,7 +70,7 @@ async def message(
     json: Json = False,
     target: Target | None = None,
 ) -> Exit:
-    """Show the status of a message.
+    """Show the status of a message, and what operators did to it.
 
     Parameters
     ----------
@@ -79,16 +81,25 @@ async def message(
     timeout
         Maximum seconds to follow it. Default: no limit.
     """
-    from nomnom_cli.output import as_json
+    import msgspec
+
+    from nomnom.connections.errors import RequestError
+    from nomnom_cli.output import as_json, print_note
 
     async with open_pipeline(target) as pipeline:
         if follow:
             return await _follow(pipeline, message_id, timeout, json=json)
         state = await pipeline.messages.state(message_id)
+        history: list[Operation] | None = None
+        try:
+            history = await pipeline.audit.history(state.message_id, state.removed_at)
+        except RequestError as error:
+            print_note(f"the audit log cannot be read: {error}")
         if json:
-            as_json(state)
+            operations = None if history is None else [asdict(each) for each in history]
+            as_json({**msgspec.structs.asdict(state), "history": operations})
         else:
-            _describe(state)
+            _describe(state, history or [])
     return Exit.OK
 
 
@@ -114,21 +125,23 @@ async def _follow(pipeline: Pipeline, message_id: str, timeout: float | None, *,
     return Exit.FAILED
 
 
-def _describe(state: State) -> None:
-    from nomnom.presentation.marks import SUPERSEDED
-    from nomnom_cli.output import Cell, print_labelled, status
+def _describe(state: State, history: Sequence[Operation]) -> None:
+    from nomnom.presentation.marks import STATUSES, SUPERSEDED
+    from nomnom_cli.output import Cell, print_labelled, print_result, status
 
     lines: dict[str, Cell] = {
         Term.MESSAGE: state.message_id,
         Term.ENTITY: state.entity or figures.NONE,
         Term.STATUS: status(state.status),
         Term.RECEIVED: figures.when(state.received_at),
-        Term.PROCESSED: figures.when(state.processed_at),
+        STATUSES[state.status].label if state.removed_at else Term.PROCESSED: figures.when(state.processed_at),
         Term.FAILED_ATTEMPTS: f"{state.retry_count:,}" if state.retry_count else "",
         Term.ERROR: state.error or "",
         SUPERSEDED.label: SUPERSEDED.meaning if state.superseded else "",
     }
     print_labelled(lines)
+    for each in history:
+        print_result(f"{figures.when(each.at)}  {each}")
 
 
 async def messages(
@@ -145,7 +158,7 @@ async def messages(
     Parameters
     ----------
     status
-        processing, completed, failed or dlq.
+        processing, completed, failed, dlq, deleted, purged or expired.
     entity
         An entity's name or tag.
     limit

@@ -105,7 +105,7 @@ async def restart(component: str, /, *, target: Target | None = None) -> None:
     Parameters
     ----------
     component
-        api, worker or dashboard.
+        api, worker, dashboard or housekeeper.
     """
     from nomnom_cli.output import show_progress
 
@@ -127,7 +127,7 @@ async def config(
     Parameters
     ----------
     component
-        api, worker or dashboard; all by default.
+        api, worker, dashboard or housekeeper; all by default.
     changes
         NAME=VALUE; NAME= sets the default again. A secret is read from a file, NAME=@PATH, or asked for, NAME.
     """
@@ -178,7 +178,7 @@ async def history(component: str, /, *, json: Json = False, target: Target | Non
     Parameters
     ----------
     component
-        api, worker or dashboard.
+        api, worker, dashboard or housekeeper.
     """
     from nomnom_cli.output import Column, as_json, show_table
 
@@ -213,7 +213,7 @@ async def rollback(
     Parameters
     ----------
     component
-        api, worker or dashboard.
+        api, worker, dashboard or housekeeper.
     revision
         Revision number (`nomnom history`). Default: the previous revision.
     """

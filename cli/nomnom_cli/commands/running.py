@@ -31,23 +31,31 @@ _Port = Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535), show
 _Whole = Annotated[int | None, Parameter(validator=Number(gte=0), show_default=False)]
 
 
-async def setup(*, wait: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0) -> None:
+async def setup(
+    *,
+    wait: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0,
+    expire: _Whole = None,
+) -> None:
     """Create or migrate streams and tables.
 
     It is idempotent, and safe to run concurrently. NATS_URL, DATABASE_URL and NOMNOM_SCHEMA name the target;
-    DATABASE_WORKER_URL, ..._API_URL, ..._DASHBOARD_URL and ..._OPERATOR_URL name the roles to create for components.
+    DATABASE_WORKER_URL, ..._API_URL, ..._DASHBOARD_URL, ..._OPERATOR_URL and ..._HOUSEKEEPER_URL name the roles to
+    create for components.
 
     Parameters
     ----------
     wait
         Seconds to wait for each server.
+    expire
+        Confirm a lower NATS_MAX_AGE or NATS_DEAD_MAX_AGE: the number of messages and dead letters that are older.
     """
     from nomnom.settings import SetupSettings
     from nomnom.setup import roles_of, set_up
     from nomnom_cli.output import print_result
 
     settings = SetupSettings.from_environment()
-    for line in await set_up(settings, wait, roles_of(settings)):
+    confirmed = expire if expire is not None else settings.nomnom_setup_expire
+    for line in await set_up(settings, wait, roles_of(settings), confirmed):
         print_result(line)
 
 
@@ -256,6 +264,7 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
                 "scaling": scaling,
                 "lag": overview and overview.lag,
                 "dead_letters": overview and overview.dead_letters,
+                "dead_letters_expiring": overview and overview.retention and overview.retention.expiring,
             }
         )
         return Exit.OK if running else Exit.NOT_RUNNING
@@ -289,6 +298,8 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
     shown: dict[str, Cell] = {}
     if overview is not None:
         shown |= {Term.LAG: figures.count(overview.lag), Term.DEAD_LETTERS: figures.count(overview.dead_letters)}
+        if overview.retention is not None and overview.retention.warning:
+            shown["expiring"] = overview.retention.warning
     if scaling is not None:
         shown["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
     print_labelled(shown)

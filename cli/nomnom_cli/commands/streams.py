@@ -133,19 +133,20 @@ async def peek(sequence: int, /, *, stream: _Of = None, json: Json = False, targ
 
 
 async def purge(stream: str, /, *, yes: Yes = False, json: Json = False, target: Target | None = None) -> None:
-    """Delete all messages of a stream permanently; unprocessed messages are lost.
+    """Delete all messages of a stream permanently; unprocessed messages are lost and get the status purged.
 
     Parameters
     ----------
     stream
         Stream name.
     """
-    from nomnom_cli.output import as_json, print_result
+    from nomnom_cli.output import as_json, count_progress, print_result
 
     async with open_pipeline(target) as pipeline:
-        held = (await pipeline.jetstream.stream(stream)).state.messages
-        confirm(f"Purge {stream}?", [f"{held:,} messages of {stream} will be lost"], yes=yes, typed=stream)
-        purged = await pipeline.jetstream.purge(stream, confirm=stream)
+        state = (await pipeline.jetstream.stream(stream)).state
+        confirm(f"Purge {stream}?", [f"{state.messages:,} messages of {stream} will be lost"], yes=yes, typed=stream)
+        with count_progress("recording statuses", quiet=json) as progress:
+            purged = await pipeline.jetstream.purge(stream, confirm=stream, last=state.last_seq, progress=progress)
     if json:
         as_json({"stream": stream, "purged": purged})
     else:

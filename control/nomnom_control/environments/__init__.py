@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WORKER = "worker"
 """The component that scales with the backlog."""
+HOUSEKEEPER = "housekeeper"
+"""The component that moves what is too old."""
 
 
 @dataclass(frozen=True, slots=True)

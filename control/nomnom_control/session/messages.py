@@ -10,15 +10,15 @@ from typing import TypeVar
 
 import msgspec
 
-from nomnom.envelope import Status, parse_message_id
+from nomnom.envelope import REMOVED, Status, parse_message_id
 from nomnom.retry import RetryPolicy
 from nomnom_control.errors import ControlError
 from nomnom_control.session.connections import Api, ApiRefused
 
 T = TypeVar("T")
 
-FINAL = frozenset({Status.COMPLETED, Status.DLQ})
-"""The final statuses: they change only by a replay."""
+FINAL = frozenset({Status.COMPLETED, Status.DLQ}) | REMOVED
+"""The final statuses: they change only if an operator changes something."""
 _POLLS = RetryPolicy(first=0.1, longest=1.0, factor=1.5)
 
 
@@ -49,8 +49,13 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def final(self) -> bool:
-        """Whether the status is final, that is, changes only by a replay."""
+        """Whether the status is final: no worker is going to change it."""
         return self.status in FINAL
+
+    @property
+    def removed_at(self) -> datetime | None:
+        """When the message was deleted, purged or expired; None if it was not."""
+        return self.processed_at if self.status in REMOVED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Messages:
         return _read(response.content, State)
 
     async def follow(self, message_id: str, *, timeout: float | None = None) -> AsyncGenerator[State, None]:
-        """The current status of a message, then each change, until it is completed or dlq.
+        """The current status of a message, then each change, until it is final.
 
         Ends without a final status after ``timeout`` seconds.
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nomnom.envelope import Status
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport
+from nomnom.inspection.retention import Retention, read_retention
 from nomnom.inspection.statuses import StatusCount
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Overview:
     counts: tuple[StatusCount, ...] | None
     nats_problem: str = ""
     database_problem: str = ""
+    retention: Retention | None = None
+    """How close the dead letters are to their maximum age."""
 
     @property
     def lag(self) -> int | None:
@@ -91,13 +94,14 @@ async def read_overview(pipeline: Pipeline) -> Overview:
     """Read the figures; never raises: those of an unavailable server are None."""
     jetstream, streams = pipeline.jetstream, pipeline.streams
     nats_problem = database_problem = ""
-    stream = consumer = dead = counts = None
+    stream = consumer = dead = counts = retention = None
 
     async def read_nats() -> None:
-        nonlocal stream, consumer, dead, nats_problem
+        nonlocal stream, consumer, dead, retention, nats_problem
         try:
             stream = await jetstream.stream(streams.stream)
             dead = await jetstream.stream(streams.dead_stream)
+            retention = await read_retention(pipeline.nats, dead)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
         except NomnomError as error:
             nats_problem = str(error)
@@ -110,4 +114,4 @@ async def read_overview(pipeline: Pipeline) -> Overview:
             database_problem = str(error)
 
     await asyncio.gather(read_nats(), read_database())
-    return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem)
+    return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem, retention)

@@ -116,8 +116,9 @@ class Pipeline:
     def audit(self) -> Audit:
         """The audit log."""
         from nomnom_control.session.audit import Audit
+        from nomnom_control.session.audit.recovery import Recovery
 
-        return Audit(self.database, self.spool, self.actor)
+        return Audit(self.database, self.spool, self.actor, Recovery(self).conclude)
 
     async def overview(self) -> Overview:
         """The current key figures; those of an unavailable server are None, with the reason."""

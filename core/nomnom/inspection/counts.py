@@ -18,14 +18,12 @@ COUNTED = 1_000_000
 SCANNED = 50_000
 """Rows that one request scans at most, for a filter that no index answers."""
 
-# The estimate is the planner's own: the density at the last analyze, times the size now.
+# The estimate is the planner's own: the density at the last analyze, times the size now. PostgreSQL has none for a
+# partitioned table: it is the sum of its partitions; one that was never analyzed has the density of the others.
 _TABLES = """
 SELECT given.name,
-       CASE WHEN class.reltuples >= 0 AND class.relpages > 0
-            THEN class.reltuples / class.relpages
-                 * (pg_relation_size(class.oid) / current_setting('block_size')::bigint)
-       END::bigint AS estimate,
-       coalesce(pg_total_relation_size(class.oid), 0) AS bytes,
+       (parts.analyzed + coalesce(parts.other_pages * parts.density, 0))::bigint AS estimate,
+       coalesce(parts.bytes, 0) AS bytes,
        ARRAY(
            SELECT DISTINCT attribute.attname::text
            FROM pg_index AS index
@@ -35,7 +33,24 @@ SELECT given.name,
              ON attribute.attrelid = index.indrelid AND attribute.attnum = index.indkey[0]
            WHERE index.indrelid = class.oid AND index.indisvalid AND index.indpred IS NULL
        ) AS indexed
-FROM unnest($1::text[]) AS given (name) LEFT JOIN pg_class AS class ON class.oid = to_regclass(given.name)
+FROM unnest($1::text[]) AS given (name)
+LEFT JOIN pg_class AS class ON class.oid = to_regclass(given.name)
+LEFT JOIN LATERAL (
+    SELECT sum(pg_total_relation_size(oid))::bigint AS bytes,
+           sum(reltuples / relpages * pages) FILTER (WHERE known) AS analyzed,
+           sum(reltuples) FILTER (WHERE known) / sum(relpages) FILTER (WHERE known) AS density,
+           sum(pages) FILTER (WHERE NOT known) AS other_pages
+    FROM (
+        SELECT part.oid, part.reltuples, part.relpages, part.reltuples >= 0 AND part.relpages > 0 AS known,
+               pg_relation_size(part.oid) / current_setting('block_size')::bigint AS pages
+        FROM (
+            SELECT class.oid AS relid WHERE class.relkind <> 'p'
+            UNION ALL
+            SELECT relid FROM pg_partition_tree(class.oid) WHERE isleaf AND class.relkind = 'p'
+        ) AS leaves
+        JOIN pg_class AS part ON part.oid = leaves.relid
+    ) AS sizes
+) AS parts ON true
 """
 
 

@@ -17,7 +17,7 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import Status, is_keyed
 from nomnom.inspection.counts import SCANNED, Count, count_rows, table_states
 from nomnom.inspection.cursors import InvalidQuery, read_cursor, write_cursor
-from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, PAGE, REPLAYS, UNFINISHED, WITH_PREFIX
+from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, INDEXED, PAGE, REPLAYS, WITH_PREFIX
 
 _TABLE = "message_status"
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -176,14 +176,13 @@ class Statuses:
         async with self._database.connection() as connection:
             estimate = (await table_states(connection, [_TABLE]))[_TABLE].estimate
             # An index holds these alone, so counting them is cheap whatever the table's size.
-            sources = {status: f"{_TABLE} WHERE status = '{status}'" for status in UNFINISHED}
+            sources = {status: f"{_TABLE} WHERE status = '{status}'" for status in INDEXED}
             counts = await count_rows(connection, {_TABLE: estimate}, sources)
-        total, unfinished = counts[_TABLE], {Status(each): counts[each] for each in UNFINISHED}
-        completed = max(0, total.rows - sum(each.rows for each in unfinished.values()))
-        exact = total.exact and all(each.exact for each in unfinished.values())
-        found = unfinished | {Status.COMPLETED: Count(completed, exact)}
-        order = (Status.PROCESSING, Status.COMPLETED, Status.FAILED, Status.DLQ)
-        return [StatusCount(each, found[each].rows, found[each].exact) for each in order]
+        total, others = counts[_TABLE], {Status(each): counts[each] for each in INDEXED}
+        completed = max(0, total.rows - sum(each.rows for each in others.values()))
+        exact = total.exact and all(each.exact for each in others.values())
+        found = others | {Status.COMPLETED: Count(completed, exact)}
+        return [StatusCount(each, found[each].rows, found[each].exact) for each in Status if each in found]
 
     async def by_hour(self, hours: int = 24) -> list[HourCount]:
         """Messages by hour of receipt and status, for the last ``hours`` hours; hours without messages are left out."""

@@ -12,6 +12,7 @@ from nomnom.settings.api import ApiSettings
 from nomnom.settings.common import Settings, without_secrets
 from nomnom.settings.dashboard import DashboardSettings
 from nomnom.settings.declaration import HIDDEN, Declaration, Setting, SettingsError, UnknownSettingError
+from nomnom.settings.housekeeper import HousekeeperSettings
 from nomnom.settings.program import ProgramSettings
 from nomnom.settings.setup import SetupSettings
 from nomnom.settings.worker import WorkerSettings
@@ -23,6 +24,7 @@ __all__ = [
     "ApiSettings",
     "DashboardSettings",
     "Declaration",
+    "HousekeeperSettings",
     "ProgramSettings",
     "Setting",
     "Settings",
@@ -35,7 +37,12 @@ __all__ = [
     "without_secrets",
 ]
 
-SERVICES: Mapping[str, type[Settings]] = {"api": ApiSettings, "worker": WorkerSettings, "dashboard": DashboardSettings}
+SERVICES: Mapping[str, type[Settings]] = {
+    "api": ApiSettings,
+    "worker": WorkerSettings,
+    "dashboard": DashboardSettings,
+    "housekeeper": HousekeeperSettings,
+}
 """The components that run all the time and can be configured one by one."""
 COMPONENTS: Mapping[str, type[Declaration]] = {**SERVICES, "setup": SetupSettings, "nomnom": ProgramSettings}
 

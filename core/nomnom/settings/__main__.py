@@ -28,6 +28,7 @@ _TITLES = {
     "api": "api: ingest API",
     "worker": "worker",
     "dashboard": "dashboard: query API and page",
+    "housekeeper": "housekeeper: expiry, archive and retention",
     "setup": "setup: `nomnom setup` and the chart's setup job",
     "nomnom": "nomnom: the program",
 }

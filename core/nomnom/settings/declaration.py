@@ -31,6 +31,7 @@ class UnknownSettingError(SettingsError):
 
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _ENDLESS = 1_000_000_000
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=_ENDLESS)]

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from nomnom.settings.common import Settings, without_secrets
-from nomnom.settings.declaration import Positive, Seconds, about
+from nomnom.settings.declaration import Count, Positive, Seconds, about
 from nomnom.settings.streams import StreamSettings
 
 _STREAMS = StreamSettings()
@@ -31,11 +31,13 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
     """Limits of the streams, and the roles that the components log in as. DATABASE_URL logs in as the tables' owner."""
 
     nats_replicas: Annotated[int, msgspec.Meta(ge=1, le=5), about("Replicas of each stream")] = _STREAMS.replicas
-    nats_max_age: Annotated[Seconds, about("Maximum age of a message in the stream", "s")] = _STREAMS.max_age
+    nats_max_age: Annotated[Seconds, about("Age at which an unprocessed message becomes a dead letter", "s")] = (
+        _STREAMS.max_age
+    )
     nats_max_bytes: Annotated[Positive, about("Maximum stream size; a full stream rejects messages", "bytes")] = (
         _STREAMS.max_bytes
     )
-    nats_dead_max_age: Annotated[Seconds, about("Retention of dead letters", "s")] = _STREAMS.dead_max_age
+    nats_dead_max_age: Annotated[Seconds, about("Age at which a dead letter is archived", "s")] = _STREAMS.dead_max_age
     nats_dead_max_bytes: Annotated[Positive, about("Maximum size of the dead-letter stream", "bytes")] = (
         _STREAMS.dead_max_bytes
     )
@@ -43,10 +45,15 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
         _STREAMS.ack_wait
     )
     nomnom_setup_wait: Annotated[Seconds, about("Maximum time to wait for each server", "s")] = 30.0
+    nomnom_setup_expire: Annotated[
+        Count,
+        about("Confirms a lower maximum age: the number of messages and dead letters that are older", "messages"),
+    ] = 0
     database_worker_url: Annotated[str, _role("worker")] = ""
     database_api_url: Annotated[str, _role("api")] = ""
     database_dashboard_url: Annotated[str, _role("dashboard")] = ""
     database_operator_url: Annotated[str, _role("operator")] = ""
+    database_housekeeper_url: Annotated[str, _role("housekeeper")] = ""
 
     @property
     def streams(self) -> StreamSettings:
@@ -70,5 +77,6 @@ class SetupSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
             "api": self.database_api_url,
             "dashboard": self.database_dashboard_url,
             "operator": self.database_operator_url,
+            "housekeeper": self.database_housekeeper_url,
         }
         return {component: url for component, url in urls.items() if url}

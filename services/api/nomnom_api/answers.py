@@ -103,10 +103,11 @@ class MessageState(Struct, frozen=True, kw_only=True):
     """The status of a message."""
 
     message_id: MessageId
-    status: Literal["accepted", "processing", "completed", "failed", "dlq"]
+    status: Literal["accepted", "processing", "completed", "failed", "dlq", "deleted", "purged", "expired"]
     entity: str | None
     received_at: Timestamp | None
     processed_at: Timestamp | None = None
+    """When a worker set the status, or when the message was removed: deleted, purged or expired."""
     retry_count: int = 0
     error: str | None = None
     superseded: bool = False

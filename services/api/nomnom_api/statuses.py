@@ -16,7 +16,7 @@ from nats.js.errors import NotFoundError as JetStreamNotFoundError
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
-from nomnom.envelope import INGEST, EnvelopeError, Status, parse_message_id, read_envelope
+from nomnom.envelope import INGEST, REMOVED, EnvelopeError, Status, parse_message_id, read_envelope
 from nomnom.inspection.statuses import MessageStatus
 from nomnom.inspection.statuses import Statuses as StatusRows
 from nomnom.settings.streams import StreamSettings
@@ -84,14 +84,16 @@ class Statuses:
 
     async def _of_row(self, row: MessageStatus) -> MessageState:
         note = None
-        if row.status is Status.DLQ:
-            # After a replay it is in the stream again, while the row still describes the previous generation.
+        removed = row.status in REMOVED
+        if removed or row.status is Status.DLQ:
+            # After a replay it is in the stream again, while the row still describes the previous generation; so it is
+            # after the same content was posted again under its key, or if a purge was interrupted.
             try:
                 pending = await self._pending(row.message_id)
             except UnavailableError as unavailable:
-                note = f"{unavailable}; a pending replay is unknown"
+                note = f"{unavailable}; whether it is pending again is unknown"
             else:
-                if pending is not None and pending.replays > row.replays:
+                if pending is not None and (removed or pending.replays > row.replays):
                     return _of_stream(row.message_id, pending)
         return MessageState(
             message_id=row.message_id,

@@ -58,6 +58,9 @@ class Counts(Struct, frozen=True):
     completed: Count
     failed: Count
     dlq: Count
+    deleted: Count
+    purged: Count
+    expired: Count
     total: Count
     """Messages with a status row: all except those pending or processed for the first time."""
 
@@ -99,7 +102,7 @@ class MessageSummary(Struct, frozen=True):
 
     message_id: str
     entity: str
-    status: Literal["processing", "completed", "failed", "dlq"]
+    status: Literal["processing", "completed", "failed", "dlq", "deleted", "purged", "expired"]
     received_at: datetime
     processed_at: datetime | None
     seconds: float | None
@@ -154,7 +157,17 @@ class Event(Struct, frozen=True):
     """An event in the life cycle of a message."""
 
     at: datetime
-    event: Literal["accepted", "attempt_failed", "completed", "superseded", "dead_letter", "operator"]
+    event: Literal[
+        "accepted",
+        "attempt_failed",
+        "completed",
+        "superseded",
+        "dead_letter",
+        "deleted",
+        "purged",
+        "expired",
+        "operator",
+    ]
     detail: str
 
 
@@ -180,7 +193,7 @@ class MessageDetail(Struct, frozen=True):
 
     message_id: str
     entity: str
-    status: Literal["accepted", "processing", "completed", "failed", "dlq"]
+    status: Literal["accepted", "processing", "completed", "failed", "dlq", "deleted", "purged", "expired"]
     received_at: datetime
     processed_at: datetime | None
     seconds: float | None

@@ -8,19 +8,19 @@ from typing import Any, Literal, cast
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
-from nomnom.envelope import DEAD, INGEST, EnvelopeError, Status, read_envelope
+from nomnom.envelope import DEAD, INGEST, REMOVED, EnvelopeError, Status, read_envelope
+from nomnom.inspection.history import read_history
 from nomnom.inspection.jetstream import ConsumerReport, JetStream, StoredMessage
 from nomnom.inspection.rows import EntityTable
 from nomnom.inspection.statuses import MessageStatus, Statuses
 from nomnom.presentation.figures import duration
-from nomnom.presentation.marks import SUPERSEDED
+from nomnom.presentation.marks import STATUSES, SUPERSEDED
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom_dashboard.answers import Event, MessageDetail, MessageList, MessageSummary, WrittenRows
 from nomnom_dashboard.entities import row as shown_row
 from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, UnavailableError
 
-_HISTORY = "SELECT at, actor, action, result FROM nomnom_audit WHERE message_id = $1 ORDER BY id LIMIT 100"
 _ROWS = 50
 _PAYLOAD_SHOWN = 64 * 1024
 _CONSUMER_SECONDS = 0.25
@@ -76,7 +76,7 @@ class Messages:
                     f"message {message_id} has no status row, and the stream is unavailable: {notes[0]}"
                 )
             raise NotFoundError(f"unknown message ID {message_id}: never accepted, or past retention")
-        if row is None or (waiting is not None and _replays(waiting) > row.replays):
+        if row is None or (waiting is not None and (row.status in REMOVED or _replays(waiting) > row.replays)):
             return await self._under_way(message_id, row, waiting, consumer, notes)
         written = await self._written(row, notes)
         timeline = await self._timeline(row, notes)
@@ -190,14 +190,14 @@ class Messages:
             events.append(Event(at, "dead_letter", error))
         elif status is Status.FAILED:
             events.append(Event(at, "attempt_failed", f"attempt {failures}: {error}; will be retried"))
+        elif status in REMOVED:
+            events.append(Event(at, cast("Any", status.value), f"{STATUSES[status].meaning}: {error}".rstrip(": ")))
         try:
-            history = await self._database.fetch(_HISTORY, row.message_id)
+            history = await read_history(self._database, row.message_id, at if status in REMOVED else None)
         except RequestError as problem:
             notes.append(f"audit log: {problem}")
             history = []
-        events += [
-            Event(each["at"], "operator", f"{each['action']} by {each['actor']}: {each['result']}") for each in history
-        ]
+        events += [Event(each.at, "operator", str(each)) for each in history]
         return sorted(events, key=lambda each: each.at)
 
 

@@ -312,6 +312,9 @@ class Overview:
             completed=found[Status.COMPLETED],
             failed=failed,
             dlq=found[Status.DLQ],
+            deleted=found[Status.DELETED],
+            purged=found[Status.PURGED],
+            expired=found[Status.EXPIRED],
             total=Count(sum(each.value for each in found.values()), all(each.exact for each in found.values())),
         )
 

@@ -61,7 +61,7 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Limit = 50
     cursor: Cursor | None = None
-    status: Literal["processing", "completed", "failed", "dlq"] | None = None
+    status: Literal["processing", "completed", "failed", "dlq", "deleted", "purged", "expired"] | None = None
     entity: EntityName | None = None
     error: (
         Annotated[str, Meta(min_length=1, max_length=200, description="Text in the error, case-insensitive.")] | None

@@ -10,14 +10,12 @@ from nats.aio.msg import Msg
 
 from nomnom.envelope import (
     INGEST,
-    UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
     Reason,
-    copy_id,
     from_microseconds,
-    parse_message_id,
     read_envelope,
+    replacement_envelope,
 )
 from nomnom.grammar import Grammar, Record, RecordError
 from nomnom.positions import position_of
@@ -43,6 +41,11 @@ class Delivery(msgspec.Struct, gc=False):
     def reply(self) -> str:
         """The subject of its acknowledgement."""
         return self.message.reply
+
+    @property
+    def payload(self) -> bytes:
+        """The content of the message."""
+        return self.message.data
 
     @property
     def message_id(self) -> str:
@@ -135,9 +138,5 @@ def _failure(delivery: Delivery, error: Exception) -> Failure:
 
 
 def _replacement(message: Msg, tokens: list[str], position: int) -> Envelope:
-    """An envelope for a message with an invalid one: the same for each delivery."""
-    stored = int(tokens[7] if len(tokens) == _TOKENS else tokens[9])  # when the stream stored it
-    subject = message.subject.split(".")
-    entity = subject[2] if len(subject) == 4 and subject[2] else UNKNOWN_ENTITY
-    parsed_id = parse_message_id(subject[3]) if len(subject) == 4 else None
-    return Envelope(parsed_id or copy_id(position), entity, from_microseconds(stored // 1000), position=position)
+    stored = int(tokens[7] if len(tokens) == _TOKENS else tokens[9])  # when the stream stored it, in nanoseconds
+    return replacement_envelope(message.subject, from_microseconds(stored // 1000), position)

@@ -26,10 +26,9 @@ from functools import partial
 from typing import Any
 
 import asyncpg
-from nats.errors import Error as NatsError
-from nats.js.errors import APIError
 
-from nomnom.envelope import Reason, Status, dead_headers, dead_subject, header_text
+from nomnom.dead_letters import DeadLetterRejected, publish_dead_letter
+from nomnom.envelope import Reason, Status, dead_headers, header_text
 from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR, UNMARK
 from nomnom.retry import RetryPolicy
 from nomnom.settings import WorkerSettings
@@ -46,9 +45,6 @@ from nomnom_worker.writer import Outcome, Persist, Writer, record_repeats
 _log = logger(__name__)
 _HOPELESS = frozenset({Reason.ENVELOPE, Reason.KEY_CONFLICT})
 """Reasons that another attempt cannot change."""
-_PUBLISH = 5.0
-_MARGIN = 64
-"""Upper bound for the size of the header block without its lines, in bytes."""
 
 
 class Finalizer:
@@ -277,19 +273,11 @@ class Finalizer:
         if client is None:
             return self._link.problem or "NATS is unavailable"
         headers = dead_headers(envelope, failure.reason, failure.error, attempts, datetime.now(UTC))
-        size = len(payload) + sum(len(name) + len(text.encode()) + 4 for name, text in headers.items())
-        if size + _MARGIN > client.max_payload:
-            # NATS would close the connection instead of rejecting the message.
-            return f"its size, including headers, exceeds max_payload of the server: {client.max_payload:,} bytes"
-        subject = dead_subject(envelope.entity, envelope.message_id)
         try:
-            ack = await client.jetstream().publish(subject, payload, timeout=_PUBLISH, headers=headers)
-        except APIError as error:
-            return error.description or str(error)
-        except (OSError, NatsError, TimeoutError) as error:
-            return str(error) or type(error).__name__
-        stream = self._settings.streams.dead_stream
-        return None if ack.stream == stream else f"stored in stream {ack.stream}, not {stream}: their subjects overlap"
+            await publish_dead_letter(client, self._settings.streams.dead_stream, envelope, payload, headers)
+        except DeadLetterRejected as error:
+            return str(error)
+        return None
 
 
 class _Decision(Enum):

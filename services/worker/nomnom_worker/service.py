@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
+from nomnom.http.health import State, serve
 from nomnom.http.server import listen
 from nomnom.positions import register_stream
 from nomnom.schema import load_schema
@@ -17,7 +18,6 @@ from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_worker.database import Session
 from nomnom_worker.errors import AbandonedError, WorkerError
-from nomnom_worker.health import State, serve
 from nomnom_worker.intake import Intake
 from nomnom_worker.link import Link, nak
 from nomnom_worker.metrics import Metrics

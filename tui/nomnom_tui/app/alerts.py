@@ -66,4 +66,6 @@ def _from_figures(heartbeat: Heartbeat, overview: Overview) -> list[Alert]:
         oldest_text = f", oldest {figures.duration(overview.oldest_dead)}" if overview.oldest_dead else ""
         text = f"{figures.counted(overview.dead_letters, 'dead letter')}{oldest_text}"
         found.append(Alert(Health.DEGRADED, text, "dead-letters"))
+    if overview.retention is not None and overview.retention.warning:
+        found.append(Alert(Health.DEGRADED, overview.retention.warning, "dead-letters"))
     return found

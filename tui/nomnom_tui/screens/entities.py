@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from nomnom.envelope import Status
+from nomnom.envelope import REMOVED, Status
 from nomnom.presentation import figures
 from nomnom.presentation.marks import STATUSES, SUPERSEDED
 from nomnom_tui.app.view import View
@@ -110,7 +110,8 @@ class EntitiesView(View):
         return await (await self.session.pipeline()).entities.reports()
 
     async def _load_statuses(self) -> list[StatusCount]:
-        return await (await self.session.pipeline()).statuses.counts()
+        counts = await (await self.session.pipeline()).statuses.counts()
+        return [each for each in counts if each.messages or each.status not in REMOVED]
 
     async def _load_hours(self) -> list[HourCount]:
         return await (await self.session.pipeline()).statuses.by_hour(self._span)

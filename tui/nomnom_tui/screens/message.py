@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from nomnom.envelope import Status
+from nomnom.connections.errors import RequestError
+from nomnom.envelope import REMOVED, Status
 from nomnom.presentation import figures
 from nomnom.presentation.marks import STATUSES, SUPERSEDED
 from nomnom.presentation.terms import Term
@@ -17,6 +19,7 @@ from nomnom_tui.widgets.panel import Panel
 from nomnom_tui.widgets.properties import TextTable, labelled
 
 if TYPE_CHECKING:
+    from nomnom.inspection.history import Operation
     from nomnom_control.session.messages import State
 
 _LABEL = 19
@@ -36,6 +39,8 @@ class MessageView(View):
         self.message_id = message_id.strip().lower()
         self._state: State | None = None
         self._states: list[State] = []
+        self._operations: Sequence[Operation] = ()
+        self._audit_problem = ""
         self._lines = TextTable(id="lines")
 
     @property
@@ -53,14 +58,24 @@ class MessageView(View):
         self.subscribe("message", 0.3, self._load, self._show, self.query_one("#message", Panel))
 
     async def _load(self) -> State:
-        return await (await self.session.pipeline()).messages.state(self.message_id)
+        pipeline = await self.session.pipeline()
+        state = await pipeline.messages.state(self.message_id)
+        if state != self._state or state.final:
+            try:
+                self._operations = await pipeline.audit.history(state.message_id, state.removed_at)
+                self._audit_problem = ""
+            except RequestError as error:
+                self._audit_problem = str(error)
+        return state
 
     def _show(self, state: State) -> None:
         if state != self._state:
             self._states.append(state)
         self._state = state
         self._feeds["message"].interval = 2.0 if state.final else 0.3
-        self._lines.show_lines([*self._status_path(state), "", *self._properties(state), *self._history()])
+        self._lines.show_lines(
+            [*self._status_path(state), "", *self._properties(state), *self._done(), *self._history()]
+        )
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -70,8 +85,8 @@ class MessageView(View):
         return super().check_action(action, parameters)
 
     def _status_path(self, state: State) -> list[Line]:
-        """Render accepted ─ processing ─ completed, failed or dlq."""
-        end = state.status if state.status in (Status.DLQ, Status.FAILED) else Status.COMPLETED
+        """Render accepted ─ processing ─ completed, or how it ended otherwise."""
+        end = Status.COMPLETED if state.status in _STEPS else state.status
         steps = (*_STEPS[:2], end)
         reached = steps.index(state.status)
         parts: list[tuple[str, Style]] = [("  ", Style.PLAIN)]
@@ -86,15 +101,15 @@ class MessageView(View):
         return ["", parts]
 
     def _properties(self, state: State) -> list[Line]:
-        room = self._lines.room
+        room, removed = self._lines.room, state.status in REMOVED
         took = None
         if state.received_at is not None and state.processed_at is not None:
             took = (state.processed_at - state.received_at).total_seconds()
         properties = {
             Term.ENTITY: state.entity or figures.NONE,
             Term.RECEIVED: figures.moment(state.received_at),
-            Term.PROCESSED: figures.moment(state.processed_at),
-            Term.LATENCY: figures.duration(took),
+            STATUSES[state.status].label if removed else Term.PROCESSED: figures.moment(state.processed_at),
+            Term.LATENCY: figures.duration(None if removed else took),
             Term.FAILED_ATTEMPTS: figures.count(state.retry_count),
         }
         lines = [
@@ -105,6 +120,16 @@ class MessageView(View):
         if state.superseded:
             lines += labelled(SUPERSEDED.label, SUPERSEDED.meaning, room, width=_LABEL)
         return lines
+
+    def _done(self) -> list[Line]:
+        """Render what operators did to the message."""
+        lines: list[Line] = [
+            [("  ", Style.PLAIN), (figures.moment(each.at), Style.MUTED), (f"  {each}", Style.PLAIN)]
+            for each in self._operations
+        ]
+        if self._audit_problem:
+            lines.append([("  the audit log cannot be read: ", Style.MUTED), (self._audit_problem, Style.BAD)])
+        return ["", ("  Operations", Style.HEADING), *lines] if lines else []
 
     def _history(self) -> list[Line]:
         if len(self._states) < 2:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nomnom.inspection.statuses import MessageStatus
     from nomnom_tui.app.session import Session
 
-_STATUSES = (None, Status.COMPLETED, Status.PROCESSING, Status.FAILED, Status.DLQ)
+_STATUSES = (None, Status.COMPLETED, *(each for each in Status if each not in (Status.ACCEPTED, Status.COMPLETED)))
 
 
 class MessagesView(View):

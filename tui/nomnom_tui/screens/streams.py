@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,6 +12,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 
 from nomnom.presentation import figures
+from nomnom.tasks import end
+from nomnom_control.environments import Progress, Step
 from nomnom_tui.app.changes import Change
 from nomnom_tui.app.view import View
 from nomnom_tui.screens.stream_messages import StreamMessagesView, message_columns
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 _FULL = 0.9
 """Share of a stream's limit from which it is highlighted."""
+_MANY = 10_000
+"""A purge of so many messages takes seconds: its progress is shown."""
 _NEWEST = 50
 _INTERVAL = 2.0
 
@@ -175,8 +180,10 @@ def purge_change(view: View, report: StreamReport) -> Change:
     """Return the change that purges a stream, with what will be lost."""
     name, state = report.name, report.state
 
-    async def purge() -> None:
-        await (await view.session.pipeline()).jetstream.purge(name, confirm=name)
+    async def purge(progress: Callable[[int, int], None] | None = None) -> None:
+        await (await view.session.pipeline()).jetstream.purge(
+            name, confirm=name, last=state.last_seq, progress=progress
+        )
 
     pending = str(report.config.get("retention")) == "workqueue"
     meaning = (
@@ -188,11 +195,36 @@ def purge_change(view: View, report: StreamReport) -> Change:
     return Change(
         f"Purge {name}",
         view.session.command(f"stream purge {name}"),
-        act=purge,
+        act=purge if state.messages < _MANY else None,
+        begin=None if state.messages < _MANY else lambda: _steps(purge),
         losses=(f"{figures.count(state.messages)} messages of {name} ({figures.size(state.bytes)}{oldest})", meaning),
         confirm_text=name,
         success=f"{name} is purged",
     )
+
+
+async def _steps(purge: Callable[[Callable[[int, int], None]], Coroutine[Any, Any, None]]) -> AsyncIterator[Progress]:
+    """Purge many messages, showing how many statuses are recorded."""
+    step, changed = "record statuses, then purge", asyncio.Event()
+    text = ""
+
+    def progress(done: int, total: int) -> None:
+        nonlocal text
+        text = f"{done:,} of {total:,}"
+        changed.set()
+
+    yield Progress(step, Step.STARTED)
+    purging = asyncio.create_task(purge(progress))
+    purging.add_done_callback(lambda _: changed.set())
+    try:
+        while not purging.done():
+            await changed.wait()
+            changed.clear()
+            yield Progress(step, Step.STARTED, text)
+        await purging
+    finally:
+        await end(purging)
+    yield Progress(step, Step.DONE, text)
 
 
 def _fill(report: StreamReport) -> Line:

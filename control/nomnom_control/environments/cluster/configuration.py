@@ -21,7 +21,13 @@ from nomnom.files import make_folder, replace_file
 from nomnom_control.environments.cluster.location import configuration_path
 from nomnom_control.errors import ControlError
 
-IMAGES = ("nomnom-ingestion-api", "nomnom-ingestion-worker", "nomnom-dashboard-backend", "nomnom-dashboard-frontend")
+IMAGES = (
+    "nomnom-ingestion-api",
+    "nomnom-ingestion-worker",
+    "nomnom-dashboard-backend",
+    "nomnom-dashboard-frontend",
+    "nomnom-housekeeper",
+)
 """The pipeline's own images."""
 _PACKAGE = Path(__file__).parents[2]
 

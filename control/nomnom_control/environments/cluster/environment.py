@@ -11,6 +11,7 @@ from nomnom.scaling import ScalingPolicy, check_number
 from nomnom.schema import Schema, parse_schema
 from nomnom.settings.streams import StreamSettings
 from nomnom_control.environments import (
+    HOUSEKEEPER,
     WORKER,
     Component,
     Endpoints,
@@ -41,7 +42,7 @@ from nomnom_control.http_client import HttpClient, HttpError
 RELEASE = "release"
 """A pseudo component for the whole release: its history and rollback are those of helm."""
 _PORTS = {"api": 8080, "nats": 4222, "nats_monitor": 8222, "postgres": 5432, "page": 5173}
-_METRICS = {"api": 8080, WORKER: 8081, "dashboard": 3000}
+_METRICS = {"api": 8080, WORKER: 8081, "dashboard": 3000, HOUSEKEEPER: 8082}
 _SCRAPE = 3.0
 
 

@@ -23,6 +23,7 @@ _SERVICES = {
     "nomnom-ingestion-api": "api",
     "nomnom-ingestion-worker": "worker",
     "nomnom-dashboard-backend": "dashboard",
+    "nomnom-housekeeper": "housekeeper",
 }
 
 

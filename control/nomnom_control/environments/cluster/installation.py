@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nomnom
 from nomnom.errors import NomnomError
-from nomnom_control.environments import WORKER, Progress, Step
+from nomnom_control.environments import HOUSEKEEPER, WORKER, Progress, Step
 from nomnom_control.environments.cluster import scaling
 from nomnom_control.environments.cluster.api import Object
 from nomnom_control.environments.cluster.configuration import ClusterConfiguration, split_args
@@ -24,7 +24,7 @@ from nomnom_control.programs import ProgramError
 READY = 240.0
 """Timeout in seconds until a component is ready."""
 _POLL = 0.5
-_IMAGES = ("ingestion.api", "ingestion.worker", "dashboard.backend", "dashboard.frontend")
+_IMAGES = ("ingestion.api", "ingestion.worker", "dashboard.backend", "dashboard.frontend", "housekeeper")
 _STOPPED = "nomnom/stopped-replicas"
 _KEDA = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledobjects.keda.sh"
 
@@ -87,7 +87,7 @@ class Installation:
     async def wait(self) -> AsyncIterator[Progress]:
         """Wait until the setup is complete and every component is ready."""
         found: list[tuple[str, str, Object]] = []
-        for name in ("postgres", "nats", "api", "dashboard", "page", WORKER):
+        for name in ("postgres", "nats", "api", "dashboard", "page", HOUSEKEEPER, WORKER):
             try:
                 kind, workload = await self.release.workload(name)
             except NotInstalled:
@@ -151,7 +151,7 @@ class Installation:
         """Scale everything to zero, workers first. Volumes are kept, and the numbers of replicas for the next start."""
         if await scaling.find_scaled_object(self.release) is not None:
             await scaling.pin(self.release, 0)
-        for name in (WORKER, "page", "dashboard", "api", "nats", "postgres"):
+        for name in (WORKER, HOUSEKEEPER, "page", "dashboard", "api", "nats", "postgres"):
             try:
                 kind, workload = await self.release.workload(name)
             except NotInstalled:

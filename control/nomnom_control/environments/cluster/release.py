@@ -18,6 +18,7 @@ PARTS = {
     "postgres": "postgres",
     "dashboard": "dashboard-backend",
     "page": "dashboard-frontend",
+    "housekeeper": "housekeeper",
 }
 """The names of the components, and the chart's label of each."""
 _NAMES = {label: name for name, label in PARTS.items()}

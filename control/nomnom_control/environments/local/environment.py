@@ -23,6 +23,7 @@ from nomnom.settings import HIDDEN, SERVICES, show_variables
 from nomnom.settings.streams import StreamSettings
 from nomnom.settings.tokens import first_token
 from nomnom_control.environments import (
+    HOUSEKEEPER,
     WORKER,
     Component,
     Endpoints,
@@ -46,7 +47,7 @@ from nomnom_control.environments.variables import Variables, declaration_of
 from nomnom_control.errors import ControlError
 from nomnom_control.http_client import HttpClient, HttpError
 
-COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard")
+COMPONENTS = ("api", "nats", WORKER, "postgres", "dashboard", HOUSEKEEPER)
 _START = 120.0
 ERROR = b"error "
 """Begins the line, on the supervisor's standard output, with the error that it did not start for."""
@@ -263,11 +264,11 @@ class LocalEnvironment(Environment):
             "start": (
                 f"start nats-server and PostgreSQL in {folder}",
                 "set up streams and tables",
-                "start the API and the dashboard",
+                "start the API, the dashboard and the housekeeper",
                 "start the autoscaler, which starts workers as needed",
             ),
             "stop": (
-                "stop the API and the dashboard",
+                "stop the API, the dashboard and the housekeeper",
                 "stop the workers",
                 "stop PostgreSQL and nats-server",
                 f"keep the data in {folder}",

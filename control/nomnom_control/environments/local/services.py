@@ -43,7 +43,7 @@ class Service:
 
 
 class Services:
-    """The api, the dashboard and the workers. ``variables`` returns those of a component's process on a port."""
+    """The processes of all components. ``variables`` returns those of a component's process on a port."""
 
     def __init__(self, instance: Instance, variables: Callable[[str, int], Mapping[str, str]]) -> None:
         self._instance, self._variables = instance, variables

@@ -16,7 +16,7 @@ from nomnom.settings import SERVICES, ProgramSettings, SetupSettings
 from nomnom.setup import set_up
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_control.environments import WORKER, Progress, Step
+from nomnom_control.environments import HOUSEKEEPER, WORKER, Progress, Step
 from nomnom_control.environments.local.channel import Report, serve
 from nomnom_control.environments.local.checks import ServerChecks
 from nomnom_control.environments.local.instance import Instance, State, any_port, choose_ports, is_free, starting
@@ -144,7 +144,8 @@ class Supervisor:
         )
         addresses = {**self._addresses(), "NOMNOM_SCHEMA": self.state.schema}
         settings = SetupSettings.from_environment({**self.state.variables, **addresses})
-        for line in await _step(report, "set up streams and tables", set_up(settings)):
+        setting_up = set_up(settings, expire=settings.nomnom_setup_expire)
+        for line in await _step(report, "set up streams and tables", setting_up):
             report(Progress("set up streams and tables", Step.OUTPUT, line))
 
         async def start_service(component: str) -> None:
@@ -160,6 +161,7 @@ class Supervisor:
             self._start_on_free_ports(
                 report, "start the dashboard", partial(start_service, "dashboard"), "dashboard", "page"
             ),
+            _step(report, "start the housekeeper", self._services.launch(HOUSEKEEPER, any_port())),
         )
 
     async def _start_on_free_ports(
@@ -199,12 +201,13 @@ class Supervisor:
         return state
 
     async def _stop(self, report: Report) -> None:
-        """Stop everything in order: API and dashboard, workers, PostgreSQL, NATS. Data is kept."""
+        """Stop everything in order: API, dashboard and housekeeper, workers, PostgreSQL, NATS. Data is kept."""
         await end(*self._tasks)
         self._tasks = []
-        frontends = [each for each in self._services.all() if each.component != WORKER]
+        others = [each for each in self._services.all() if each.component != WORKER]
         workers = [each for each in self._services.all() if each.component == WORKER]
-        for title, group in (("stop the API and the dashboard", frontends), ("stop the workers", workers)):
+        groups = {"stop the API, the dashboard and the housekeeper": others, "stop the workers": workers}
+        for title, group in groups.items():
             if group:
                 await _step(report, title, asyncio.gather(*(self._services.end(each) for each in group)))
         for server in reversed(self._servers):
@@ -229,7 +232,8 @@ class Supervisor:
         }
 
     def _variables(self, component: str, port: int) -> dict[str, str]:
-        own = "WORKER_HEALTH_PORT" if component == WORKER else f"NOMNOM_{component.upper()}_PORT"
+        upper = component.upper()
+        own = f"{upper}_HEALTH_PORT" if component in (WORKER, HOUSEKEEPER) else f"NOMNOM_{upper}_PORT"
         variables = component_variables(component, self.state, self._addresses())
         managed = {name: each.value for name, each in variables.managed.items() if each.value is not None}
         return {**variables.given, **managed, own: str(port), INSTANCE: str(self.instance.folder)}
@@ -276,7 +280,7 @@ class Supervisor:
                 for name, each in servers
             },
             "scaling": self.scaling.describe(),
-            "desired": {"api": 1, "dashboard": 1, WORKER: self.scaling.desired},
+            "desired": {"api": 1, "dashboard": 1, HOUSEKEEPER: 1, WORKER: self.scaling.desired},
             "services": [
                 {
                     "component": each.component,

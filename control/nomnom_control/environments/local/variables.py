@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nomnom.settings import COMPONENTS, SERVICES, check_variables
-from nomnom_control.environments import WORKER
+from nomnom_control.environments import HOUSEKEEPER, WORKER
 from nomnom_control.environments.local.instance import InstanceError, State
 from nomnom_control.environments.variables import Managed, Variables
 
@@ -32,11 +32,11 @@ def managed_variables(component: str, state: State, servers: Mapping[str, str]) 
             host = "NOMNOM_DASHBOARD_HOST"
             ports = {"NOMNOM_DASHBOARD_PORT": "dashboard", "NOMNOM_DASHBOARD_PAGE_PORT": "page"}
         case _:
-            assert component == WORKER
-            host, ports = "WORKER_HEALTH_HOST", {"WORKER_HEALTH_PORT": ""}
+            assert component in (WORKER, HOUSEKEEPER)
+            host, ports = f"{component.upper()}_HEALTH_HOST", {f"{component.upper()}_HEALTH_PORT": ""}
     found[host] = Managed("the local environment listens on loopback only", "127.0.0.1")
     for name, port in ports.items():
-        option = f"nomnom up --{port}-port sets it" if port else "each worker gets a free port"
+        option = f"nomnom up --{port}-port sets it" if port else f"each {component} gets a free port"
         found[name] = Managed(option, str(state.ports[port]) if port in state.ports else None)
     return found
 

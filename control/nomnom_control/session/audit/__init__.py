@@ -1,48 +1,41 @@
 """The audit log: who did what to which message, when, with what result. It outlives dead letters and streams.
 
-Operations that remove something (replay, undo, deletion) do not start while the audit log cannot be written. If
+Operations that remove something (replay, undo, deletion, purge) do not start while the audit log cannot be written. If
 PostgreSQL becomes unavailable during an operation, it stops and reports how many entries remain in the spool
-(:mod:`nomnom_control.session.audit.spool`); the next session writes them. Pausing, resuming and purging do not need
-PostgreSQL: their entries are spooled too.
+(:mod:`nomnom_control.session.audit.spool`); the next session writes them. Pausing and resuming do not need PostgreSQL,
+nor does purging a stream that is not the pipeline's: their entries are spooled too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import StrEnum
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import asyncpg
 import msgspec
 
-from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp
+from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NatsUnavailable, NotSetUp
 from nomnom.connections.postgres import Database
 from nomnom.envelope import new_message_id
 from nomnom.errors import NomnomError
+from nomnom.inspection.history import Operation, read_history
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import statements
+from nomnom_control.session.audit.effects import apply
+from nomnom_control.session.audit.entries import Action, Entry, Record
 from nomnom_control.session.audit.spool import Spool
 
 __all__ = ["Action", "Audit", "AuditPending", "Entry", "Ledger", "Record"]
 
 _BATCH = 500
-
-
-class Action(StrEnum):
-    """The kinds of operations in the audit log."""
-
-    REPLAY = "replay"
-    UNDO = "undo"
-    DELETE = "delete"
-    PURGE = "purge"
-    PAUSE = "pause"
-    RESUME = "resume"
+Conclude: TypeAlias = Callable[[Sequence[Entry]], Awaitable[list[Entry]]]
+"""Finds out the results of entries that an interrupted session left behind."""
 
 
 class AuditPending(ControlError):  # noqa: N818
@@ -51,34 +44,6 @@ class AuditPending(ControlError):  # noqa: N818
     def __init__(self, text: str, path: Path, entries: int) -> None:
         super().__init__(text)
         self.path, self.entries = path, entries
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One operation. ``run`` groups the entries of one command; ``detail`` is JSON.
-
-    ``unconfirmed`` is the result to record if the session ended before the actual result was known.
-    """
-
-    action: Action
-    result: str
-    entity: str = ""
-    message_id: str | None = None
-    sequence: int | None = None
-    undoes: str | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    run: str = field(default_factory=new_message_id)
-    event: str = field(default_factory=new_message_id)
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    actor: str = ""
-    unconfirmed: str = "unconfirmed"
-
-
-@dataclass(frozen=True, slots=True)
-class Record(Entry):
-    """An entry of the audit log with its number."""
-
-    id: int = 0
 
 
 class _Line(msgspec.Struct):
@@ -91,8 +56,8 @@ class _Line(msgspec.Struct):
 class Audit:
     """The audit log of a pipeline; ``folder`` is the folder of the spool files."""
 
-    def __init__(self, database: Database, folder: Path, actor: str) -> None:
-        self._database, self._folder, self.actor = database, folder, actor
+    def __init__(self, database: Database, folder: Path, actor: str, conclude: Conclude) -> None:
+        self._database, self._folder, self.actor, self._conclude = database, folder, actor, conclude
 
     async def read(
         self,
@@ -114,6 +79,11 @@ class Audit:
                 statements.READ, before, message_id, run, action, actor, entity, since, until, limit
             )
         return [_record(row) for row in rows]
+
+    async def history(self, message_id: str, removed_at: datetime | None) -> list[Operation]:
+        """The operations on one message, oldest first (see :func:`nomnom.inspection.history.read_history`)."""
+        await self._write_spooled()
+        return await read_history(self._database, message_id, removed_at)
 
     async def replays_to_undo(
         self, *, message_id: str | None = None, run: str | None = None, after: int = 0, limit: int = 1000
@@ -169,7 +139,10 @@ class Audit:
         for folder in (self._folder / identity, self._folder / self._address):
             for spool in await asyncio.to_thread(Spool.left_behind, folder):
                 try:
-                    await Ledger(self._database, spool, self.actor).recover()
+                    await Ledger(self._database, spool, self.actor).recover(self._conclude)
+                except (NatsUnavailable, NotSetUp):
+                    # What became of them is not known before the streams are back; a later call finds it out.
+                    continue
                 finally:
                     await asyncio.to_thread(spool.close)
         return identity
@@ -208,14 +181,12 @@ class Ledger:
         self._pending.clear()
         await asyncio.to_thread(self.spool.clear)
 
-    async def recover(self) -> None:
+    async def recover(self, conclude: Conclude) -> None:
         """Write the entries that an interrupted session left in this spool file."""
         lines = [msgspec.json.decode(line, type=_Line) for line in await asyncio.to_thread(self.spool.read)]
         last = {line.entry.event: line for line in lines}
-        entries = [
-            line.entry if line.confirmed else replace(line.entry, result=line.entry.unconfirmed)
-            for line in last.values()
-        ]
+        entries = [line.entry for line in last.values() if line.confirmed]
+        entries += await conclude([line.entry for line in last.values() if not line.confirmed])
         for start in range(0, len(entries), _BATCH):
             await self._insert(entries[start : start + _BATCH])
         await asyncio.to_thread(self.spool.clear)
@@ -242,8 +213,9 @@ class Ledger:
             [each.undoes for each in entries],
             [msgspec.json.encode(each.detail).decode() for each in entries],
         ]
-        async with self._database.connection() as connection:
-            await connection.execute(statements.INSERT, *columns)
+        async with self._database.connection() as connection, connection.transaction():
+            added = {str(row["event"]) for row in await connection.fetch(statements.INSERT, *columns)}
+            await apply(connection, [each for each in entries if each.event in added])
 
 
 def _record(row: asyncpg.Record) -> Record:

@@ -15,7 +15,8 @@ FROM unnest(
     $1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[], $7::text[], $8::bigint[],
     $9::text[], $10::uuid[], $11::jsonb[]
 ) AS given (event, run, at, actor, action, message_id, entity, sequence, result, undoes, detail)
-ON CONFLICT (event) DO NOTHING
+ON CONFLICT (event, at) DO NOTHING
+RETURNING event
 """
 
 READ = """

@@ -20,7 +20,7 @@ from nomnom.inspection.dead_letters import (
     window,
 )
 from nomnom.inspection.jetstream.messages import read_batch, read_before, read_many, read_one
-from nomnom_control.errors import ControlError
+from nomnom_control.errors import ControlError, NotConfirmed
 from nomnom_control.session.audit import Record
 from nomnom_control.session.dead_letters.deletion import Deletion
 from nomnom_control.session.dead_letters.editing import (
@@ -36,7 +36,6 @@ from nomnom_control.session.dead_letters.prediction import Forecast, Outcome, Pr
 from nomnom_control.session.dead_letters.publication import CHUNK
 from nomnom_control.session.dead_letters.replay import DeadLetterResult, Replay, ReplayProgress, Result
 from nomnom_control.session.dead_letters.undo import SETTLE, Undo, Undone, UndoResult
-from nomnom_control.session.jetstream import NotConfirmed
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline

@@ -1,4 +1,8 @@
-"""Permanent deletion of dead letters after a confirmation; the audit log keeps a copy."""
+"""Permanent deletion of dead letters after a confirmation; the audit log keeps a copy.
+
+The steps are: spool the audit entries; delete the dead letters; write the entries and the statuses of the messages in
+one transaction. If this is interrupted, the next session looks which dead letters exist and writes both.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from nomnom.envelope import new_message_id
 from nomnom.inspection.dead_letters import read_dead_letter
 from nomnom.inspection.jetstream.messages import StoredMessage, read_many
+from nomnom.stream_changes import delete_message
+from nomnom.tasks import finish
 from nomnom_control.session.audit import Action, Entry, Ledger
-from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish
+from nomnom_control.session.audit.effects import DELETED
+from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers
 from nomnom_control.session.dead_letters.replay import digest
-from nomnom_control.session.jetstream.changes import delete_message
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -87,7 +93,7 @@ class Deletion:
         message_id = None if dead_letter.envelope_problem else dead_letter.message_id
         return Entry(
             Action.DELETE,
-            "deleted",
+            DELETED,
             entity=dead_letter.entity,
             message_id=message_id,
             sequence=dead_letter.sequence,

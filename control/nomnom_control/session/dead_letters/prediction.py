@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from nomnom.envelope import Reason, Status
+from nomnom.envelope import REMOVED, Reason, Status
 from nomnom.grammar import Problem, Record
 from nomnom.inspection.dead_letters import DeadLetter
 from nomnom.inspection.statuses import Answer
@@ -109,7 +109,7 @@ def _without_database(dead_letter: DeadLetter, validation: Validation, answer: A
         return _prediction(dead_letter, Outcome.IMPOSSIBLE, dead_letter.envelope_problem, dead_letter.entity)
     if answer is not None and answer.status is Status.COMPLETED:
         return _prediction(dead_letter, Outcome.ALREADY, "the message is already completed", validation.entity)
-    if answer is not None and answer.replays > dead_letter.replays:
+    if answer is not None and answer.replays > dead_letter.replays and answer.status not in REMOVED:
         detail = f"replay {answer.replays} of this message was processed: {answer.status}"
         return _prediction(dead_letter, Outcome.ALREADY, detail, validation.entity)
     if validation.problems:
@@ -139,7 +139,8 @@ async def _shallow(pipeline: Pipeline, cases: Sequence[tuple[DeadLetter, Validat
             keys = [list(column) for column in zip(*(record.key or () for _, record in records), strict=True)]
             received = [cases[at][0].received_at for at, _ in records]
             ids = [cases[at][0].message_id for at, _ in records]
-            rows = await connection.fetch(Table(entity).newer, *keys, received, ids)
+            positions = [cases[at][0].position for at, _ in records]
+            rows = await connection.fetch(Table(entity).newer, *keys, received, ids, positions)
             newer.update(records[row["position"]][0] for row in rows)
     return [
         _compare(dead_letter, validation, newer[at], unchanged=unchanged)
@@ -190,7 +191,8 @@ async def _try(
                     columns = [list(column) for column in zip(*(each.values for each in rows), strict=True)]
                     received = [dead_letter.received_at] * len(rows)
                     ids = [dead_letter.message_id] * len(rows)
-                    written += len(await connection.fetch(statement, *columns, received, ids))
+                    positions = [dead_letter.position] * len(rows)
+                    written += len(await connection.fetch(statement, *columns, received, ids, positions))
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError) as error:
         detail = f"its row is locked by another transaction ({error}); try again"
         return _prediction(dead_letter, Outcome.UNDETERMINED, detail, validation.entity)

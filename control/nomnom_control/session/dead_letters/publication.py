@@ -1,58 +1,18 @@
-"""Publish a message exactly once, even if JetStream reports a duplicate of a message that was deleted meanwhile."""
+"""What the operations on dead letters have in common."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
-from nomnom.connections.nats import NatsConnection
-from nomnom.envelope import MSG_ID, new_message_id
-from nomnom.inspection.jetstream.messages import StoredMessage, read_one
-from nomnom_control.session.jetstream.changes import publish
+from nomnom.envelope import MSG_ID
+from nomnom.inspection.jetstream.messages import StoredMessage
 
 T = TypeVar("T")
 
 CHUNK = 64
 """Default number of dead letters in flight."""
-
-
-async def publish_once(
-    nats: NatsConnection, subject: str, payload: bytes, headers: Mapping[str, str]
-) -> tuple[int, str, bool]:
-    """Publish and make sure that the message is stored; returns sequence, ``Nats-Msg-Id``, and whether it existed.
-
-    A message that was published and deleted is still a duplicate within the duplicate window: JetStream acknowledges it
-    again without storing it. So a duplicate is looked up, and published under a new id if it is missing.
-    """
-    ack = await publish(nats, subject, payload, headers)
-    if not ack.duplicate:
-        return ack.seq, headers[MSG_ID], False
-    stored = await read_one(nats, ack.stream, ack.seq)
-    if stored is not None and stored.headers.get(MSG_ID) == headers[MSG_ID]:
-        return ack.seq, headers[MSG_ID], True
-    fresh = f"{headers[MSG_ID]}.{new_message_id()}"
-    ack = await publish(nats, subject, payload, {**headers, MSG_ID: fresh})
-    return ack.seq, fresh, False
-
-
-async def finish(work: Awaitable[T]) -> T:
-    """Await ``work`` to its end even if the caller is cancelled; the cancellation is raised after it.
-
-    Operations on a dead letter that were started have to reach a known result; each step has its own timeout.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # mark as retrieved: the caller gets the cancellation
-        raise cancelled
-    return task.result()
 
 
 async def all_of(work: Iterable[Awaitable[T]]) -> list[T | Exception]:

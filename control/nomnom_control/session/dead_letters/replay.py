@@ -14,22 +14,23 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from nomnom.connections.errors import NatsUnavailable, NotSetUp
-from nomnom.envelope import MSG_ID, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
+from nomnom.envelope import MSG_ID, REMOVED, REPLAYS, Status, ingest_subject, new_message_id, replay_headers
 from nomnom.errors import NomnomError
 from nomnom.inspection.dead_letters import DeadLetter, read_dead_letter
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_many
 from nomnom.inspection.jetstream.requests import StreamFull
 from nomnom.inspection.statuses import Answer
+from nomnom.stream_changes import delete_message, publish_once
+from nomnom.tasks import finish
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending, Entry, Ledger
 from nomnom_control.session.dead_letters.editing import Edit, diff
-from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers, finish, publish_once
-from nomnom_control.session.jetstream.changes import delete_message
+from nomnom_control.session.dead_letters.publication import CHUNK, all_of, dead_letter_headers
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
@@ -249,7 +250,11 @@ class Replay:
         case.payload = self.edit.apply(message.payload, self.pipeline.schema)
         edited = case.payload != message.payload
         answer = answers.get(dead_letter.message_id)
-        if answer is not None and (answer.status is Status.COMPLETED or answer.replays > dead_letter.replays):
+        envelope = dead_letter.envelope
+        if answer is not None and answer.status in REMOVED:
+            # Its dead letter was restored after the removal: a life after the one that ended.
+            envelope = replace(envelope, replays=max(envelope.replays, answer.replays))
+        elif answer is not None and (answer.status is Status.COMPLETED or answer.replays > dead_letter.replays):
             detail = f"replay {answer.replays} of this message is {answer.status}"
             if edited:
                 case.result = self._failed(case, f"{detail}; an edited payload would not be applied")
@@ -270,7 +275,7 @@ class Replay:
             return
         entity = self._entity(case)
         subject = ingest_subject(entity, dead_letter.message_id)
-        headers = replay_headers(dead_letter.envelope, case.payload)
+        headers = replay_headers(envelope, case.payload)
         sequence, identity, case.repeated = await publish_once(self.pipeline.nats, subject, case.payload, headers)
         detail = "" if entity == dead_letter.entity else f"entity changed from {dead_letter.entity} to {entity}"
         self._done(case, Result.REPLAYED, detail, sequence, identity)

@@ -18,15 +18,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from nomnom.envelope import DEAD, MSG_ID, REPLAYS, Status, new_message_id
+from nomnom.envelope import DEAD, MSG_ID, REMOVED, REPLAYS, Status, new_message_id
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last, read_last_each, read_many
 from nomnom.inspection.statuses import Answer
+from nomnom.positions import position_of
+from nomnom.stream_changes import delete_message, publish_once
+from nomnom.tasks import finish
 from nomnom_control.errors import ControlError
-from nomnom_control.session.audit import Action, Entry, Ledger, Record
-from nomnom_control.session.dead_letters.publication import all_of, finish, publish_once
-from nomnom_control.session.jetstream.changes import delete_message
+from nomnom_control.session.audit import Action, Entry, Ledger, Record, effects
+from nomnom_control.session.dead_letters.publication import all_of
 from nomnom_control.session.jetstream.pausing import paused
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class _Case:
     headers: dict[str, str]
     payload: bytes | None
     """The original payload, if the replay changed it."""
+    position: int = 0
+    """Of the replay's message in the stream."""
     message: StoredMessage | None = None
     dead_letter: int | None = None
     removed: bool = False
@@ -94,9 +98,10 @@ class _Case:
         return f"{self.message_id}.{self.replays}.dead.undo.{self.record.event}"
 
     def answer(self, answers: dict[str, Answer]) -> Answer | None:
-        """The result of processing the replayed message, not of an earlier replay."""
+        """The result of processing the replayed message, not of an earlier replay or a removal."""
         answer = answers.get(self.message_id)
-        return answer if answer is not None and answer.replays > self.replays else None
+        processed = answer is not None and answer.replays > self.replays and answer.status not in REMOVED
+        return answer if processed else None
 
     def decide(self, result: UndoResult, detail: str) -> None:
         self.result, self.detail = result, detail
@@ -126,6 +131,9 @@ class Undo:
 
     async def _undo(self, cases: Sequence[_Case], ledger: Ledger) -> list[Undone]:
         streams = self.pipeline.streams
+        incarnation = await self.pipeline.jetstream.incarnation(streams.stream)
+        for case in cases:
+            case.position = position_of(incarnation, case.stream_sequence)
         found = await read_many(self.pipeline.nats, streams.stream, [each.stream_sequence for each in cases])
         answers = await self._answers(cases)
         for case in cases:
@@ -256,14 +264,27 @@ class Undo:
             message_id=case.message_id,
             sequence=case.record.sequence,
             undoes=case.record.event,
-            detail={"replay_run": case.record.run, "stream_sequence": case.stream_sequence},
+            detail={
+                "replay_run": case.record.run,
+                "stream_sequence": case.stream_sequence,
+                "stream_message": case.record.detail.get("stream_message"),
+                "position": case.position,
+                "replays": case.replays,
+                "letter": {"subject": case.subject, "headers": case.headers},
+            },
             run=self.run,
         )
 
     def _concluded(self, case: _Case) -> Entry | None:
         if case.entry is None or case.result is None:
             return None
-        detail: dict[str, Any] = {**case.entry.detail, "note": case.detail, "letter": case.dead_letter}
+        removed = case.result is UndoResult.UNDONE or (case.removed and case.result is UndoResult.UNCERTAIN)
+        detail: dict[str, Any] = {
+            **case.entry.detail,
+            "note": case.detail,
+            "dead_letter": case.dead_letter,
+            effects.REMOVED: removed,
+        }
         return replace(case.entry, result=case.result.value, detail=detail)
 
 

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 from nomnom.inspection import jetstream
 from nomnom.inspection.jetstream import ConsumerReport, checked
-from nomnom_control.errors import ControlError
+from nomnom.positions import register_stream
+from nomnom_control.errors import ControlError, NotConfirmed
 from nomnom_control.session.audit import Action, Entry
 from nomnom_control.session.jetstream.changes import purge
 from nomnom_control.session.jetstream.pausing import pause_consumer, resume_consumer
+from nomnom_control.session.jetstream.purging import Purge, Report
 
 if TYPE_CHECKING:
     from nomnom_control.session.pipeline import Pipeline
 
 FOREVER = timedelta(days=365 * 10)
 """Duration of a pause without an end."""
-
-
-class NotConfirmed(ControlError):  # noqa: N818
-    """The confirmation of a destructive operation does not match what would be lost."""
 
 
 class JetStream(jetstream.JetStream):
@@ -45,21 +43,31 @@ class JetStream(jetstream.JetStream):
         await self._note_pause(stream, consumer, Action.RESUME, None)
         return report
 
-    async def purge(self, stream: str, *, confirm: str) -> int:
-        """Delete every message of a stream; ``confirm`` must be its name. Returns how many were deleted."""
+    async def purge(self, stream: str, *, confirm: str, last: int | None = None, progress: Report | None = None) -> int:
+        """Delete the messages of a stream up to sequence ``last``: the last one when the user was asked (default: now).
+
+        ``confirm`` must be the stream's name. Returns how many were deleted. Messages of the pipeline's streams get the
+        status ``purged``; raises DatabaseUnavailable, before anything is changed, if that cannot be recorded.
+        """
         if confirm != stream:
             raise NotConfirmed(f"stream {stream} is not purged: the confirmation must be its name, found {confirm!r}")
-        before = (await self.stream(stream)).state
-        purged = await purge(self.nats, checked(stream))
-        detail = {
-            "messages": before.messages,
-            "bytes": before.bytes,
-            "last_sequence": before.last_seq,
-        }
+        report = await self.stream(stream)
+        end = report.state.last_seq if last is None else min(last, report.state.last_seq)
+        streams = self._pipeline.streams
+        if stream in (streams.stream, streams.dead_stream):
+            return await Purge(self._pipeline, report, end).run(progress)
+        purged = await purge(self.nats, checked(stream), end)
+        detail = {"messages": report.state.messages, "bytes": report.state.bytes, "last_sequence": end}
         await self._pipeline.audit.note(
             [Entry(Action.PURGE, f"purged {purged:,} messages", detail=detail, entity=stream)]
         )
         return purged
+
+    async def incarnation(self, stream: str) -> int:
+        """The number of a stream's incarnation (:mod:`nomnom.positions`). Raises DatabaseUnavailable too."""
+        created = (await self.stream(stream)).created
+        async with self._pipeline.database.connection() as connection:
+            return await register_stream(connection, stream, created)
 
     async def _note_pause(self, stream: str, consumer: str, action: Action, until: datetime | None) -> None:
         detail = {"consumer": consumer, "until": until}

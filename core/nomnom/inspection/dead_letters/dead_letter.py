@@ -11,8 +11,6 @@ from nomnom.envelope import (
     ERROR,
     FAILED_AT,
     REASON,
-    RECEIVED_AT,
-    REPLAYS,
     UNKNOWN_ENTITY,
     Envelope,
     EnvelopeError,
@@ -44,13 +42,15 @@ class DeadLetter:
     stored_at: datetime
     size: int
     payload: bytes | None = field(repr=False)
+    position: int = 0
+    """Of the original message; 0 if it is unknown."""
     envelope_problem: str = ""
     """Why it cannot be replayed as the message that it was; empty if it can."""
 
     @property
     def envelope(self) -> Envelope:
         """What the message carried beside its payload."""
-        return Envelope(self.message_id, self.entity, self.received_at, self.replays)
+        return Envelope(self.message_id, self.entity, self.received_at, self.replays, self.position)
 
     @property
     def text(self) -> str:
@@ -87,12 +87,9 @@ def read_dead_letter(message: StoredMessage) -> DeadLetter:
         message.stored_at,
         len(message.payload),
         message.payload,
+        envelope.position,
         problem,
     )
-
-
-DEAD_LETTER_HEADERS = (RECEIVED_AT, REPLAYS, REASON, ERROR, ATTEMPTS, FAILED_AT)
-"""The headers of a dead letter; all but the one against duplicates."""
 
 
 def _number(text: str | None) -> int:

@@ -64,6 +64,12 @@ async def read_batch(connection: NatsConnection, stream: str, start: int, count:
     return await _collect(connection, stream, body)
 
 
+async def read_batch_since(connection: NatsConnection, stream: str, moment: datetime, count: int) -> Batch:
+    """Up to ``count`` messages that were stored at this time or later."""
+    body = {"start_time": moment, "batch": count, "next_by_subj": ">", "max_bytes": _BATCH_BYTES}
+    return await _collect(connection, stream, body)
+
+
 async def read_last_each(connection: NatsConnection, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
     """The last message of every subject that these (wildcards allowed) match; at most 1,024 may match."""
     if not subjects:

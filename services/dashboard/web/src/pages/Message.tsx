@@ -13,6 +13,9 @@ const EVENT_ICONS: Record<MessageDetail["timeline"][number]["event"], string> = 
   completed: statuses.completed.sign,
   superseded: superseded.sign,
   dead_letter: statuses.dlq.sign,
+  deleted: statuses.deleted.sign,
+  purged: statuses.purged.sign,
+  expired: statuses.expired.sign,
   operator: "✎",
 };
 const EVENT_LABELS: Record<MessageDetail["timeline"][number]["event"], string> = {
@@ -21,6 +24,9 @@ const EVENT_LABELS: Record<MessageDetail["timeline"][number]["event"], string> =
   completed: "Completed",
   superseded: "Superseded",
   dead_letter: "Became a dead letter",
+  deleted: "Deleted",
+  purged: "Purged",
+  expired: "Expired",
   operator: "Operator action",
 };
 

@@ -3,19 +3,13 @@ import { type SyntheticEvent, useState } from "react";
 import { useLocation } from "wouter";
 import { body, client } from "../api/client";
 import { timestamp } from "../format";
+import { statuses } from "../generated/words";
 import { MessageTable } from "../components/MessageTable";
 import { Pager } from "../components/Pager";
 import { EmptyState, ErrorState, LoadingState } from "../components/states";
 import { useQueryParameters } from "../components/useQueryParameters";
 
-const STATUSES = ["completed", "failed", "dlq", "processing"] as const;
-type ListedStatus = (typeof STATUSES)[number];
-const LABELS: Record<ListedStatus, string> = {
-  completed: "completed",
-  failed: "failed",
-  dlq: "dead letter",
-  processing: "processing",
-};
+const STATUSES = ["completed", "failed", "dlq", "processing", "deleted", "purged", "expired"] as const;
 const UUID = /^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$/i;
 const PREFIX = /^[0-9a-f]{8}[0-9a-f-]{0,28}$/i;
 
@@ -76,7 +70,7 @@ export function Messages() {
           </button>
           {STATUSES.map((each) => (
             <button key={each} type="button" aria-pressed={each === status} onClick={() => change({ status: each })}>
-              {LABELS[each]}
+              {statuses[each].label}
             </button>
           ))}
         </div>

@@ -136,10 +136,14 @@ export function withLivePoints(history: readonly Point[], live: readonly Point[]
 }
 
 const STATUSES = Object.keys(statuses) as (keyof typeof statuses)[];
+/** Listed only if there are any. */
+const REMOVED: ReadonlySet<string> = new Set(["deleted", "purged", "expired"]);
 
 function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
   const counts = snapshot?.counts ?? null;
-  const parts = STATUSES.map((name) => ({ name, mark: statuses[name], value: counts?.[name] ?? null }));
+  const parts = STATUSES.map((name) => ({ name, mark: statuses[name], value: counts?.[name] ?? null })).filter(
+    (part) => !REMOVED.has(part.name) || (part.value?.value ?? 0) > 0,
+  );
   const total = parts.reduce((sum, part) => sum + (part.value?.value ?? 0), 0);
   return (
     <section className="panel">

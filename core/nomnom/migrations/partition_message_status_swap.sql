@@ -37,28 +37,3 @@ CREATE INDEX message_status_unfinished ON message_status (status, received_at DE
 CREATE INDEX message_status_processed ON message_status (processed_at);
 CREATE INDEX message_status_position ON message_status (stream_position) WHERE stream_position > 0;
 CREATE INDEX message_status_superseded ON message_status (received_at) WHERE superseded;
-
-DO $$
-DECLARE
-    held record;
-BEGIN
-    FOR held IN
-        SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END AS role
-        FROM pg_class, aclexplode(relacl)
-        WHERE oid = 'message_status_before'::regclass AND grantee <> relowner
-    LOOP
-        EXECUTE format('GRANT %s ON message_status TO %s', held.privilege_type, held.role);
-    END LOOP;
-    IF EXISTS (SELECT FROM message_status_before) THEN
-        EXECUTE format(
-            'ALTER TABLE message_status ATTACH PARTITION message_status_before FOR VALUES FROM (MINVALUE) TO (%L)',
-            current_setting('nomnom.cutoff')
-        );
-        ALTER TABLE message_status_before DROP CONSTRAINT message_status_before_cutoff;
-    ELSE
-        DROP TABLE message_status_before;
-    END IF;
-END;
-$$;
-
-CREATE TABLE message_status_default PARTITION OF message_status DEFAULT;

@@ -1,4 +1,4 @@
-"""The health port: liveness, readiness and metrics of the worker."""
+"""The health port of a service that accepts no requests: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRACE = 1
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the worker."""
+    """A server that leaves signals to the service."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
