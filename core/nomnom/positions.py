@@ -14,13 +14,17 @@ SEQUENCE_BITS = 48
 """Bits of the sequence: 89 years at 100,000 messages per second. The incarnation has the other 15 of a bigint."""
 LARGEST_SEQUENCE = (1 << SEQUENCE_BITS) - 1
 
-_FIND = "SELECT incarnation FROM nomnom_streams WHERE stream = $1 AND created = $2"
+# JetStream reports nanoseconds: nats-py cuts them off, msgspec rounds them.
+_FIND = """
+SELECT incarnation FROM nomnom_streams
+WHERE stream = $1 AND created BETWEEN $2::timestamptz - interval '1 microsecond' AND $2 + interval '1 microsecond'
+"""
 # The lock makes numbers dense and ascending; a conflict would use one up.
 _LOCK = "LOCK TABLE nomnom_streams IN SHARE ROW EXCLUSIVE MODE"
 _ADD = """
 INSERT INTO nomnom_streams (incarnation, stream, created)
 SELECT coalesce(max(incarnation), 0) + 1, $1, $2 FROM nomnom_streams
-ON CONFLICT (stream, created) DO NOTHING
+RETURNING incarnation
 """
 
 RECORD = """
@@ -47,14 +51,21 @@ def incarnation_of(position: int) -> int:
     return position >> SEQUENCE_BITS
 
 
+async def find_stream(connection: asyncpg.Connection, stream: str, created: datetime) -> int | None:
+    """The number of the incarnation of a stream that was created at this time; None if it has none yet."""
+    found = await connection.fetchval(_FIND, stream, created)
+    return None if found is None else int(str(found))
+
+
 async def register_stream(connection: asyncpg.Connection, stream: str, created: datetime) -> int:
     """The number of the incarnation of a stream that was created at this time (which JetStream reports); assigns one
     if there is none yet.
     """
-    found = await connection.fetchval(_FIND, stream, created)
+    found = await find_stream(connection, stream, created)
     if found is None:
         async with connection.transaction():
             await connection.execute(_LOCK)
-            await connection.execute(_ADD, stream, created)
-            found = await connection.fetchval(_FIND, stream, created)
+            found = await find_stream(connection, stream, created)
+            if found is None:
+                found = await connection.fetchval(_ADD, stream, created)
     return int(str(found))

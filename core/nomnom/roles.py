@@ -27,6 +27,7 @@ _CREATE = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)
 _ALTER = "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
 _WHERE = "SELECT current_database() AS database, current_schema() AS schema, current_user AS owner"
 _READ, _WRITE = "SELECT", "SELECT, INSERT, UPDATE"
+_ACCOUNT = ("nomnom_account", "nomnom_account_blocks", "nomnom_account_retired", "nomnom_unexplained")
 _STATISTICS = "pg_read_all_stats"
 
 
@@ -105,14 +106,16 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
         case "api":
             return ((_READ, ["message_status", "nomnom_keys"]),)
         case "dashboard":
-            return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys"]),)
+            copies = ["nomnom_keys", "nomnom_sequences", "nomnom_streams"]
+            return ((_READ, [*entities, "message_status", "nomnom_audit", *copies, *_ACCOUNT]),)
         case "operator":
             # A dry run writes rows and rolls back.
-            written = (_WRITE, [*entities, "message_status", "nomnom_sequences"])
+            written = (_WRITE, [*entities, "message_status", "nomnom_sequences", "nomnom_streams"])
             return (
                 written,
                 ("SELECT, INSERT", ["nomnom_audit"]),
-                (_READ, ["nomnom_migrations", "nomnom_keys", "nomnom_streams"]),
+                (_READ, ["nomnom_migrations", "nomnom_keys"]),
+                ("SELECT, INSERT, UPDATE, DELETE", _ACCOUNT),
             )
         case _:
             raise RoleError(f"unknown component {component!r}")
