@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import api, dashboard, dead_letters, memory, page, pipeline, screen, worker
+from tests.bench import account, api, dashboard, dead_letters, memory, page, pipeline, screen, worker
 from tests.bench.figures import Report
 from tests.bench.harness import Harness
 
@@ -31,15 +31,16 @@ PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]
     "dashboard": dashboard.measure,
     "page": page.measure,
     "screen": screen.measure,
+    "account": account.measure,
 }
-_LONG = ("memory", "dashboard", "page", "screen")
+_LONG = ("memory", "dashboard", "page", "screen", "account")
 
 
 async def main() -> None:
-    """Run the given parts (default: all but memory, dashboard, page and screen)."""
+    """Run the given parts (default: all but memory, dashboard, page, screen and account)."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen"
+        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen, account"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one round of requests")

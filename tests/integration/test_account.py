@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from worker_harness import (
 )
 
 from conftest import Deployment
+from dashboard_process import running
 from nomnom.account import Account, Verifier, read_account, read_balance
+from nomnom.account.statements import NOTE
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
 from nomnom.envelope import idempotent_message_id
@@ -204,19 +207,63 @@ async def test_workers_that_are_killed_cause_no_false_alarm(
     watching = asyncio.create_task(watch())
     total = 0
     for attempt in range(4):
-        async with worker_process(deployment.settings, tmp_path / f"worker{attempt}.log", batch_size=50) as running:
+        async with worker_process(deployment.settings, tmp_path / f"worker{attempt}.log", batch_size=50) as killed:
             ids = await publish_orders(deployment, range(total, total + 1500))
             total += len(ids)
             await asyncio.sleep(0.5)
-            assert running.process is not None
-            running.process.send(9)
+            assert killed.process is not None
+            killed.process.send(9)
     async with worker(deployment.settings):
         await until_drained(deployment, 60)
     done.set()
     await watching
     assert not alarms
     account = await settled(books)
+    assert not await deployment.database.fetchval("SELECT count(*) FROM nomnom_unexplained")
     assert (account.accepted, account.completed, account.unexplained) == (total, total, 0)
+
+
+class HastyVerifier(Verifier):
+    """A verifier without its protection: it neither reads PostgreSQL again after the stream nor waits."""
+
+    async def _gaps(self, low: int, high: int) -> list[tuple[int, int]]:
+        return [(low, high)]
+
+    async def _confirm(self, found: Sequence[tuple[int, int]], *_: Any) -> None:
+        for low, high in found:
+            await self._database.fetch(NOTE, "sequence", low, high, high - low + 1, None)
+
+
+async def test_a_verifier_that_looks_once_raises_false_alarms(deployment: Deployment, books: Books) -> None:
+    """The control of the test before: the same load without the protection."""
+    hasty = HastyVerifier(books.database, books.jetstream, books.streams)
+    alarms = 0
+    async with worker(deployment.settings, batch_size=20):
+        publishing = asyncio.create_task(publish_orders(deployment, range(6000)))
+        while not alarms and (await books.read()).completed < 6000:
+            await hasty.verify_newest(None)
+            alarms = await deployment.database.fetchval("SELECT count(*) FROM nomnom_unexplained")
+        await publishing
+        await until_drained(deployment, 60)
+    assert alarms
+
+
+async def test_the_page_api_and_its_metrics_show_the_account(
+    deployment: Deployment, books: Books, tmp_path: Path
+) -> None:
+    await publish_orders(deployment, range(5))
+    await books.verified()
+    async with running(deployment.environment, tmp_path) as dashboard:
+        account = await dashboard.until("/api/account", lambda found: found["accepted"] == 5)
+        assert (account["pending"], account["unexplained"], account["losses"]) == (5, 0, [])
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        assert (await dashboard.get("/api/account", since=later))["accepted"] == 0
+        await deployment.jetstream.delete_msg(books.streams.stream, 3)
+        await until_named(books)
+        account = await dashboard.get("/api/account")
+        assert (account["unexplained"], account["losses"][0]["first_sequence"]) == (1, 3)
+        await dashboard.until("/api/stats", lambda stats: stats["account"] and stats["account"]["unexplained"] == 1)
+        assert "nomnom_unexplained_messages 1.0" in (await dashboard.client.get("/metrics")).text
 
 
 async def test_a_stream_that_is_created_again_has_an_account_of_its_own(deployment: Deployment, books: Books) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nomnom.account import Balance, read_balance
 from nomnom.envelope import Status
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport
@@ -27,6 +28,7 @@ class Overview:
     counts: tuple[StatusCount, ...] | None
     nats_problem: str = ""
     database_problem: str = ""
+    balance: Balance | None = None
 
     @property
     def lag(self) -> int | None:
@@ -91,7 +93,7 @@ async def read_overview(pipeline: Pipeline) -> Overview:
     """Read the figures; never raises: those of an unavailable server are None."""
     jetstream, streams = pipeline.jetstream, pipeline.streams
     nats_problem = database_problem = ""
-    stream = consumer = dead = counts = None
+    stream = consumer = dead = counts = balance = None
 
     async def read_nats() -> None:
         nonlocal stream, consumer, dead, nats_problem
@@ -103,11 +105,12 @@ async def read_overview(pipeline: Pipeline) -> Overview:
             nats_problem = str(error)
 
     async def read_database() -> None:
-        nonlocal counts, database_problem
+        nonlocal counts, balance, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
+            balance = await read_balance(pipeline.database, streams)
         except NomnomError as error:
             database_problem = str(error)
 
     await asyncio.gather(read_nats(), read_database())
-    return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem)
+    return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem, balance)

@@ -13,16 +13,10 @@ The account begins when ``nomnom setup`` of this version has run: messages that 
 from __future__ import annotations
 
 from nomnom.account.reading import Account, Balance, Unexplained, named, read_account, read_balance
-from nomnom.account.verification import Verification, Verifier, begin
-
-UNEXPLAINED_METRIC = "nomnom_account_unexplained_messages"
-"""The gauge of unexplained messages."""
-VERIFIED_METRIC = "nomnom_account_verified_timestamp_seconds"
-"""The gauge of the time of the oldest verification of any part of the account, in seconds since the epoch."""
+from nomnom.account.verification import CONFIRMATION, Verification, Verifier, begin
 
 __all__ = [
-    "UNEXPLAINED_METRIC",
-    "VERIFIED_METRIC",
+    "CONFIRMATION",
     "Account",
     "Balance",
     "Unexplained",

@@ -64,6 +64,7 @@ class DeadLetterCheck:
             if _accounted(position, incarnations) and await self._database.fetch(statements.GAPS, position, position):
                 missing["sequence", each] = position
         await self._confirm(missing)
+        await self._database.fetch(statements.DEAD_LETTERS_VERIFIED)
         self._due = clock() + max(_SHORTEST, _SHARE * (clock() - begun))
 
     async def _stored(self) -> set[str]:

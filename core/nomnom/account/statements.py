@@ -85,6 +85,12 @@ NEWEST_VERIFIED = """
 UPDATE nomnom_account SET verified_at = clock_timestamp(), last = greatest(last, $2) WHERE incarnation = $1
 """
 
+DEAD_LETTERS_VERIFIED = "UPDATE nomnom_account SET dead_letters_verified_at = clock_timestamp()"
+
+DEAD_LETTERS_DUE = """
+SELECT NOT EXISTS (SELECT FROM nomnom_account WHERE dead_letters_verified_at > $1)
+"""
+
 LEGACY = """
 SELECT EXISTS (
     SELECT FROM message_status WHERE processed_at >= $1 AND stream_position = 0 AND replays = 0
@@ -196,7 +202,8 @@ OLDEST_VERIFIED = """
 SELECT least(
     (SELECT min(verified_at) FROM nomnom_account_blocks),
     (
-        SELECT min(coalesce(verified_at, '-infinity')) FROM nomnom_account
+        SELECT min(least(coalesce(verified_at, '-infinity'), coalesce(dead_letters_verified_at, '-infinity')))
+        FROM nomnom_account
         WHERE incarnation = (SELECT max(incarnation) FROM nomnom_streams WHERE stream = $1)
     )
 )

@@ -7,8 +7,9 @@ CREATE TABLE nomnom_account (
     last        bigint NOT NULL,
     -- When the account began.
     since       timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- When its open blocks were verified last.
-    verified_at timestamptz
+    -- When its open blocks, and all dead letters, were verified last.
+    verified_at timestamptz,
+    dead_letters_verified_at timestamptz
 );
 
 -- Blocks of 65,536 sequences without a pending message. A block is named by its positions without the last 16 bits.
