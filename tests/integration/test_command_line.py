@@ -85,7 +85,7 @@ def test_account_that_cannot_be_determined(tmp_path: Path) -> None:
 def test_account_names_a_lost_message(nomnom: Program) -> None:
     nomnom("consumer", "pause")
     posted = nomnom.read("post", order(9011))
-    sequence = nomnom.read("stream", "messages")[-1]["sequence"]
+    sequence = nomnom.read("stream", "messages")["messages"][-1]["sequence"]
     ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
 
     async def remove() -> None:

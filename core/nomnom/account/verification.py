@@ -34,7 +34,7 @@ CONFIRMATION = 5.0
 _REWOUND = 30.0
 """The same for sequences after the last one of the stream: its leader may not be the leader any more."""
 _SETTLING = timedelta(minutes=15)
-"""After an upgrade, workers of the earlier version may go on this long."""
+"""How long workers of the earlier version may be active after an upgrade."""
 ROTATION = 30.0
 """Seconds for which the count of a closed block is trusted."""
 _CHUNK = 8

@@ -16,6 +16,9 @@ export const statuses = {
   completed: {"sign": "●", "label": "completed", "tone": "good", "meaning": "written to its table"},
   failed: {"sign": "▲", "label": "failed", "tone": "warning", "meaning": "will be retried"},
   dlq: {"sign": "✕", "label": "dead letter", "tone": "bad", "meaning": "waiting for an operator"},
+  deleted: {"sign": "⊘", "label": "deleted", "tone": "muted", "meaning": "its dead letter was deleted by an operator"},
+  purged: {"sign": "⊖", "label": "purged", "tone": "muted", "meaning": "it was purged from the stream by an operator"},
+  expired: {"sign": "⊝", "label": "expired", "tone": "muted", "meaning": "the retention of its dead letter has ended"},
 } as const;
 
 export const superseded = {
@@ -38,6 +41,8 @@ export const causes = {
   data: {"title": "Rejected by PostgreSQL", "description": "PostgreSQL cannot store its values."},
   unanswered: {"title": "Not acknowledged", "description": "It appears to crash workers (poison message)."},
   envelope: {"title": "Invalid envelope", "description": "Its subject or headers are not valid."},
+  "key conflict": {"title": "Key conflict", "description": "Its Idempotency-Key was used before, with another content."},
+  expired: {"title": "Expired", "description": "No worker processed it in time."},
 } as const;
 
 export const terms = {
@@ -52,6 +57,7 @@ export const terms = {
   replays: "replays",
   deadLetter: "dead letter",
   deadLetters: "dead letters",
+  unexplained: "unexplained",
   reason: "reason",
   error: "error",
   failed: "failed",
