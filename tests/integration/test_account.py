@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from worker_harness import (
@@ -27,11 +28,13 @@ from dashboard_process import running
 from nomnom.account import Account, Verifier, read_account, read_balance
 from nomnom.account.statements import NOTE
 from nomnom.connections.nats import NatsConnection
-from nomnom.connections.postgres import Database
+from nomnom.connections.postgres import AccessDenied, Database
 from nomnom.envelope import idempotent_message_id
 from nomnom.inspection.dead_letters import Filter
 from nomnom.inspection.jetstream import JetStream
 from nomnom.partitions import drop_partition, list_partitions
+from nomnom.roles import Role
+from nomnom.setup import set_up
 from nomnom.streams import message_stream, worker_consumer
 from operator_session import open_session
 
@@ -42,11 +45,11 @@ NOW = int(datetime.now(UTC).timestamp() * 1_000_000)
 class Books:
     """A verifier and the account of a deployment."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, url: str | None = None) -> None:
         self.streams = deployment.streams
         self.nats = NatsConnection(deployment.settings.nats_url, "test-account")
         self.jetstream = JetStream(self.nats)
-        self.database = Database(deployment.settings.database_url, application="test-account")
+        self.database = Database(url or deployment.settings.database_url, application="test-account")
         self.verifier = Verifier(self.database, self.jetstream, self.streams, confirmation=0.3, rotation=0)
 
     async def read(self, since: datetime | None = None, until: datetime | None = None) -> Account:
@@ -329,6 +332,38 @@ async def test_a_period_has_the_messages_received_in_it(deployment: Deployment, 
     assert (await books.read(moments[2])).pending == 1
     assert (await books.read(None, moments[1])).accepted == 1
     assert (await books.read(datetime.now(UTC))).accepted == 0
+
+
+async def test_roles_verify_and_read_the_account(deployment: Deployment) -> None:
+    database = urlsplit(deployment.settings.database_url)
+    roles = [Role(each, f"{database.path[1:]}_{each}", "secret") for each in ("operator", "dashboard")]
+    await set_up(deployment.settings, wait=5, roles=roles)
+    await publish_orders(deployment, range(3))
+    urls = [
+        database._replace(netloc=f"{each.name}:secret@{database.hostname}:{database.port}").geturl() for each in roles
+    ]
+    operator, dashboard = (Books(deployment, each) for each in urls)
+    assert (await operator.verified()).pending == 3
+    assert (await dashboard.read()).pending == 3
+    with pytest.raises(AccessDenied):
+        await dashboard.verified()
+    for each in (operator, dashboard):
+        await each.close()
+
+
+async def test_pruned_copies_are_no_loss(deployment: Deployment, books: Books) -> None:
+    key = idempotent_message_id("caller", "key")
+    async with worker(deployment.settings):
+        await publish(deployment, order(1), key, NOW)
+        await until_drained(deployment)
+        await publish_again(deployment, order(1), key, NOW)
+        await publish(deployment, order(2), received_at=NOW)
+        await until_drained(deployment)
+    assert (await books.verified()).repeated == 1
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert await deployment.database.fetchval("SELECT nomnom_prune_sequences($1, 10)", later) == 1
+    account = await settled(books)
+    assert (account.accepted, account.completed, account.repeated, account.unexplained) == (2, 2, 0, 0)
 
 
 async def test_rows_dropped_with_their_partition_are_no_loss(deployment: Deployment, books: Books) -> None:

@@ -157,7 +157,7 @@ async def _read_part(
     connection: asyncpg.Connection, incarnation: Incarnation, low: int, high: int, report: StreamReport
 ) -> Account:
     """The account of a range of one incarnation."""
-    rows, retired, doubles = await _count_rows(connection, incarnation, low, high)
+    rows, retired, retired_copies, doubles = await _count_rows(connection, incarnation, low, high)
     statuses = {row["status"]: row["messages"] for row in await connection.fetch(statements.OTHERS, low, high)}
     superseded = int(str(await connection.fetchval(statements.SUPERSEDED, low, high)))
     copies = {row["kind"]: row["copies"] for row in await connection.fetch(statements.COPIES, low, high)}
@@ -169,7 +169,7 @@ async def _read_part(
         begun = report.state.first_ts
         bounds = (max(sequence_of(low), report.state.first_seq), sequence_of(high))
         waiting = int(str(await connection.fetchval(statements.WAITING_REPLAYS, begun, incarnation.number, *bounds)))
-    copied = sum(copies.values()) - doubles
+    copied = sum(copies.values()) + retired_copies - doubles
     pending = max(0, (high - low + 1) - rows - retired - copied - lost["sequence"] - waiting)
     dead = statuses.get(Status.DLQ, 0)
     accepted = rows + retired + pending + lost["sequence"]
@@ -199,9 +199,9 @@ async def _read_part(
 
 async def _count_rows(
     connection: asyncpg.Connection, incarnation: Incarnation, low: int, high: int
-) -> tuple[int, int, int]:
-    """Rows of message_status, rows that were dropped with their partition, and positions that are in both tables: from
-    closed blocks if they are wholly inside, counted otherwise.
+) -> tuple[int, int, int, int]:
+    """Rows of message_status; rows and copies that were dropped at the end of their retention; positions that are in
+    both tables. From closed blocks if they are wholly inside, counted otherwise.
     """
     first, last = low >> 16, high >> 16
     whole_first = first if incarnation.clip(first)[0] == low else first + 1
@@ -209,7 +209,8 @@ async def _count_rows(
     whole = (whole_first, whole_last)
     sums = await connection.fetchrow(statements.BLOCKS, *whole)
     assert sums is not None
-    retired = int(str(await connection.fetchval(statements.RETIRED_BLOCKS, *whole)))
+    retired = await connection.fetchrow(statements.RETIRED, *whole)
+    assert retired is not None
     # Blocks that are partly inside or not closed.
     closed_retired = int(str(await connection.fetchval(statements.RETIRED_CLOSED, *whole)))
     rows, doubles = sums["messages"] - closed_retired, sums["doubles"]
@@ -223,7 +224,7 @@ async def _count_rows(
         rows += counted["messages"]
         if counted["messages"] and counted["copies"]:
             doubles += int(str(await connection.fetchval(statements.DOUBLES, start, end)))
-    return rows, retired, doubles
+    return rows, retired["messages"], retired["copies"], doubles
 
 
 async def _boundary(connection: asyncpg.Connection, moment: datetime, arrived: int | None, present: int) -> int:
@@ -234,7 +235,11 @@ async def _boundary(connection: asyncpg.Connection, moment: datetime, arrived: i
     retired = await connection.fetchval(statements.FIRST_RETIRED, moment)
     found.append(int(str(retired)) << 16 if retired is not None else None)
     found.append(position_of(present, arrived) if arrived is not None else None)
-    return min((int(str(each)) for each in found if each is not None), default=(1 << 63) - 1)
+    boundary = min((int(str(each)) for each in found if each is not None), default=(1 << 63) - 1)
+    # Of rows that were dropped, only the numbers by block are known.
+    if await connection.fetchval(statements.IS_RETIRED, boundary >> 16):
+        return boundary >> 16 << 16
+    return boundary
 
 
 async def _first_stored(jetstream: JetStream, report: StreamReport, moment: datetime) -> int | None:

@@ -59,7 +59,10 @@ ORDER BY position
 """
 """The ranges from $1 to $2 that no row of either table has."""
 
-RETIRED = "SELECT coalesce(sum(messages), 0)::bigint FROM nomnom_account_retired WHERE block = $1"
+RETIRED = """
+SELECT coalesce(sum(messages), 0)::bigint AS messages, coalesce(sum(copies), 0)::bigint AS copies
+FROM nomnom_account_retired WHERE block BETWEEN $1 AND $2
+"""
 
 CLOSE = """
 INSERT INTO nomnom_account_blocks (block, messages, copies, doubles, lost) VALUES ($1, $2, $3, $4, $5)
@@ -69,10 +72,12 @@ ON CONFLICT (block) DO UPDATE SET
 """
 
 OLDEST_BLOCKS = """
-SELECT closed.block, closed.messages - coalesce(retired.messages, 0) AS messages, closed.copies
+SELECT closed.block, closed.messages - coalesce(retired.messages, 0) AS messages,
+       closed.copies - coalesce(retired.copies, 0) AS copies
 FROM (SELECT * FROM nomnom_account_blocks WHERE verified_at < $2 ORDER BY verified_at LIMIT $1) AS closed
 LEFT JOIN LATERAL (
-    SELECT sum(gone.messages)::bigint AS messages FROM nomnom_account_retired AS gone WHERE gone.block = closed.block
+    SELECT sum(gone.messages)::bigint AS messages, sum(gone.copies)::bigint AS copies
+    FROM nomnom_account_retired AS gone WHERE gone.block = closed.block
 ) AS retired ON true
 ORDER BY closed.block
 """
@@ -158,10 +163,6 @@ SELECT coalesce(sum(messages), 0)::bigint AS messages, coalesce(sum(doubles), 0)
 FROM nomnom_account_blocks WHERE block BETWEEN $1 AND $2
 """
 
-RETIRED_BLOCKS = """
-SELECT coalesce(sum(messages), 0)::bigint FROM nomnom_account_retired WHERE block BETWEEN $1 AND $2
-"""
-
 RETIRED_CLOSED = """
 SELECT coalesce(sum(gone.messages), 0)::bigint
 FROM nomnom_account_retired AS gone JOIN nomnom_account_blocks USING (block)
@@ -179,6 +180,8 @@ FIRST_RECEIVED = """
 SELECT stream_position FROM message_status WHERE received_at >= $1 AND stream_position > 0
 ORDER BY received_at LIMIT 1
 """
+
+IS_RETIRED = "SELECT EXISTS (SELECT FROM nomnom_account_retired WHERE block = $1)"
 
 FIRST_RETIRED = "SELECT min(block) FROM nomnom_account_retired WHERE high > $1"
 

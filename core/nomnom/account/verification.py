@@ -80,10 +80,17 @@ class _Open:
     messages: int
     copies: int
     gaps: list[Range]
-    retired: int = 0
+    retired_messages: int = 0
+    retired_copies: int = 0
+
+    @property
+    def retired(self) -> int:
+        """Positions whose rows were dropped at the end of their retention; which ones is not known."""
+        return self.retired_messages + self.retired_copies
 
     @property
     def doubles(self) -> int:
+        """Positions that are in both tables."""
         low, high = self.incarnation.clip(self.block)
         return self.messages + self.copies - (high - low + 1 - size_of(self.gaps))
 
@@ -204,7 +211,9 @@ class Verifier:
             counted = await connection.fetchrow(statements.COUNT, [low], [high])
             assert counted is not None
             opened = _Open(block, incarnation, counted["messages"], counted["copies"], [])
-            opened.retired = int(str(await connection.fetchval(statements.RETIRED, block)))
+            retired = await connection.fetchrow(statements.RETIRED, block, block)
+            assert retired is not None
+            opened.retired_messages, opened.retired_copies = retired["messages"], retired["copies"]
             size = high - low + 1
             full = opened.messages == size and not opened.copies
             # The rows could be fewer positions.
@@ -216,13 +225,13 @@ class Verifier:
         return None
 
     async def _close(self, opened: _Open, lost: int) -> None:
-        messages = opened.messages + opened.retired
-        values = (opened.block, messages, opened.copies, opened.doubles, lost)
+        messages, copies = opened.messages + opened.retired_messages, opened.copies + opened.retired_copies
+        values = (opened.block, messages, copies, opened.doubles, lost)
         await self._database.fetch(statements.CLOSE, *values)
 
     async def _close_retired(self, opened: _Open) -> None:
-        """Close a block with rows that were dropped with their partition. Which positions they had is not known, only
-        how many there were: the other gaps are losses.
+        """Close a block with rows that were dropped at the end of their retention. Which positions they had is not
+        known, only how many there were: the other gaps are losses.
         """
         await self._count(opened)
         lost = max(0, size_of(opened.gaps) - opened.retired)

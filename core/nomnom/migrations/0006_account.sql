@@ -15,9 +15,8 @@ CREATE TABLE nomnom_account (
 -- Blocks of 65,536 sequences without a pending message. A block is named by its positions without the last 16 bits.
 CREATE TABLE nomnom_account_blocks (
     block       bigint PRIMARY KEY,
-    -- Rows of message_status, including those that were dropped with their partition.
+    -- Rows of message_status and nomnom_sequences, including those that were dropped at the end of their retention.
     messages    integer NOT NULL,
-    -- Rows of nomnom_sequences.
     copies      integer NOT NULL,
     -- Positions that are in both.
     doubles     integer NOT NULL,
@@ -27,14 +26,17 @@ CREATE TABLE nomnom_account_blocks (
 );
 CREATE INDEX nomnom_account_blocks_verified ON nomnom_account_blocks (verified_at);
 
--- Rows of message_status that were dropped with their partition: their absence is no loss.
+-- Rows that were dropped at the end of their retention: their absence is no loss.
 CREATE TABLE nomnom_account_retired (
-    block     bigint NOT NULL,
-    partition text NOT NULL,
-    messages  integer NOT NULL,
-    low       timestamptz,
-    high      timestamptz,
-    PRIMARY KEY (block, partition)
+    block    bigint NOT NULL,
+    -- The partition of message_status, or nomnom_sequences.
+    source   text NOT NULL,
+    messages integer NOT NULL,
+    copies   integer NOT NULL,
+    -- The bounds of received_at of the partition.
+    low      timestamptz,
+    high     timestamptz,
+    PRIMARY KEY (block, source)
 );
 
 -- What nothing stored explains: losses.
@@ -55,11 +57,12 @@ CREATE TABLE nomnom_unexplained (
 );
 CREATE INDEX nomnom_unexplained_open ON nomnom_unexplained (kind, low) WHERE resolved_at IS NULL;
 
--- As before, and with the number of the rows by block for the account.
+-- As before, and the numbers of the rows by block are kept for the account. They are counted before any lock is taken.
 CREATE OR REPLACE FUNCTION nomnom_drop_partition(parent text, name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '40ms' AS $$
 DECLARE
-    dropped record;
+    dropped    record;
+    unfinished boolean := false;
 BEGIN
     SELECT given.low, given.high INTO dropped
     FROM nomnom_partitions(parent) AS given WHERE given.name = $2 AND NOT is_default;
@@ -68,16 +71,48 @@ BEGIN
     END IF;
     IF parent = 'message_status' THEN
         EXECUTE format(
-            'INSERT INTO nomnom_account_retired (block, partition, messages, low, high)
-             SELECT stream_position >> 16, $1, count(*), $2, $3
+            'INSERT INTO nomnom_account_retired (block, source, messages, copies, low, high)
+             SELECT stream_position >> 16, $1, count(*), 0, $2, $3
              FROM %I JOIN nomnom_account ON incarnation = stream_position >> 48
              WHERE stream_position > 0 AND stream_position > (incarnation::bigint << 48 | base)
              GROUP BY stream_position >> 16
-             ON CONFLICT (block, partition) DO UPDATE SET
+             ON CONFLICT (block, source) DO UPDATE SET
                  messages = nomnom_account_retired.messages + excluded.messages', name
         ) USING name, dropped.low, dropped.high;
     END IF;
     EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, name);
+    -- Checked when no one can write to it any more.
+    IF parent = 'message_status' THEN
+        EXECUTE format(
+            'SELECT EXISTS (
+                 SELECT FROM %I WHERE status <> ''completed'' AND status IN (''processing'', ''failed'', ''dlq'')
+             )', name
+        ) INTO unfinished;
+    END IF;
+    IF unfinished THEN
+        RAISE EXCEPTION '% has rows of messages that are not finished', name USING ERRCODE = 'object_in_use';
+    END IF;
     EXECUTE format('DROP TABLE %I', name);
 END;
 $$;
+
+-- Delete at most this many rows of copies that were recorded before a time; returns their number.
+CREATE OR REPLACE FUNCTION nomnom_prune_sequences(before timestamptz, most integer) RETURNS integer
+LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH pruned AS (
+        DELETE FROM nomnom_sequences
+        WHERE position IN (SELECT position FROM nomnom_sequences WHERE at < before LIMIT most)
+        RETURNING position
+    ), kept AS (
+        INSERT INTO nomnom_account_retired (block, source, messages, copies)
+        SELECT position >> 16, 'nomnom_sequences', 0, count(*)
+        FROM pruned JOIN nomnom_account ON incarnation = position >> 48
+        WHERE position > (incarnation::bigint << 48 | base)
+        GROUP BY position >> 16
+        ON CONFLICT (block, source) DO UPDATE SET copies = nomnom_account_retired.copies + excluded.copies
+    )
+    SELECT count(*)::integer FROM pruned;
+END;
+
+REVOKE ALL ON FUNCTION nomnom_prune_sequences FROM PUBLIC;
