@@ -6,6 +6,7 @@ from cyclopts import App, Group
 
 import nomnom
 from nomnom_cli.commands import (
+    account,
     cluster,
     completion,
     demo,
@@ -51,7 +52,7 @@ for _command in (running.up, running.down, running.status, logs.logs, running.de
     app.command(_command, group=_RUN)
 for _command in (ingest.ingest, demo.demo, messages.post, messages.message):
     app.command(_command, group=_SEND)
-for _command in (messages.messages, rows.entities, rows.rows):
+for _command in (messages.messages, account.account, rows.entities, rows.rows):
     app.command(_command, group=_INSPECT)
 for _command in (rollouts.scale, rollouts.restart, rollouts.config, rollouts.history, rollouts.rollback):
     app.command(_command, group=_SCALE)

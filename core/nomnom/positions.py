@@ -54,15 +54,21 @@ def incarnation_of(position: int) -> int:
     return position >> SEQUENCE_BITS
 
 
+async def find_stream(connection: asyncpg.Connection, stream: str, created: datetime) -> int | None:
+    """The number of the incarnation of a stream that was created at this time; None if it has none yet."""
+    found = await connection.fetchval(_FIND, stream, created)
+    return None if found is None else int(str(found))
+
+
 async def register_stream(connection: asyncpg.Connection, stream: str, created: datetime) -> int:
     """The number of the incarnation of a stream that was created at this time (which JetStream reports); assigns one
     if there is none yet.
     """
-    found = await connection.fetchval(_FIND, stream, created)
+    found = await find_stream(connection, stream, created)
     if found is None:
         async with connection.transaction():
             await connection.execute(_LOCK)
-            found = await connection.fetchval(_FIND, stream, created)
+            found = await find_stream(connection, stream, created)
             if found is None:
                 found = await connection.fetchval(_ADD, stream, created)
     return int(str(found))

@@ -27,6 +27,7 @@ _CREATE = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)
 _ALTER = "SELECT format('ALTER ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
 _WHERE = "SELECT current_database() AS database, current_schema() AS schema, current_user AS owner"
 _READ, _WRITE = "SELECT", "SELECT, INSERT, UPDATE"
+_ACCOUNT = ("nomnom_account", "nomnom_account_blocks", "nomnom_account_retired", "nomnom_unexplained")
 _STATISTICS = "pg_read_all_stats"
 
 
@@ -105,12 +106,14 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
         case "api":
             return ((_READ, ["message_status", "nomnom_keys"]),)
         case "dashboard":
-            return ((_READ, [*entities, "message_status", "nomnom_audit", "nomnom_keys", "nomnom_archive"]),)
+            copies = ["nomnom_keys", "nomnom_sequences", "nomnom_streams"]
+            own = ["message_status", "nomnom_audit", "nomnom_archive"]
+            return ((_READ, [*entities, *own, *copies, *_ACCOUNT]),)
         case "housekeeper":
             return (
                 (_WRITE, ["message_status", "nomnom_sequences", "nomnom_streams"]),
                 ("SELECT, INSERT", ["nomnom_archive", "nomnom_audit"]),
-                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring"]),
+                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring", *_ACCOUNT]),
                 ("USAGE", ["SEQUENCE nomnom_audit_id"]),
                 ("EXECUTE", ["FUNCTION nomnom_add_partition", "nomnom_drop_partition", "nomnom_prune_sequences"]),
             )
@@ -120,6 +123,7 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
             return (
                 written,
                 ("SELECT, INSERT", ["nomnom_audit", "nomnom_keys"]),
+                ("SELECT, INSERT, UPDATE, DELETE", _ACCOUNT),
                 ("USAGE", ["SEQUENCE nomnom_audit_id"]),
                 (_READ, ["nomnom_migrations", "nomnom_archive"]),
             )

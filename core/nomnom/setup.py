@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from nats.errors import Error as NatsError
 
+from nomnom.account import begin
 from nomnom.connections.errors import Unavailable
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import ERRORS, Database
 from nomnom.database import migrate
 from nomnom.errors import NomnomError
+from nomnom.inspection.jetstream import JetStream, StreamReport
 from nomnom.partitions import partition_tables
 from nomnom.retry import RetryPolicy, retry
 from nomnom.roles import Role, ensure_roles
@@ -38,11 +40,13 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
     """
     schema = load_schema(settings.nomnom_schema)
     done: list[str] = []
+    reports: list[StreamReport] = []
 
     async def streams() -> None:
         nats = NatsConnection(settings.nats_url, "nomnom-setup", inbox_prefix=settings.nats_inbox_prefix)
         try:
             done.extend(await ensure_streams(nats, settings.streams, expire))
+            reports.append(await JetStream(nats).stream(settings.streams.stream))
         finally:
             await nats.close()
 
@@ -53,6 +57,7 @@ async def set_up(settings: Settings, wait: float = _WAIT, roles: Sequence[Role] 
         try:
             done.extend(await migrate(connection, schema))
             done.extend(await partition_tables(connection))
+            await begin(connection, reports[-1])
             done.extend(await ensure_roles(connection, schema, roles))
         except ERRORS as error:
             raise database.error(error) from error

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import api, dashboard, dead_letters, durable, memory, page, pipeline, screen, tables, worker
+from tests.bench import account, api, dashboard, dead_letters, durable, memory, page, pipeline, screen, tables, worker
 from tests.bench.figures import Report
 from tests.bench.harness import Harness
 
@@ -33,16 +33,15 @@ PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]
     "page": page.measure,
     "screen": screen.measure,
     "tables": tables.measure,
+    "account": account.measure,
 }
-_LONG = ("memory", "dashboard", "page", "screen", "tables")
+_LONG = ("memory", "dashboard", "page", "screen", "tables", "account")
 
 
 async def main() -> None:
-    """Run the given parts (default: all but memory, dashboard, page, screen and tables)."""
+    """Run the given parts; by default those that do not take long."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="default: all but memory, dashboard, page, screen, tables"
-    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"default: all but {', '.join(_LONG)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one round of requests")
     parser.add_argument("--messages", type=int, default=60_000, help="messages in one round of a worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import stat
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 from program_harness import Program, started, until
 
@@ -61,6 +63,42 @@ def test_post_message_and_read_rows(nomnom: Program) -> None:
     assert "unknown entity 'nothing'" in nomnom("rows", "nothing", code=Exit.FAILED)
     assert "is not a valid message ID" in nomnom("message", "x", code=Exit.FAILED)
     assert "unknown status" in nomnom("messages", "--status", "lost", code=Exit.USAGE)
+
+
+def test_account_of_all_messages(nomnom: Program) -> None:
+    nomnom("post", order(9010), "--wait")
+    account = nomnom.read("account", "--verify")
+    fates = ("completed", "dead_letters", "pending", "processing", "failed", "deleted", "purged", "expired", "retired")
+    assert account["accepted"] == sum(account[each] for each in fates)
+    assert (account["unexplained"], account["losses"]) == (0, [])
+    text = nomnom("account", "--since", "1d")
+    assert "accepted" in text
+    assert "unexplained" in text
+    assert "unexplained" in nomnom("status")
+    assert "is not a valid time" in nomnom("account", "--since", "yesterday", code=Exit.USAGE)
+
+
+def test_account_that_cannot_be_determined(tmp_path: Path) -> None:
+    assert "not running" in Program(tmp_path)("account", code=Exit.NOT_RUNNING)
+
+
+def test_account_names_a_lost_message(nomnom: Program) -> None:
+    nomnom("consumer", "pause")
+    posted = nomnom.read("post", order(9011))
+    sequence = nomnom.read("stream", "messages")["messages"][-1]["sequence"]
+    ports = json.loads((nomnom.folder / "state.json").read_text())["ports"]
+
+    async def remove() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{ports['nats']}")
+        await client.jetstream().delete_msg("MESSAGES", sequence)
+        await client.close()
+
+    asyncio.run(remove())
+    nomnom("consumer", "resume")
+    account = nomnom.read("account", code=Exit.FAILED)
+    assert [each["first_sequence"] for each in account["losses"]] == [sequence]
+    assert f"sequence {sequence}" in nomnom("account", code=Exit.FAILED)
+    assert posted["status"] == "accepted"
 
 
 def test_next_page(nomnom: Program) -> None:

@@ -1,6 +1,7 @@
 """``nomnom setup`` on real servers: first run, repeated and concurrent runs, schema migrations."""
 
 import asyncio
+from importlib.resources import files
 
 import asyncpg
 import pytest
@@ -27,7 +28,8 @@ async def test_concurrent_runs_are_safe(deployment: Deployment) -> None:
     await deployment.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     results = await asyncio.gather(*(set_up(deployment.settings, wait=10) for _ in range(5)))
     assert sum("table orders: created" in done for done in results) == 1
-    assert await deployment.database.fetchval("SELECT count(*) FROM nomnom_migrations WHERE name LIKE '0%'") == 5
+    applied = await deployment.database.fetchval("SELECT count(*) FROM nomnom_migrations WHERE name LIKE '0%'")
+    assert applied == sum(each.name[0].isdigit() for each in files("nomnom.migrations").iterdir())
 
 
 async def test_message_status_has_its_documented_columns(deployment: Deployment) -> None:

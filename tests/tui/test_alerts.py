@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from nomnom.account import Balance
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport, StreamState
 from nomnom.inspection.retention import Retention
 from nomnom_control.environments import Component, Health, Scaling, ScalingPolicy
@@ -35,7 +36,14 @@ def everything_wrong() -> tuple[Heartbeat, Overview]:
     problem = LoadError("cannot reach the supervisor", NOW, 0.0)
     consumer = ConsumerReport("MESSAGES", "workers", NOW, {}, num_pending=900, paused=True)
     overview = Overview(
-        NOW, full_stream("MESSAGES", 900), consumer, full_stream("MESSAGESDLQ", 42), (), "NATS error", "database error"
+        NOW,
+        full_stream("MESSAGES", 900),
+        consumer,
+        full_stream("MESSAGESDLQ", 42),
+        (),
+        "NATS error",
+        "database error",
+        Balance(3, NOW, NOW),
     )
     return Heartbeat(components, SCALING, problem, NOW), overview
 
@@ -50,6 +58,7 @@ def test_every_alert_leads_to_an_existing_screen() -> None:
         "nats starting",
         "NATS error",
         "database error",
+        "3 messages unexplained: see nomnom account",
         "MESSAGES is 90% full; a full stream rejects messages",
         "MESSAGESDLQ is 90% full; a full stream rejects messages",
         "900 messages pending, oldest 2m",

@@ -22,7 +22,9 @@ from nomnom_cli.prompts import confirm
 from nomnom_control.environments import catalog
 
 if TYPE_CHECKING:
+    from nomnom.account import Balance
     from nomnom.schema import Schema
+    from nomnom_cli.output import Cell
     from nomnom_control.environments import Component, Environment, Scaling
     from nomnom_control.session.overview import Overview
 
@@ -265,6 +267,7 @@ async def status(*, json: Json = False, target: Target | None = None) -> Exit:
                 "lag": overview and overview.lag,
                 "dead_letters": overview and overview.dead_letters,
                 "dead_letters_expiring": overview and overview.retention and overview.retention.expiring,
+                "unexplained": overview and overview.balance and overview.balance.unexplained,
             }
         )
         return Exit.OK if running else Exit.NOT_RUNNING
@@ -285,8 +288,16 @@ def _kept(here: Environment) -> str:
     return " (data is kept)" if Instance(Path(here.location)).load().ports else ""
 
 
+def _balance(balance: Balance) -> Cell:
+    from nomnom_cli.output import styled
+
+    if balance.unexplained:
+        return styled(f"{balance.unexplained:,}, since {figures.when(balance.since)}: run nomnom account", "red")
+    return f"0 (verified {figures.ago(balance.verified_at)})" if balance.verified_at else "not verified yet"
+
+
 def _show_status(components: Sequence[Component], scaling: Scaling | None, overview: Overview | None) -> None:
-    from nomnom_cli.output import Cell, Column, health, print_labelled, print_result, show_table
+    from nomnom_cli.output import Column, health, print_labelled, print_result, show_table
 
     columns = (Column("COMPONENT"), Column("HEALTH"), Column("READY", right=True), Column("VERSION"))
     rows: list[tuple[Cell, ...]] = [
@@ -300,6 +311,8 @@ def _show_status(components: Sequence[Component], scaling: Scaling | None, overv
         shown |= {Term.LAG: figures.count(overview.lag), Term.DEAD_LETTERS: figures.count(overview.dead_letters)}
         if overview.retention is not None and overview.retention.warning:
             shown["expiring"] = overview.retention.warning
+        if overview.balance is not None:
+            shown[Term.UNEXPLAINED] = _balance(overview.balance)
     if scaling is not None:
         shown["scaling"] = ("PAUSED, " if scaling.paused else "") + scaling.decision
     print_labelled(shown)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nomnom.account import Balance, read_balance
 from nomnom.envelope import Status
 from nomnom.errors import NomnomError
 from nomnom.inspection.jetstream import ConsumerReport, StreamReport
@@ -30,6 +31,7 @@ class Overview:
     database_problem: str = ""
     retention: Retention | None = None
     """How close the dead letters are to their maximum age."""
+    balance: Balance | None = None
 
     @property
     def lag(self) -> int | None:
@@ -94,7 +96,7 @@ async def read_overview(pipeline: Pipeline) -> Overview:
     """Read the figures; never raises: those of an unavailable server are None."""
     jetstream, streams = pipeline.jetstream, pipeline.streams
     nats_problem = database_problem = ""
-    stream = consumer = dead = counts = retention = None
+    stream = consumer = dead = counts = retention = balance = None
 
     async def read_nats() -> None:
         nonlocal stream, consumer, dead, retention, nats_problem
@@ -107,11 +109,13 @@ async def read_overview(pipeline: Pipeline) -> Overview:
             nats_problem = str(error)
 
     async def read_database() -> None:
-        nonlocal counts, database_problem
+        nonlocal counts, balance, database_problem
         try:
             counts = tuple(await pipeline.statuses.counts())
+            balance = await read_balance(pipeline.database, streams)
         except NomnomError as error:
             database_problem = str(error)
 
     await asyncio.gather(read_nats(), read_database())
-    return Overview(datetime.now(UTC), stream, consumer, dead, counts, nats_problem, database_problem, retention)
+    at = datetime.now(UTC)
+    return Overview(at, stream, consumer, dead, counts, nats_problem, database_problem, retention, balance)

@@ -1,8 +1,8 @@
 """A session with a pipeline: its connections, its schema, and all inspection and repair functions.
 
-They are ``pipeline.dead_letters``, ``.jetstream``, ``.messages``, ``.statuses``, ``.entities``, ``.audit`` and
-``.overview()``. Connections are opened at the first use. If a server is unavailable, the call that needs it raises
-:class:`nomnom.connections.errors.Unavailable`; the session remains usable.
+They are ``pipeline.account``, ``.dead_letters``, ``.jetstream``, ``.messages``, ``.statuses``, ``.entities``,
+``.audit`` and ``.overview()``. Connections are opened at the first use. If a server is unavailable, the call that needs
+it raises :class:`nomnom.connections.errors.Unavailable`; the session remains usable.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from nomnom_control.environments import Endpoints, Environment
 from nomnom_control.session.connections import TIMEOUT, Api
 
 if TYPE_CHECKING:
+    from nomnom_control.session.account import Accounts
     from nomnom_control.session.audit import Audit
     from nomnom_control.session.dead_letters import DeadLetters
     from nomnom_control.session.jetstream import JetStream
@@ -80,6 +81,13 @@ class Pipeline:
     def grammar(self) -> Grammar:
         """The grammar of the schema, compiled at the first use."""
         return Grammar(self.schema)
+
+    @cached_property
+    def account(self) -> Accounts:
+        """What became of every message."""
+        from nomnom_control.session.account import Accounts
+
+        return Accounts(self)
 
     @cached_property
     def jetstream(self) -> JetStream:

@@ -78,17 +78,4 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION nomnom_drop_partition(parent text, name text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '40ms' AS $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM nomnom_partitions(parent) AS given WHERE given.name = $2 AND NOT is_default)
-        OR parent NOT IN ('message_status', 'nomnom_audit', 'nomnom_archive')
-    THEN
-        RAISE EXCEPTION '% is not a partition of %', name, parent;
-    END IF;
-    EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, name);
-    EXECUTE format('DROP TABLE %I', name);
-END;
-$$;
-
-REVOKE ALL ON FUNCTION nomnom_add_partition, nomnom_drop_partition FROM PUBLIC;
+REVOKE ALL ON FUNCTION nomnom_add_partition FROM PUBLIC;

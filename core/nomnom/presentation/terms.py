@@ -22,6 +22,8 @@ class Term(StrEnum):
     REPLAYS = "replays"
     DEAD_LETTER = "dead letter"
     DEAD_LETTERS = "dead letters"
+    UNEXPLAINED = "unexplained"
+    """Messages that were accepted, of which nothing stored says what became of them: losses."""
     REASON = "reason"
     ERROR = "error"
     FAILED = "failed"

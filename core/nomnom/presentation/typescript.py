@@ -39,10 +39,8 @@ def _table(entries: Mapping[Any, NamedTuple]) -> dict[str, dict[str, Any]]:
 def _literal(value: Any) -> str:
     if not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
-    lines = "".join(
-        f"  {name if name.isidentifier() else json.dumps(name)}: {json.dumps(each, ensure_ascii=False)},\n"
-        for name, each in value.items()
-    )
+    names = {name: name if name.isidentifier() else json.dumps(name) for name in value}
+    lines = "".join(f"  {names[name]}: {json.dumps(each, ensure_ascii=False)},\n" for name, each in value.items())
     return f"{{\n{lines}}}"
 
 

@@ -97,6 +97,65 @@ class Workers(Struct, frozen=True):
     pulls: int | None
 
 
+class Balance(Struct, frozen=True):
+    """The account at a glance; see ``/api/account``."""
+
+    unexplained: int
+    since: datetime | None
+    """When the first of them was noticed; null if there is none."""
+    verified_at: datetime | None
+    """The oldest verification of any part of the account; null if a part was not verified yet."""
+
+
+class Loss(Struct, frozen=True):
+    """Messages of which nothing stored says what became of them."""
+
+    kind: Literal["sequence", "dead letter"]
+    """``sequence``: neither in the stream nor in a table. ``dead letter``: it does not exist, but the status of its
+    message is dlq."""
+    incarnation: int
+    """Of the stream; it counts from 1 again if it is created again."""
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    """Fewer than the sequences if it is not known which of them are lost."""
+    message_id: str | None
+    noticed_at: datetime
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """What became of the messages received in a period. ``accepted`` is the sum of ``completed``, ``dead_letters``,
+    ``pending``, ``processing``, ``failed``, ``deleted``, ``purged``, ``expired``, ``retired`` and ``unexplained``."""
+
+    since: datetime | None
+    until: datetime | None
+    began_at: datetime | None
+    """Messages received earlier are not part of the account."""
+    accepted: int
+    completed: int
+    superseded: int
+    """Of the completed ones."""
+    dead_letters: int
+    pending: int
+    processing: int
+    failed: int
+    deleted: int
+    purged: int
+    expired: int
+    retired: int
+    """Their rows were dropped at the end of their retention."""
+    unexplained: int
+    replayed: int
+    """Copies of messages, like ``repeated`` and ``removed``: not accepted messages of their own."""
+    repeated: int
+    removed: int
+    waiting_replays: int
+    """Of the replayed ones: those that no worker has processed yet."""
+    verified_at: datetime | None
+    losses: list[Loss]
+    """At most 1,000 for each incarnation of the stream."""
+
+
 class MessageSummary(Struct, frozen=True):
     """The status row of a message."""
 
@@ -127,6 +186,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     lag: Lag | None
     workers: Workers | None
     latency: Latency | None
+    account: Balance | None
     dead_letters: int | None
     """Messages currently in the dead-letter stream, without those replayed or deleted."""
     point: Point

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+from nomnom.account import read_account
 from nomnom.connections.errors import RequestError
 from nomnom.connections.monitor import read_all
 from nomnom.connections.postgres import Database
@@ -32,7 +34,7 @@ from nomnom_dashboard.errors import InvalidQueryError, NotFoundError, Unavailabl
 from nomnom_dashboard.messages import Messages, text
 from nomnom_dashboard.overview import Overview
 
-RESERVED = frozenset({"entities", "messages", "dlq", "stats", "stream", "health"})
+RESERVED = frozenset({"account", "entities", "messages", "dlq", "stats", "stream", "health"})
 """Paths below /api that are not available as shortcuts to the rows of an entity."""
 
 
@@ -154,6 +156,11 @@ async def _health(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -
 
 async def _stats(sources: Sources, _: Mapping[str, str], query: queries.StatsQuery) -> answers.Stats:
     return sources.overview.stats(query.window)
+
+
+async def _account(sources: Sources, _: Mapping[str, str], query: queries.AccountQuery) -> answers.Account:
+    found = await read_account(sources.database, sources.jetstream, sources.streams, query.since, query.until)
+    return msgspec.convert(found, answers.Account, from_attributes=True)
 
 
 async def _entities(sources: Sources, _: Mapping[str, str], __: queries.NoQuery) -> answers.EntityList:
@@ -309,6 +316,15 @@ OPERATIONS: tuple[Operation, ...] = (
         query=queries.StatsQuery,
         answer=answers.Stats,
         handler=_stats,
+    ),
+    Operation(
+        name="getAccount",
+        path="/api/account",
+        summary="What became of every accepted message, and which are unexplained",
+        tag="overview",
+        query=queries.AccountQuery,
+        answer=answers.Account,
+        handler=_account,
     ),
     Operation(
         name="getStream",

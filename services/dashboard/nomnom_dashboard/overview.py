@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from nomnom.account import read_balance
 from nomnom.connections.errors import DatabaseUnavailable, RequestError
 from nomnom.connections.postgres import Database
 from nomnom.envelope import Status
@@ -25,7 +26,18 @@ from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_dashboard.answers import Count, Counts, Lag, MessageSummary, Rates, Snapshot, SourceState, Stats, Workers
+from nomnom_dashboard.answers import (
+    Balance,
+    Count,
+    Counts,
+    Lag,
+    MessageSummary,
+    Rates,
+    Snapshot,
+    SourceState,
+    Stats,
+    Workers,
+)
 from nomnom_dashboard.errors import InvalidQueryError
 from nomnom_dashboard.messages import Messages
 from nomnom_dashboard.throughput import BUCKET, RETENTION, Latency, Point, Throughput, utc_time
@@ -101,6 +113,7 @@ class Overview:
         self._statuses = Statuses(database)
         self._counts: list[StatusCount] | None = None
         self._workers: int | None = None
+        self._balance: Balance | None = None
         self._newest: list[MessageSummary] | None = None
         self._stream: StreamReport | None = None
         self._consumer: ConsumerReport | None = None
@@ -206,7 +219,7 @@ class Overview:
             await self._counting.run(self._count)
         except RequestError as error:
             self._database_state = SourceState(ok=False, detail=str(error))
-            self._counts = self._workers = self._newest = None
+            self._counts = self._workers = self._newest = self._balance = None
         else:
             self._database_state = SourceState(ok=True, detail=self._database.address)
 
@@ -216,7 +229,9 @@ class Overview:
     async def _count(self) -> None:
         counts = await self._statuses.counts()
         workers = await self._database.fetch_row(_WORKERS)
+        balance = await read_balance(self._database, self._streams)
         self._counts, self._workers = counts, workers["workers"] if workers else 0
+        self._balance = Balance(balance.unexplained, balance.since, balance.verified_at)
 
     async def _read_history(self) -> None:
         if not self._database_state.ok:
@@ -287,6 +302,7 @@ class Overview:
             lag=lag,
             workers=self._seen_workers(),
             latency=latency,
+            account=self._balance,
             dead_letters=self._dead.state.messages if self._dead else None,
             point=Point(
                 time.time(),

@@ -30,6 +30,13 @@ class StatsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     window: Literal["5m", "1h", "6h", "24h"] = "5m"
 
 
+class AccountQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """The period of an account."""
+
+    since: Annotated[datetime, Meta(tz=True, description="Received at or after this time.")] | None = None
+    until: Annotated[datetime, Meta(tz=True, description="Received before this time.")] | None = None
+
+
 class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """A page of an entity's rows."""
 

@@ -48,6 +48,10 @@ class Metrics:
         self._completed = gauge("completed_per_second", "Messages completed per second over the last seconds")
         self._workers = gauge("workers_connected", "Workers connected to PostgreSQL")
         self._paused = gauge("consumer_paused", "1 if the consumer is paused, 0 otherwise")
+        self._unexplained = gauge("unexplained_messages", "Accepted messages that are neither stored nor accounted for")
+        self._verified = gauge(
+            "account_verified_timestamp_seconds", "Time of the oldest verification of any part of the account"
+        )
         self._clients = Gauge(
             "nomnom_dashboard_stream_clients", "Connected clients of /api/stream", registry=self.registry
         )
@@ -69,6 +73,9 @@ class Metrics:
         _set(self._dead_letters, snapshot.dead_letters)
         _set(self._accepted, rates.accepted)
         _set(self._completed, rates.completed)
+        account = snapshot.account
+        _set(self._unexplained, account and account.unexplained)
+        _set(self._verified, account and account.verified_at and account.verified_at.timestamp())
         _set(self._workers, workers and workers.connected)
 
     def watch_clients(self, clients: Callable[[], int]) -> None:

@@ -50,6 +50,9 @@ def _from_figures(heartbeat: Heartbeat, overview: Overview) -> list[Alert]:
         found.append(Alert(Health.FAILED, overview.nats_problem, "logs"))
     if overview.database_problem:
         found.append(Alert(Health.FAILED, overview.database_problem, "logs"))
+    if overview.balance is not None and overview.balance.unexplained:
+        text = f"{figures.counted(overview.balance.unexplained, 'message')} unexplained: see nomnom account"
+        found.append(Alert(Health.FAILED, text, "messages"))
     for stream in (overview.stream, overview.dead):
         if stream is not None and stream.fill is not None and stream.fill >= _FULL:
             text = f"{stream.name} is {stream.fill:.0%} full; a full stream rejects messages"

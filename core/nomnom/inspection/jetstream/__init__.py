@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -61,6 +62,14 @@ class _Consumers(_Page, frozen=True):
     consumers: tuple[ConsumerReport, ...] | None = None
 
 
+class _SubjectState(msgspec.Struct, frozen=True):
+    subjects: Mapping[str, int] | None = None
+
+
+class _Subjects(_Page, frozen=True, kw_only=True):
+    state: _SubjectState
+
+
 class JetStream:
     """What can be read of JetStream. Every method raises NatsUnavailable, NotSetUp, JetStreamError or InvalidName."""
 
@@ -80,6 +89,19 @@ class JetStream:
         """One stream; with ``deleted``, its state lists the deleted sequences between the first and the last."""
         body = {"deleted_details": True} if deleted else None
         return await call(self.nats, f"STREAM.INFO.{checked(name)}", body, StreamReport, f"stream {name}")
+
+    async def subjects(self, name: str, subject: str) -> set[str]:
+        """The subjects of a stream's messages that match one with wildcards; not as of one moment if there are many."""
+        found: set[str] = set()
+        offset = 0
+        while True:
+            body = {"subjects_filter": subject, "offset": offset}
+            page = await call(self.nats, f"STREAM.INFO.{checked(name)}", body, _Subjects, f"stream {name}")
+            listed = page.state.subjects or {}
+            found.update(listed)
+            offset += len(listed)
+            if not listed or offset >= page.total:
+                return found
 
     async def consumers(self, stream: str) -> list[ConsumerReport]:
         """All consumers of a stream, by name."""

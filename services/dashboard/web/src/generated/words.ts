@@ -57,6 +57,7 @@ export const terms = {
   replays: "replays",
   deadLetter: "dead letter",
   deadLetters: "dead letters",
+  unexplained: "unexplained",
   reason: "reason",
   error: "error",
   failed: "failed",

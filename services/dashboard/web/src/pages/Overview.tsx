@@ -4,7 +4,7 @@ import { Link } from "wouter";
 import { body, client, type Point, type Snapshot } from "../api/client";
 import { useLive } from "../api/live";
 import { type Line, TimeChart } from "../charts/TimeChart";
-import { count, duration, none, number, rate, short } from "../format";
+import { ago, count, duration, none, number, rate, short } from "../format";
 import { statuses } from "../generated/words";
 import { MessageTable } from "../components/MessageTable";
 import { Pipeline } from "../components/Pipeline";
@@ -170,7 +170,25 @@ function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
           </div>
         ))}
       </dl>
+      <AccountLine account={snapshot?.account ?? null} />
     </section>
+  );
+}
+
+/** Whether every accepted message is accounted for. */
+function AccountLine({ account }: { account: Snapshot["account"] }) {
+  if (account === null) return null;
+  if (account.unexplained > 0) {
+    return (
+      <p className="error-message" role="alert">
+        {number(account.unexplained)} accepted {account.unexplained === 1 ? "message is" : "messages are"} unexplained. Run nomnom account.
+      </p>
+    );
+  }
+  return (
+    <p className="muted">
+      {account.verified_at === null ? "The account is not verified yet." : `0 unexplained, verified ${ago(account.verified_at)}.`}
+    </p>
   );
 }
 

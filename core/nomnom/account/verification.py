@@ -1,0 +1,377 @@
+"""Verification: looks for sequences that nothing explains, and records them.
+
+A sequence is explained if it is stored in the stream, is the position of a row of ``message_status``, or has a row in
+``nomnom_sequences``. Workers commit before they acknowledge. So what was neither in PostgreSQL, nor then in the stream,
+nor then in PostgreSQL again is lost, unless the server that responded was not up to date: therefore it has to be found
+so twice, seconds apart, and the stream's leader is asked.
+
+A block of sequences that are all explained by rows is closed with their numbers. Closed blocks are counted again in
+rotation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+
+from nomnom.account import statements
+from nomnom.account.dead_letters import DeadLetterCheck
+from nomnom.account.presence import Presence, find_at_leader
+from nomnom.account.ranges import Range, intersect, size_of, subtract
+from nomnom.connections.postgres import Database
+from nomnom.inspection.jetstream import JetStream, StreamReport
+from nomnom.positions import LARGEST_SEQUENCE, position_of, register_stream, sequence_of
+from nomnom.settings.streams import StreamSettings
+
+BLOCK = 1 << 16
+"""Sequences in a block."""
+CONFIRMATION = 5.0
+"""Seconds after which a sequence without an explanation is looked up again before it counts as lost."""
+_REWOUND = 30.0
+"""The same for sequences after the last one of the stream: its leader may not be the leader any more."""
+_SETTLING = timedelta(minutes=15)
+"""How long workers of the earlier version may be active after an upgrade."""
+ROTATION = 30.0
+"""Seconds for which the count of a closed block is trusted."""
+_CHUNK = 8
+_RESOLVED = 200
+"""Losses that are looked up again in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """The account of one incarnation of the stream: positions from ``low`` to ``high``."""
+
+    number: int
+    low: int
+    high: int
+    since: datetime
+    current: bool
+
+    def clip(self, block: int) -> Range:
+        """The positions of a block that are in the account."""
+        return max(self.low, block << 16), min(self.high, (block << 16) + BLOCK - 1)
+
+    def is_complete(self, block: int) -> bool:
+        """Whether no position of a block is still to be assigned."""
+        return not self.current or (block << 16) + BLOCK - 1 <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of a call: losses recorded so far, and what has to be looked up again before it counts as one."""
+
+    unexplained: int
+    suspicious: int
+    complete: bool
+    """Whether all there was to do was done within the time."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A block that is not closed. ``gaps``: what no row explains."""
+
+    block: int
+    incarnation: Incarnation
+    messages: int
+    copies: int
+    gaps: list[Range]
+    retired_messages: int = 0
+    retired_copies: int = 0
+
+    @property
+    def retired(self) -> int:
+        """Positions whose rows were dropped at the end of their retention; which ones is not known."""
+        return self.retired_messages + self.retired_copies
+
+    @property
+    def doubles(self) -> int:
+        """Positions that are in both tables."""
+        low, high = self.incarnation.clip(self.block)
+        return self.messages + self.copies - (high - low + 1 - size_of(self.gaps))
+
+
+class Verifier:
+    """Verifies the account of a pipeline. It keeps what is suspicious between calls: use one for as long as possible.
+
+    ``confirmation``: seconds after which what is missing is looked up again before it counts as lost. ``rotation``:
+    seconds for which the count of a closed block is trusted.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        jetstream: JetStream,
+        streams: StreamSettings,
+        *,
+        confirmation: float = CONFIRMATION,
+        rotation: float = ROTATION,
+    ) -> None:
+        self._database, self._jetstream, self._streams = database, jetstream, streams
+        self._confirmation, self._rotation = confirmation, rotation
+        self._suspicious: list[tuple[int, int, float]] = []
+        self._dead_letters = DeadLetterCheck(database, jetstream, streams, confirmation)
+
+    async def verify(self, within: float = 2.0) -> Verification:
+        """Verify for about that many seconds: the closed blocks verified the longest time ago, open blocks, then the
+        dead letters. Raises NatsUnavailable, NotSetUp, JetStreamError, DatabaseUnavailable or DatabaseRefused.
+
+        Called every few seconds, it finds a row or message that was removed by other means within a minute.
+        """
+        deadline = _now() + within
+        before = datetime.now(UTC) - timedelta(seconds=self._rotation)
+        while (more := await self._verify_closed(before)) and _now() < deadline - within / 2:
+            pass
+        complete = await self.verify_newest(deadline)
+        await self._dead_letters.verify(await self.incarnations(), forced=False)
+        return await self._result(complete=complete and not more)
+
+    async def verify_all(self, trusted: float = 0.0) -> Verification:
+        """Verify everything now, however long it takes, but what was verified in the last ``trusted`` seconds. Raises
+        like :meth:`verify`.
+        """
+        before = datetime.now(UTC) - timedelta(seconds=trusted)
+        while await self._verify_closed(before):
+            pass
+        await self.verify_newest(None)
+        if not trusted or (await self._database.fetch(statements.DEAD_LETTERS_DUE, before))[0][0]:
+            await self._dead_letters.verify(await self.incarnations(), forced=True)
+        return await self._result(complete=True)
+
+    async def verify_newest(self, deadline: float | None) -> bool:
+        """Verify all blocks that are not closed, and look up again what was lost. Returns whether that was completed
+        before the deadline (of the event loop's clock).
+        """
+        report, incarnations = await self._read()
+        complete = True
+        suspicious: list[Range] = []
+        for each in incarnations:
+            blocks = [row["block"] for row in await self._database.fetch(statements.OPEN_BLOCKS, each.low, each.high)]
+            for start in range(0, len(blocks), _CHUNK):
+                if deadline is not None and start and _now() > deadline:
+                    complete = False
+                    rest = [(blocks[start] << 16, each.high)]
+                    suspicious += intersect([(low, high) for low, high, _ in self._suspicious], rest)
+                    break
+                suspicious += await self._verify_blocks(each, blocks[start : start + _CHUNK])
+            await self._database.fetch(statements.NEWEST_VERIFIED, each.number, sequence_of(each.high))
+        await self._confirm(sorted(set(suspicious)), incarnations, report)
+        await self._resolve(incarnations)
+        return complete
+
+    async def incarnations(self) -> list[Incarnation]:
+        """The accounts of all incarnations of the stream, the present one last; begins that one if it is new."""
+        return (await self._read())[1]
+
+    async def _read(self) -> tuple[StreamReport, list[Incarnation]]:
+        report = await self._jetstream.stream(self._streams.stream)
+        async with self._database.connection() as connection:
+            present = await begin(connection, report)
+            rows = await connection.fetch(statements.ACCOUNTS, self._streams.stream)
+        return report, incarnations_of(rows, present, report.state.last_seq)
+
+    async def _verify_blocks(self, incarnation: Incarnation, blocks: Sequence[int]) -> list[Range]:
+        """The suspicious positions of open blocks; closes those that are fully explained."""
+        opened = [each for block in blocks if (each := await self._examine(incarnation, block)) is not None]
+        if not opened:
+            return []
+        found = await self._absent(incarnation, [gap for each in opened for gap in each.gaps])
+        suspicious: list[Range] = []
+        for each in opened:
+            bounds = [incarnation.clip(each.block)]
+            absent = intersect(found, bounds)
+            if not absent:
+                continue
+            again = await self._gaps(*bounds[0])
+            missing = intersect(absent, again)
+            closable = missing == again and incarnation.is_complete(each.block)
+            each.gaps = again
+            if each.retired:
+                if closable:
+                    await self._close_retired(each)
+                continue
+            suspicious += missing
+            if closable and missing == intersect(missing, await self._lost(*bounds[0])):
+                await self._count(each)
+                await self._close(each, size_of(missing))
+        return suspicious
+
+    async def _examine(self, incarnation: Incarnation, block: int) -> _Open | None:
+        """Close a block, or return it if it cannot be closed: some of its positions have no row."""
+        low, high = incarnation.clip(block)
+        # One snapshot, so that the numbers belong together.
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            counted = await connection.fetchrow(statements.COUNT, [low], [high])
+            assert counted is not None
+            opened = _Open(block, incarnation, counted["messages"], counted["copies"], [])
+            retired = await connection.fetchrow(statements.RETIRED, block, block)
+            assert retired is not None
+            opened.retired_messages, opened.retired_copies = retired["messages"], retired["copies"]
+            size = high - low + 1
+            full = opened.messages == size and not opened.copies
+            # The rows could be fewer positions.
+            if not full or await connection.fetchval(statements.DISTINCT, low, high) != size:
+                opened.gaps = [(row["low"], row["high"]) for row in await connection.fetch(statements.GAPS, low, high)]
+        if opened.gaps or not incarnation.is_complete(block):
+            return opened
+        await self._close(opened, 0)
+        return None
+
+    async def _close(self, opened: _Open, lost: int) -> None:
+        messages, copies = opened.messages + opened.retired_messages, opened.copies + opened.retired_copies
+        values = (opened.block, messages, copies, opened.doubles, lost)
+        await self._database.fetch(statements.CLOSE, *values)
+
+    async def _close_retired(self, opened: _Open) -> None:
+        """Close a block with rows that were dropped at the end of their retention. Which positions they had is not
+        known, only how many there were: the other gaps are losses.
+        """
+        await self._count(opened)
+        lost = max(0, size_of(opened.gaps) - opened.retired)
+        if lost:
+            low, high = opened.incarnation.clip(opened.block)
+            await self._database.fetch(statements.NOTE, "sequence", low, high, lost, None)
+        await self._close(opened, lost)
+
+    async def _count(self, opened: _Open) -> None:
+        low, high = opened.incarnation.clip(opened.block)
+        row = await self._database.fetch_row(statements.COUNT, [low], [high])
+        assert row is not None
+        opened.messages, opened.copies = row["messages"], row["copies"]
+
+    async def _verify_closed(self, before: datetime) -> bool:
+        """Count some closed blocks again that were verified before a moment; returns whether there were any."""
+        rows = await self._database.fetch(statements.OLDEST_BLOCKS, _CHUNK * 4, before)
+        if not rows:
+            return False
+        incarnations = {each.number: each for each in await self.incarnations()}
+        known = [row for row in rows if row["block"] >> 32 in incarnations]
+        bounds = [incarnations[row["block"] >> 32].clip(row["block"]) for row in known]
+        counted = await self._database.fetch(statements.COUNT, [low for low, _ in bounds], [high for _, high in bounds])
+        same = [row["block"] for row in rows if row["block"] >> 32 not in incarnations]
+        changed: list[int] = []
+        for row, now in zip(known, counted, strict=True):
+            unchanged = (row["messages"], row["copies"]) == (now["messages"], now["copies"])
+            (same if unchanged else changed).append(row["block"])
+        await self._database.fetch(statements.VERIFIED, same)
+        await self._database.fetch(statements.OPEN, changed)
+        return True
+
+    async def _absent(self, incarnation: Incarnation, gaps: Sequence[Range]) -> list[Range]:
+        """The positions of gaps that the stream does not store."""
+        if not incarnation.current:
+            return list(gaps)
+        if not gaps:
+            return []
+        presence = await Presence.read(self._jetstream, self._streams.stream)
+        sequences = [(sequence_of(low), sequence_of(high)) for low, high in gaps]
+        absent = await presence.absent(sequences)
+        return [(position_of(incarnation.number, low), position_of(incarnation.number, high)) for low, high in absent]
+
+    async def _gaps(self, low: int, high: int) -> list[Range]:
+        return [(row["low"], row["high"]) for row in await self._database.fetch(statements.GAPS, low, high)]
+
+    async def _lost(self, low: int, high: int) -> list[Range]:
+        """The positions that are recorded as lost."""
+        rows = await self._database.fetch(statements.UNEXPLAINED, low, high, None)
+        return sorted((row["low"], row["high"]) for row in rows if row["kind"] == "sequence")
+
+    async def _confirm(self, found: Sequence[Range], incarnations: Sequence[Incarnation], report: StreamReport) -> None:
+        """Record what was suspicious for long enough; keep the rest for the next call."""
+        now, kept = _now(), list[tuple[int, int, float]]()
+        confirmed: list[Range] = []
+        new = list(found)
+        for low, high, since in self._suspicious:
+            both = intersect(found, [(low, high)])
+            new = subtract(new, both)
+            for one in both:
+                rewound = any(
+                    each.current and each.low <= one[1] and sequence_of(one[1]) > report.state.last_seq
+                    for each in incarnations
+                )
+                if now - since < (_REWOUND if rewound else self._confirmation):
+                    kept.append((*one, since))
+                elif await self._is_absent_at_leader(one, incarnations):
+                    confirmed.append(one)
+        fresh = subtract(new, [known for low, high in new for known in await self._lost(low, high)])
+        self._suspicious = [*kept, *((low, high, now) for low, high in fresh)]
+        if confirmed and await self._restarted(incarnations):
+            self._suspicious.clear()
+            return
+        for low, high in confirmed:
+            for part in subtract([(low, high)], await self._lost(low, high)):
+                await self._database.fetch(statements.NOTE, "sequence", *part, part[1] - part[0] + 1, None)
+
+    async def _is_absent_at_leader(self, lost: Range, incarnations: Sequence[Incarnation]) -> bool:
+        if not any(each.current and each.low <= lost[0] <= each.high for each in incarnations):
+            return True
+        low, high = sequence_of(lost[0]), sequence_of(lost[1])
+        found = await find_at_leader(self._jetstream, self._streams.stream, {"seq": low, "next_by_subj": ">"})
+        return found is None or found > high
+
+    async def _restarted(self, incarnations: Sequence[Incarnation]) -> bool:
+        """Begin the account again if workers of an earlier version, which know no positions, were still at work."""
+        restarted = False
+        for each in incarnations:
+            upgraded = sequence_of(each.low) > 1 and datetime.now(UTC) - each.since < _SETTLING
+            if upgraded and (await self._database.fetch(statements.LEGACY, each.since))[0][0]:
+                async with self._database.connection() as connection, connection.transaction():
+                    await connection.execute(statements.RESTART, each.number, sequence_of(each.high))
+                    await connection.execute(statements.FORGET_BLOCKS, each.number)
+                    await connection.execute(statements.FORGET_UNEXPLAINED, each.number)
+                restarted = True
+        return restarted
+
+    async def _resolve(self, incarnations: Sequence[Incarnation]) -> None:
+        """Resolve losses that are explained now, such as a row that was restored."""
+        rows = await self._database.fetch(statements.UNEXPLAINED, 0, (1 << 63) - 1, _RESOLVED)
+        for row in rows:
+            if row["kind"] != "sequence" or row["messages"] != row["high"] - row["low"] + 1:
+                continue
+            lost = [(row["low"], row["high"])]
+            current = next((each for each in incarnations if each.low <= row["low"] <= each.high), None)
+            remaining = await self._gaps(*lost[0])
+            if remaining and current is not None:
+                remaining = await self._absent(current, remaining)
+            if remaining == lost:
+                continue
+            async with self._database.connection() as connection, connection.transaction():
+                await connection.execute(statements.RESOLVE, row["id"])
+                for low, high in remaining:
+                    await connection.execute(statements.NOTE, "sequence", low, high, high - low + 1, row["message_id"])
+
+    async def _result(self, *, complete: bool) -> Verification:
+        row = await self._database.fetch_row(statements.OPEN_UNEXPLAINED)
+        assert row is not None
+        suspicious = size_of((low, high) for low, high, _ in self._suspicious) + self._dead_letters.suspicious
+        return Verification(row["messages"], suspicious, complete)
+
+
+async def begin(connection: asyncpg.Connection, report: StreamReport) -> int:
+    """Begin the account of a stream's incarnation if there is none yet; returns the number of the incarnation."""
+    number = await register_stream(connection, report.name, report.created)
+    await connection.execute(statements.BEGIN, number, report.name, report.state.last_seq)
+    return number
+
+
+def incarnations_of(rows: Iterable[asyncpg.Record], present: int, last: int) -> list[Incarnation]:
+    """The accounts that have any position; ``last`` is the last sequence of the present incarnation."""
+    found: list[Incarnation] = []
+    for row in rows:
+        number = row["incarnation"]
+        end = max(last, row["last"]) if number == present else row["last"]
+        if end > row["base"]:
+            low, high = position_of(number, row["base"] + 1), position_of(number, min(end, LARGEST_SEQUENCE))
+            found.append(Incarnation(number, low, high, row["since"], number == present))
+    return found
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
