@@ -121,7 +121,7 @@ def is_keyed(message_id: str) -> bool:
 
 
 def digest_of(payload: bytes) -> str:
-    """The digest that tells contents of one key apart: half of SHA-256, in hexadecimal."""
+    """The digest by which contents of one key are compared: half of SHA-256, in hexadecimal."""
     return hashlib.sha256(payload).hexdigest()[:32]
 
 

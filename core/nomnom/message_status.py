@@ -6,7 +6,7 @@ the row of an earlier generation; a completed row never changes again. A stateme
 
 The table is partitioned by ``received_at``: a row is identified by message ID and ``received_at``, which a message
 keeps (a message with a key, that of its first copy: :mod:`nomnom_worker.copies`). Statements on many rows take the
-bounds of ``received_at``, so that PostgreSQL looks at few partitions.
+bounds of ``received_at``, so that PostgreSQL reads few partitions.
 
 The writing statements take arrays of one length, with distinct ids in ascending order: several workers then lock rows
 in one order. Each reading statement has a bounded cost, whatever the size of the table.
@@ -21,6 +21,14 @@ SELECT {_COLUMNS} FROM message_status WHERE message_id = $1 AND received_at >= $
 
 FIND_KEY = "SELECT digest, received_at FROM nomnom_keys WHERE message_id = $1"
 """The content of a message with an Idempotency-Key, and the received_at of its row."""
+
+FIND_USES = """
+SELECT key.message_id, key.digest, key.received_at, kept.status
+FROM nomnom_keys AS key
+LEFT JOIN message_status AS kept ON kept.message_id = key.message_id AND kept.received_at = key.received_at
+WHERE key.message_id = ANY ($1::uuid[])
+"""
+"""What Idempotency-Keys were used for, and what became of that."""
 
 # The inner part walks one index for a bounded number of rows; the outer part filters what it found.
 _SCANNED = """

@@ -99,6 +99,15 @@ async def test_role_has_the_privileges_that_the_housekeeper_needs(deployment: De
 
         await until(archived, 30, f"archived dead letters: {await one.state()}")
         await until(dropped, 30, f"a dropped partition: {await one.state()}")
+        # Lost behind its back: only the account notices, with the same privileges.
+        await deployment.database.execute(
+            "DELETE FROM message_status WHERE message_id = (SELECT message_id FROM message_status LIMIT 1)"
+        )
+
+        async def named() -> bool:
+            return await deployment.database.fetchval("SELECT count(*) FROM nomnom_unexplained") == 1
+
+        await until(named, 60, f"an unexplained message: {await one.state()}")
         assert (await one.state())["status"] == "ready", await one.state()
 
 

@@ -116,10 +116,7 @@ async def read_account(
     """
     report = await jetstream.stream(streams.stream)
     arrived = [await _first_stored(jetstream, report, each) if each else None for each in (since, until)]
-    async with (
-        database.connection(_SECONDS) as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+    async with database.connection(_SECONDS, snapshot=True) as connection:
         rows = await connection.fetch(statements.ACCOUNTS, streams.stream)
         present = await find_stream(connection, report.name, report.created)
         if present not in [row["incarnation"] for row in rows] or present is None:

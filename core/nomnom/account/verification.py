@@ -204,10 +204,7 @@ class Verifier:
         """Close a block, or return it if it cannot be closed: some of its positions have no row."""
         low, high = incarnation.clip(block)
         # One snapshot, so that the numbers belong together.
-        async with (
-            self._database.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._database.connection(snapshot=True) as connection:
             counted = await connection.fetchrow(statements.COUNT, [low], [high])
             assert counted is not None
             opened = _Open(block, incarnation, counted["messages"], counted["copies"], [])
@@ -322,7 +319,7 @@ class Verifier:
         for each in incarnations:
             upgraded = sequence_of(each.low) > 1 and datetime.now(UTC) - each.since < _SETTLING
             if upgraded and (await self._database.fetch(statements.LEGACY, each.since))[0][0]:
-                async with self._database.connection() as connection, connection.transaction():
+                async with self._database.connection() as connection:
                     await connection.execute(statements.RESTART, each.number, sequence_of(each.high))
                     await connection.execute(statements.FORGET_BLOCKS, each.number)
                     await connection.execute(statements.FORGET_UNEXPLAINED, each.number)
@@ -342,7 +339,7 @@ class Verifier:
                 remaining = await self._absent(current, remaining)
             if remaining == lost:
                 continue
-            async with self._database.connection() as connection, connection.transaction():
+            async with self._database.connection() as connection:
                 await connection.execute(statements.RESOLVE, row["id"])
                 for low, high in remaining:
                     await connection.execute(statements.NOTE, "sequence", low, high, high - low + 1, row["message_id"])

@@ -19,6 +19,9 @@ import asyncpg
 
 from nomnom.connections.errors import DatabaseRefused, DatabaseUnavailable, NotSetUp, RequestError
 from nomnom.settings import without_secrets
+from nomnom.telemetry import logger
+
+_log = logger(__name__)
 
 _CONNECT = 5
 _ACQUIRE = 4.0
@@ -27,6 +30,7 @@ _LONGEST = 60.0
 _IDLE = 60.0
 _IDLE_IN_TRANSACTION = 30.0
 _ROLLBACK = 1.0
+_CLOSE = 2.0
 
 # Of the errors that PostgreSQL reports, by SQLSTATE class (appendix A of its manual): 08 connection, 53 resources,
 # 57 intervention of an operator (a stop, a crash, a start that is not complete), 58 input and output.
@@ -98,10 +102,11 @@ class Database:
 
     @asynccontextmanager
     async def connection(
-        self, seconds: float | None = None, *, within: float | None = None
+        self, seconds: float | None = None, *, within: float | None = None, snapshot: bool = False
     ) -> AsyncGenerator[asyncpg.Connection]:
         """A connection of the pool in a transaction, which is committed at the end of the block or, if that raises,
-        rolled back. ``seconds`` and ``within`` replace the database's own limits.
+        rolled back. ``seconds`` and ``within`` replace the database's own limits. All statements of a ``snapshot`` see
+        the same state of the tables, and none may write.
 
         What asyncpg raises inside the block becomes DatabaseUnavailable, NotSetUp or DatabaseRefused.
         """
@@ -114,7 +119,7 @@ class Database:
                 pool = await self._open()
                 async with pool.acquire(timeout=_ACQUIRE) as acquired:
                     connection = cast("asyncpg.Connection", acquired)
-                    async with transaction(connection, read_only=self._read_only):
+                    async with transaction(connection, read_only=self._read_only, snapshot=snapshot):
                         await connection.execute(limits)
                         yield connection
             self.problem = None
@@ -185,9 +190,12 @@ class Database:
 
 
 @asynccontextmanager
-async def transaction(connection: asyncpg.Connection, *, read_only: bool = False) -> AsyncGenerator[None]:
+async def transaction(
+    connection: asyncpg.Connection, *, read_only: bool = False, snapshot: bool = False
+) -> AsyncGenerator[None]:
     """A transaction whose rollback has a time limit of its own: asyncpg's would wait for a server that is gone."""
-    begun = connection.transaction(readonly=read_only)
+    isolation = "repeatable_read" if snapshot else None
+    begun = connection.transaction(isolation=isolation, readonly=read_only or snapshot)
     await begun.start()
     try:
         yield
@@ -199,6 +207,15 @@ async def transaction(connection: asyncpg.Connection, *, read_only: bool = False
             connection.terminate()
         raise
     await begun.commit()
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Close a connection of :meth:`Database.connect`, at once if the server does not respond."""
+    try:
+        await connection.close(timeout=_CLOSE)
+    except ERRORS as error:
+        _log.debug("connection terminated", error=str(error))
+        connection.terminate()
 
 
 async def _keep(_: object) -> None:

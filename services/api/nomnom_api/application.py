@@ -19,6 +19,7 @@ from nomnom_api.bodies import Bodies
 from nomnom_api.errors import ApiError, MethodNotAllowedError, NotFoundError, UnavailableError
 from nomnom_api.identities import Clock
 from nomnom_api.intake import Intake
+from nomnom_api.keys import Keys
 from nomnom_api.messages import Messages
 from nomnom_api.openapi import document
 from nomnom_api.operations import OPERATIONS, Endpoints, OpenHandler, Operation
@@ -55,7 +56,10 @@ class Api:
         self._bodies = Bodies(
             settings.nomnom_api_max_body, settings.nomnom_api_max_buffer, settings.nomnom_api_read_timeout
         )
-        intake = Intake(settings, schema, self._bodies, self.publisher, Clock(), self.metrics, self._is_stopping)
+        self._keys = Keys(self.publisher, self.database, settings.nats_stream)
+        intake = Intake(
+            settings, schema, self._bodies, self.publisher, self._keys, Clock(), self.metrics, self._is_stopping
+        )
         endpoints = Endpoints(
             Messages(intake),
             Batches(intake),
@@ -71,10 +75,12 @@ class Api:
         """Start to connect in the background; requests are handled meanwhile."""
         self._bodies.start()
         self.publisher.start()
+        self._keys.start()
 
     async def stop(self, _: Application) -> None:
         """Wait for messages in flight and close the connections."""
         await self.publisher.close()
+        await self._keys.close()
         await self._bodies.close()
         await self.database.close()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from blacksheep import Content, Request, Response, StreamedContent
 
-from nomnom.envelope import headers, idempotent_message_id, ingest_subject, new_message_id
+from nomnom.envelope import digest_of, headers, idempotent_message_id, ingest_subject, new_message_id
 from nomnom_api.acks import Outcome
 from nomnom_api.batch_answers import BatchAnswer
 from nomnom_api.bodies import check_type, declared, receiver
@@ -21,6 +22,7 @@ from nomnom_api.errors import (
     ClientGoneError,
     InvalidBodyError,
     InvalidParameterError,
+    KeyConflictError,
     NotSentError,
     StoppingError,
     TooLargeError,
@@ -29,11 +31,14 @@ from nomnom_api.errors import (
 )
 from nomnom_api.identities import idempotency_key, line_key
 from nomnom_api.intake import Intake
+from nomnom_api.keys import Judgement, Step, message_headers
 
 _JSON = b"application/json"
 _YIELD = 64
 _PROBLEMS = 10_000
 _LINE_ENDS = b"\r"
+_DOUBTFUL = 1000
+"""Duplicates whose contents are held in memory at most."""
 
 
 class Batches:
@@ -71,6 +76,16 @@ class Batches:
         return _respond(answer)
 
 
+class _Line(NamedTuple):
+    """A line with a key."""
+
+    number: int
+    message_id: str
+    subject: str
+    payload: bytes
+    received_at: int
+
+
 class Batch:
     """One batch in progress."""
 
@@ -88,6 +103,11 @@ class Batch:
         """Numbers and message IDs of the lines sent; 24 bytes per line, as a batch may have millions."""
         self._first = self._last = ""
         self._sent_count = self._accepted = self._duplicates = 0
+        self._judged: Mapping[str, Judgement | KeyConflictError] = {}
+        """What to do with the lines that were read last, by message ID; empty without a key."""
+        self._lines_in_flight: dict[int, _Line] = {}
+        self._doubtful: list[tuple[_Line, int]] = []
+        """Lines with a key that JetStream recognized as duplicates, and the sequences of their first copies."""
         self._failed: dict[int, ApiError] = {}
         self._stop: ApiError | None = None
         """Why no more lines are sent; None while they are."""
@@ -107,6 +127,7 @@ class Batch:
             self._stop, unread = error, self._unsent()
         finally:
             await self._wait(0)
+            await self._confirm()
             self._count()
         if isinstance(self._stop, ClientGoneError):
             raise self._stop
@@ -122,10 +143,7 @@ class Batch:
             if not skipping:
                 start += first
             if others:
-                if not skipping:
-                    await self._send_line(bytes(start))
-                for line in others[:-1]:
-                    await self._send_line(line)
+                await self._send_lines([*([] if skipping else [bytes(start)]), *others[:-1]])
                 start, skipping = bytearray(others[-1]), False
             if len(start) > limit and not skipping:
                 # Reject the line now and skip the rest of it.
@@ -133,7 +151,21 @@ class Batch:
                 self._reject(self._too_long())
                 start, skipping = bytearray(), True
         if start:
-            await self._send_line(bytes(start))
+            await self._send_lines([bytes(start)])
+
+    async def _send_lines(self, lines: Sequence[bytes]) -> None:
+        if self._key is not None:
+            # Every line has a number, also a blank one.
+            numbered = enumerate((each.removesuffix(_LINE_ENDS) for each in lines), self._number + 1)
+            digests = {self._message_id(number): digest_of(line) for number, line in numbered if line.strip()}
+            self._judged = await self._intake.keys.judge(digests) if digests else {}
+        for line in lines:
+            await self._send_line(line)
+
+    def _message_id(self, number: int) -> str:
+        return (
+            new_message_id() if self._key is None else idempotent_message_id(self._caller, line_key(self._key, number))
+        )
 
     async def _send_line(self, ended: bytes) -> None:
         line = ended.removesuffix(_LINE_ENDS)
@@ -158,19 +190,28 @@ class Batch:
         if self._publisher.congested:
             await self._wait(self._in_flight // 2)
         self._check_stop()
-        number, key = self._number, self._key
-        message_id = new_message_id() if key is None else idempotent_message_id(self._caller, line_key(key, number))
+        number, keyed = self._number, self._key is not None
+        message_id, received_at = self._message_id(number), self._intake.clock.now()
         subject = ingest_subject(self._intake.schema.entity_name(text), message_id)
+        envelope = headers(message_id, received_at)
+        if keyed:
+            if len(self._doubtful) >= _DOUBTFUL:
+                await self._confirm()
+            judged = self._judged[message_id]
+            if isinstance(judged, KeyConflictError):
+                self._reject(judged)
+                return
+            if judged.step is Step.REPEAT:
+                self._note(number, message_id)
+                self._accepted += 1
+                self._duplicates += 1
+                return
+            received_at = received_at if judged.received_at is None else judged.received_at
+            envelope = message_headers(message_id, received_at, judged.step)
+            self._lines_in_flight[number] = _Line(number, message_id, subject, line, received_at)
         self._in_flight += 1
         try:
-            await self._publisher.send(
-                subject,
-                line,
-                headers(message_id, self._intake.clock.now()),
-                self._settle,
-                number,
-                keyed=key is not None,
-            )
+            await self._publisher.send(subject, line, envelope, self._settle, number, keyed=keyed)
         except TooLargeError as error:
             self._in_flight -= 1
             self._reject(error)
@@ -178,6 +219,10 @@ class Batch:
         except ApiError:
             self._in_flight -= 1
             raise
+        self._note(number, message_id)
+
+    def _note(self, number: int, message_id: str) -> None:
+        """Note that a line is sent, or was accepted before."""
         self._sent_count += 1
         self._first, self._last = self._first or message_id, message_id
         if self._keep_ids:
@@ -209,6 +254,7 @@ class Batch:
         return self._number if self._open else self._number + 1
 
     def _settle(self, number: int, outcome: Outcome) -> None:
+        line = self._lines_in_flight.pop(number, None)
         if isinstance(outcome, ApiError):
             self._failed[number] = outcome
             if not isinstance(outcome, TooLargeError) and self._stop is None:
@@ -217,13 +263,32 @@ class Batch:
                     if isinstance(outcome, UnconfirmedError)
                     else outcome
                 )
+        elif outcome.duplicate and line is not None:
+            self._doubtful.append((line, outcome.seq))
         else:
             self._accepted += 1
-            if outcome.duplicate:
-                self._duplicates += 1
         self._in_flight -= 1
         if self._in_flight <= self._low:
             self._window_open.set()
+
+    async def _confirm(self) -> None:
+        """Find out whether what JetStream recognized as duplicates is kept, and publish it again if it is not."""
+        doubtful, self._doubtful = self._doubtful, []
+        limit = asyncio.Semaphore(_YIELD)
+
+        async def confirm(line: _Line, sequence: int) -> None:
+            try:
+                async with limit:
+                    published = await self._intake.keys.confirm(
+                        line.message_id, line.subject, line.payload, line.received_at, sequence
+                    )
+            except ApiError as error:
+                self._failed[line.number] = error
+            else:
+                self._accepted += 1
+                self._duplicates += not published
+
+        await asyncio.gather(*(confirm(*each) for each in doubtful))
 
     async def _wait(self, in_flight: int) -> None:
         """Wait until at most this many messages await their acks; the ack timeout bounds the wait."""

@@ -118,6 +118,12 @@ class MediaTypeError(ApiError):
     status, code, title = 415, "unsupported_media_type", "Unsupported media type"
 
 
+class KeyConflictError(ApiError):
+    """The Idempotency-Key was used before, for another content. Nothing was stored."""
+
+    status, code, title = 422, "key_conflict", "Idempotency-Key conflict"
+
+
 class ClientGoneError(ApiError):
     """The client closed the connection before the body was complete; nobody receives this response (nginx's 499)."""
 
@@ -176,6 +182,7 @@ ERRORS: tuple[type[ApiError], ...] = (
     ReadTimeoutError,
     TooLargeError,
     MediaTypeError,
+    KeyConflictError,
     ApiError,
     BusyError,
     UnavailableError,

@@ -9,6 +9,7 @@ from nomnom.schema import Schema
 from nomnom.settings import ApiSettings
 from nomnom_api.bodies import Bodies
 from nomnom_api.identities import Clock
+from nomnom_api.keys import Keys
 from nomnom_api.publisher import Publisher
 from nomnom_api.telemetry import Metrics
 
@@ -21,6 +22,7 @@ class Intake:
     schema: Schema
     bodies: Bodies
     publisher: Publisher
+    keys: Keys
     clock: Clock
     metrics: Metrics
     stopping: Callable[[], bool]

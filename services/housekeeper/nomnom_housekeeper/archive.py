@@ -88,7 +88,7 @@ class DeadLetterArchive:
         The audit entry has the time that the status rows have, so that it is found by them. ``run`` is its run.
         """
         dead_letters = [read_dead_letter(each) for each in messages]
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection:
             now = await connection.fetchval("SELECT statement_timestamp()")
             assert isinstance(now, datetime)
             rows = await connection.fetch(_STORE, *_columns(messages, dead_letters), now)

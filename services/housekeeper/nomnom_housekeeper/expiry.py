@@ -183,8 +183,10 @@ class MessageExpiry:
     async def begin(self, candidates: Sequence[Candidate], limit: float) -> None:
         """Decide what to do with each message, and record those that expire now."""
         keyed = [each for each in candidates if is_keyed(each.envelope.message_id) and not each.envelope.replays]
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection:
             found = await settle(connection, keyed) if keyed else {}
+            # What follows must not be lost, unlike new keys.
+            await connection.execute("SET LOCAL synchronous_commit TO DEFAULT")
             for each in candidates:
                 result = found.get(each.position)
                 if isinstance(result, Conflict):
@@ -245,7 +247,7 @@ class MessageExpiry:
             return 0
         envelopes = [each.envelope for each in expiring]
         copies = [each for each in expiring if each.envelope.replays]
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection:
             rows = await connection.fetch(EXPIRE, *_claims(envelopes), [header_text(each.error) for each in expiring])
             await connection.execute(
                 RECORD,

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from nomnom.connections.errors import RequestError, Unavailable
-from nomnom.connections.postgres import ERRORS, Database
+from nomnom.connections.postgres import ERRORS, Database, close
 from nomnom.retry import RECONNECT
 from nomnom.tasks import end
 from nomnom.telemetry import logger
@@ -28,7 +28,6 @@ SELECT EXISTS (
 )
 """
 _TIMEOUT = 5.0
-_CLOSE = 2.0
 
 
 class Lease:
@@ -63,7 +62,7 @@ class Lease:
                 self._report(self._database.error(error))
             finally:
                 self.held = False
-                await self._close(connection)
+                await close(connection)
 
     async def _hold(self, connection: asyncpg.Connection, work: Callable[[], Awaitable[None]]) -> bool:
         """Wait for the lease and run ``work``; returns whether it ended by itself. Raises what asyncpg raises."""
@@ -93,10 +92,3 @@ class Lease:
         if reason != self.problem or self.held:
             _log.warning("lease lost" if self.held else "PostgreSQL is unavailable", reason=reason)
         self.problem = reason
-
-    async def _close(self, connection: asyncpg.Connection) -> None:
-        try:
-            await connection.close(timeout=_CLOSE)
-        except ERRORS as error:
-            _log.debug("connection terminated", error=str(error))
-            connection.terminate()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from nomnom.account import Verifier
 from nomnom.connections.errors import RequestError, Unavailable
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
@@ -33,7 +34,9 @@ _CLOSING = 5.0
 _TABLES = 3600.0
 """Seconds between two runs of the task for tables."""
 _TABLES_FAILED = 60.0
-_CONNECTIONS = 2
+_CONNECTIONS = 3
+_ACCOUNT = 5.0
+"""Seconds between two parts of the verification of the account."""
 
 
 class Housekeeper:
@@ -53,6 +56,7 @@ class Housekeeper:
         self._expiry = MessageExpiry(self._nats, self._database, streams, self._metrics, batch)
         self._archive = DeadLetterArchive(self._nats, self._database, streams, self._metrics, batch)
         self._tables = Tables(self._database, settings, self._metrics)
+        self._verifier = Verifier(self._database, JetStream(self._nats), streams)
         self._tables_due = 0.0
         self._problems: dict[str, str] = {}
         self._stop = asyncio.Event()
@@ -110,23 +114,34 @@ class Housekeeper:
         }
 
     async def _act(self) -> None:
-        """Do the tasks in turn until the housekeeper stops, or the lease is lost, which cancels this."""
+        """Do the tasks until the housekeeper stops, or the lease is lost, which cancels this."""
         self._metrics.active.set(1)
         self._tables_due = 0.0
         try:
-            while not self.stopping:
-                await self._do("expiry", self._expiry.run)
-                await self._do("archive", self._archive.run)
-                await self._do("retention", self._measure)
-                if time.monotonic() >= self._tables_due:
-                    done = await self._do("tables", self._tables.run)
-                    self._tables_due = time.monotonic() + (_TABLES if done else _TABLES_FAILED)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.housekeeper_interval):
-                        await self._stop.wait()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._verify())
+                while not self.stopping:
+                    await self._do("expiry", self._expiry.run)
+                    await self._do("archive", self._archive.run)
+                    await self._do("retention", self._measure)
+                    if time.monotonic() >= self._tables_due:
+                        done = await self._do("tables", self._tables.run)
+                        self._tables_due = time.monotonic() + (_TABLES if done else _TABLES_FAILED)
+                    await self._pause(self._settings.housekeeper_interval)
         finally:
             self._problems.clear()
             self._metrics.stand_by()
+
+    async def _verify(self) -> None:
+        """Verify the account, part by part: a loss is noticed while another task takes long."""
+        while not self.stopping:
+            await self._do("account", self._verifier.verify)
+            await self._pause(_ACCOUNT)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     async def _do(self, name: str, task: Callable[[], Awaitable[Any]]) -> bool:
         """Run a task unless the housekeeper is stopping; returns whether it succeeded. A new problem is logged once."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from nomnom.connections.postgres import Database
+from nomnom.connections.postgres import ERRORS, Database, close
 from nomnom.partitions import PERIODS, Partition, add_partitions, drop_partition, list_partitions
 from nomnom.settings import HousekeeperSettings
 from nomnom.telemetry import logger
@@ -67,6 +67,7 @@ class Tables:
 
     def __init__(self, database: Database, settings: HousekeeperSettings, metrics: Metrics) -> None:
         self._database, self._metrics = database, metrics
+        self._patience = settings.housekeeper_query_seconds
         self._days: Mapping[str, float] = {
             "message_status": settings.housekeeper_status_days,
             "nomnom_audit": settings.housekeeper_audit_days,
@@ -77,10 +78,16 @@ class Tables:
         """Add and drop partitions, and prune what belonged to them."""
         now = now or datetime.now(UTC)
         upkeep = Upkeep()
-        async with self._database.connection() as connection:
+        # Not of the pool: each statement is a transaction of its own, which holds its locks for a moment only.
+        connection = await self._database.connect(self._patience)
+        try:
             for table in PERIODS:
                 upkeep.added += await add_partitions(connection, table, now)
                 await self._drop(connection, table, now - timedelta(days=self._days[table]), upkeep)
+        except ERRORS as error:
+            raise self._database.error(error) from error
+        finally:
+            await close(connection)
         cutoff = now - timedelta(days=self._days["message_status"])
         upkeep.pruned += await self._prune("nomnom_keys", _PRUNE_KEYS, cutoff)
         upkeep.pruned += await self._prune("nomnom_sequences", _PRUNE_SEQUENCES, cutoff)

@@ -11,7 +11,7 @@ import asyncpg
 
 from nomnom.connections.errors import RequestError, Unavailable
 from nomnom.connections.outage import Outage
-from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database
+from nomnom.connections.postgres import CONNECTION_ERRORS, ERRORS, Database, close
 from nomnom.connections.writing import check_writing
 from nomnom.retry import RetryPolicy
 from nomnom.settings import WorkerSettings
@@ -21,7 +21,6 @@ from nomnom_worker.metrics import Metrics
 
 T = TypeVar("T")
 _log = logger(__name__)
-_CLOSE = 2.0
 _ATTEMPTS = 10
 _VERIFY = 5.0
 _CONFLICT = RetryPolicy(first=0.02, longest=0.2, jitter=1.0)
@@ -149,11 +148,7 @@ class Session:
     async def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
-            try:
-                await self._connection.close(timeout=_CLOSE)
-            except ERRORS as error:
-                _log.debug("connection terminated", error=str(error))
-                self._drop()
+            await close(self._connection)
 
     async def _connected(self, name: str) -> asyncpg.Connection:
         connection = self._connection

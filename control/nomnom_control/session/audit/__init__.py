@@ -213,7 +213,7 @@ class Ledger:
             [each.undoes for each in entries],
             [msgspec.json.encode(each.detail).decode() for each in entries],
         ]
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection:
             added = {str(row["event"]) for row in await connection.fetch(statements.INSERT, *columns)}
             await apply(connection, [each for each in entries if each.event in added])
 

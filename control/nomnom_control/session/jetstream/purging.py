@@ -128,7 +128,7 @@ class Purge:
             messages = [each for each in batch.messages if each.sequence <= self.last]
             if not messages:
                 return
-            async with self.pipeline.database.connection() as connection, connection.transaction():
+            async with self.pipeline.database.connection() as connection:
                 if pending:
                     await self._set_pending(connection, messages, at)
                 else:
@@ -202,7 +202,7 @@ async def _sort_keyed(
 async def conclude(pipeline: Pipeline, entry: Entry) -> Entry:
     """The entry of a purge whose session ended before the result was known, with the result.
 
-    If the messages are still in the stream, their statuses are taken back. Raises NatsUnavailable, NotSetUp or
+    If the messages are still in the stream, their statuses are restored. Raises NatsUnavailable, NotSetUp or
     DatabaseUnavailable.
     """
     if "incarnation" not in entry.detail:
