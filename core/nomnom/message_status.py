@@ -157,12 +157,13 @@ RETURNING message_id
 
 PRIOR = """
 SELECT message_id, status, replays, retry_count,
-       status = 'processing' AND processed_at > pg_postmaster_start_time() AS marked
+       status = 'processing' AND processed_at > pg_postmaster_start_time()
+           AND processed_at < clock_timestamp() - make_interval(secs => $4) AS marked
 FROM message_status
 WHERE message_id = ANY ($1::uuid[]) AND received_at BETWEEN $2 AND $3
 """
 """What is known of messages that come again, received from $2 to $3. A mark from before PostgreSQL's own start is
-explained by its outage.
+explained by its outage, and one of the last $4 seconds by a worker that is processing the message now.
 """
 
 DEAD_LETTER = """
@@ -172,8 +173,11 @@ FROM unnest($1::uuid[], $2::timestamptz[], $3::integer[], $4::text[])
     AS given (message_id, received_at, replays, error_message)
 WHERE kept.message_id = given.message_id AND kept.received_at = given.received_at AND kept.replays = given.replays
     AND kept.status IN ('processing', 'failed', 'purged') AND kept.received_at BETWEEN $5 AND $6
+RETURNING kept.message_id
 """
-"""Set the status of messages whose dead letters are stored. Ids, received_at, replays, errors, bounds."""
+"""Set the status of messages whose dead letters are stored; returns their ids. Ids, received_at, replays, errors,
+bounds.
+"""
 
 EXPIRE = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, error_message, status, processed_at)

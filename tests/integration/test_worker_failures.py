@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from typing import Any
 
 import nats
 import pytest
@@ -23,6 +25,7 @@ from worker_harness import (
 
 from conftest import ORDER, Deployment
 from nomnom.envelope import Envelope, from_microseconds, header_text, new_message_id, replay_headers
+from nomnom_worker import failures
 
 BAD = "O|123|456|F|much|2024-01-01|urgent|clerk1|1|comment"
 
@@ -185,7 +188,10 @@ async def test_message_without_id_becomes_a_dead_letter_under_a_generated_id(dep
         assert uuid.UUID(dead_letter.subject.rpartition(".")[2])
         assert dead_letter.data == ORDER.encode()
     assert one.subject != two.subject
-    assert await deployment.database.fetchval("SELECT count(*) FROM message_status") == 0
+    rows = await deployment.database.fetch("SELECT message_id, status FROM message_status")
+    assert {(str(row["message_id"]), row["status"]) for row in rows} == {
+        (each.subject.rpartition(".")[2], "dlq") for each in (one, two)
+    }
 
 
 async def test_full_dead_letter_stream_keeps_messages_in_the_stream(deployment: Deployment) -> None:
@@ -256,18 +262,22 @@ async def test_redelivered_messages_are_completed(deployment: Deployment) -> Non
     assert (await until_status(deployment, bad, "dlq"))["retry_count"] == 3
 
 
+_INSERT_MARK = (
+    "INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at)"
+    " VALUES ($1, 'orders', 'processing', $2, $3)"
+)
+
+
 async def test_isolated_attempt_without_acknowledgement_makes_a_dead_letter(deployment: Deployment) -> None:
+    await set_ack_wait(deployment, 0.5)
     message_id = await publish(deployment, ORDER)
     explained = await publish(deployment, order(2))
     await redeliver(deployment, 3)
-    insert = (
-        "INSERT INTO message_status (message_id, entity_type, status, received_at, processed_at)"
-        " VALUES ($1, 'orders', 'processing', $2, $3)"
-    )
     now = await deployment.database.fetchval("SELECT now()")
-    await deployment.database.execute(insert, message_id, from_microseconds(START), now)
+    await deployment.database.execute(_INSERT_MARK, message_id, from_microseconds(START), now)
     # PostgreSQL was started later, so its outage explains the missing result.
-    await deployment.database.execute(insert, explained, from_microseconds(START), from_microseconds(START))
+    await deployment.database.execute(_INSERT_MARK, explained, from_microseconds(START), from_microseconds(START))
+    await asyncio.sleep(0.3)
     async with worker(deployment.settings):
         row = await until_status(deployment, message_id, "dlq")
         await until_status(deployment, explained, "completed")
@@ -276,6 +286,43 @@ async def test_isolated_attempt_without_acknowledgement_makes_a_dead_letter(depl
     assert dead_letter.headers["Nomnom-Reason"] == "unanswered"
     assert dead_letter.headers["Nomnom-Attempts"] == "3"
     assert dead_letter.data == ORDER.encode()
+
+
+async def test_message_that_another_worker_is_processing_becomes_no_dead_letter(deployment: Deployment) -> None:
+    """Its mark is fresh."""
+    message_id = await publish(deployment, ORDER)
+    await redeliver(deployment, 3)
+    now = await deployment.database.fetchval("SELECT now()")
+    await deployment.database.execute(_INSERT_MARK, message_id, from_microseconds(START), now)
+    async with worker(deployment.settings):
+        await until_status(deployment, message_id, "completed")
+    assert await dead_letters(deployment) == []
+
+
+async def test_dead_letter_is_withdrawn_if_a_paused_worker_completes_its_message(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_ack_wait(deployment, 0.5)
+    message_id = await publish(deployment, ORDER)
+    await redeliver(deployment, 3)
+    now = await deployment.database.fetchval("SELECT now()")
+    await deployment.database.execute(_INSERT_MARK, message_id, from_microseconds(START), now)
+    await asyncio.sleep(0.3)
+    publish_dead_letter = failures.publish_dead_letter
+
+    async def complete_meanwhile(*arguments: Any) -> Any:
+        ack = await publish_dead_letter(*arguments)
+        await deployment.database.execute("UPDATE message_status SET status = 'completed'")
+        return ack
+
+    monkeypatch.setattr(failures, "publish_dead_letter", complete_meanwhile)
+    async with worker(deployment.settings) as running:
+        await until_drained(deployment)
+        assert await running.metric("withdrawn_dead_letters_total") == 1
+    assert (await deployment.jetstream.stream_info("MESSAGESDLQ")).state.messages == 0
+    row = await status(deployment, message_id)
+    assert row is not None
+    assert row["status"] == "completed"
 
 
 KILLER = """

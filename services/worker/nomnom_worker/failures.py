@@ -9,11 +9,14 @@ is shared by the other messages of its batch. Therefore:
 - The first deliveries of a message, fewer than MAX_DELIVER (and always the first one), are processed in batches.
 - From then on, if it has more previous deliveries than recorded failures, it is processed in isolation: nothing else
   is parsed or written at that time, and a committed mark (status ``processing``) records that it is in progress.
-- If it was delivered more than MAX_DELIVER times and has such a mark, it becomes a dead letter without processing.
+- If it was delivered more than MAX_DELIVER times and has such a mark, older than half the ack wait, it becomes a dead
+  letter without processing.
 
 Other messages of a crashed batch pass their isolated attempt, as do messages whose worker was killed for another
-reason. A mark older than the start of PostgreSQL is explained by its outage and ignored. A worker killed externally
-during an isolated attempt is still misjudged; the dead letter has the reason ``unanswered`` and can be replayed.
+reason. A mark older than the start of PostgreSQL is explained by its outage and ignored. If a worker that was paused
+completes the message before the status is set, the dead letter is withdrawn; afterwards, it cannot complete it. A
+worker killed externally during an isolated attempt is still misjudged; the dead letter has the reason ``unanswered``
+and can be replayed.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from functools import partial
 from typing import Any
 
 import asyncpg
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
 
+from nomnom.connections.nats import text_of
 from nomnom.dead_letters import DeadLetterRejected, publish_dead_letter
 from nomnom.envelope import Reason, Status, dead_headers, header_text
 from nomnom.message_status import DEAD_LETTER, FAIL, MARK, PRIOR, UNMARK
@@ -124,17 +130,19 @@ class Finalizer:
         """
         if not failures:
             return
-        rejected = await self._publish(failures, attempts)
-        stored = [each for each in failures if each.delivery.reply not in rejected]
-        if stored:
-            marked: list[Failure] = []
-            for each, done in await self._divide(_mark_dead, stored):
-                if done is None:
-                    # A repeat of the dead letter is recognized by its message ID.
-                    await self.postpone([failure.delivery for failure in each])
-                else:
-                    marked += each
-            stored = marked
+        sequences, rejected = await self._publish(failures, attempts)
+        stored: list[Failure] = []
+        published = [each for each in failures if each.delivery.reply in sequences]
+        for each, completed in await self._divide(_mark_dead, published) if published else ():
+            if completed is None:
+                # A repeat of the dead letter is recognized by its message ID.
+                await self.postpone([failure.delivery for failure in each])
+                continue
+            stored += (failure for failure in each if failure.delivery.message_id not in completed)
+            # Another worker, which had been taken for dead, has processed the message after all.
+            done = [failure.delivery for failure in each if failure.delivery.message_id in completed]
+            await self._withdraw([sequences[delivery.reply] for delivery in done])
+            await self._acknowledge_repeats(done)
         if stored:
             for failure in stored:
                 self._metrics.dead.labels(failure.reason.value).inc()
@@ -155,7 +163,9 @@ class Finalizer:
             ids = [each.message_id for each in now]
             if not now:
                 return
-            known: list[asyncpg.Record] | None = await self._try_fetch(now, PRIOR, ids, *bounds_of(now))
+            known: list[asyncpg.Record] | None = await self._try_fetch(
+                now, PRIOR, ids, *bounds_of(now), self._intake.ack_wait / 2
+            )
             if known is None:
                 continue
             rows = {str(row["message_id"]): row for row in known}
@@ -257,27 +267,48 @@ class Finalizer:
         )
         return {str(row["message_id"]): row["retry_count"] for row in rows}
 
-    async def _publish(self, failures: Sequence[Failure], attempts: dict[str, int]) -> dict[str, str]:
-        """Publish dead letters and wait for their acks; returns the reasons of those not stored, by reply subject."""
+    async def _withdraw(self, sequences: Sequence[int]) -> None:
+        """Remove dead letters again; one that cannot be removed remains, and its replay changes nothing."""
+        for each in sequences:
+            client, stream = self._link.current, self._settings.streams.dead_stream
+            if client is None:
+                _log.warning("dead letter not withdrawn: NATS is unavailable", sequence=each)
+                continue
+            try:
+                await client.jetstream().delete_msg(stream, each)
+            except (APIError, OSError, NatsError, TimeoutError) as error:
+                _log.warning("dead letter not withdrawn", sequence=each, reason=text_of(error))
+            else:
+                self._metrics.withdrawn.inc()
+
+    async def _publish(
+        self, failures: Sequence[Failure], attempts: dict[str, int]
+    ) -> tuple[dict[str, int], dict[str, str]]:
+        """Publish dead letters and wait for their acks; returns the sequences, and why others are not stored, both by
+        reply subject.
+        """
         # One request each: nats-py's publish_async never completes if the stream rejects the message.
-        rejections = await asyncio.gather(
+        results = await asyncio.gather(
             *(self._publish_one(each, attempts.get(each.delivery.message_id, 1)) for each in failures)
         )
-        pairs = zip(failures, rejections, strict=True)
-        return {each.delivery.reply: rejection for each, rejection in pairs if rejection is not None}
+        pairs = [(each.delivery.reply, result) for each, result in zip(failures, results, strict=True)]
+        return (
+            {reply: result for reply, result in pairs if isinstance(result, int)},
+            {reply: result for reply, result in pairs if isinstance(result, str)},
+        )
 
-    async def _publish_one(self, failure: Failure, attempts: int) -> str | None:
-        """Publish one dead letter; returns why it was not stored, or None."""
+    async def _publish_one(self, failure: Failure, attempts: int) -> int | str:
+        """Publish one dead letter; returns its sequence, or why it was not stored."""
         envelope, payload = failure.delivery.envelope, failure.delivery.message.data
         client = self._link.current
         if client is None:
             return self._link.problem or "NATS is unavailable"
         headers = dead_headers(envelope, failure.reason, failure.error, attempts, datetime.now(UTC))
         try:
-            await publish_dead_letter(client, self._settings.streams.dead_stream, envelope, payload, headers)
+            stream = self._settings.streams.dead_stream
+            return (await publish_dead_letter(client, stream, envelope, payload, headers)).seq
         except DeadLetterRejected as error:
             return str(error)
-        return None
 
 
 class _Decision(Enum):
@@ -302,13 +333,20 @@ async def _fetch(sql: str, *arguments: Any) -> list[asyncpg.Record]:
     return await connection.fetch(sql, *values)
 
 
-async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection) -> str:
+async def _mark_dead(failures: Sequence[Failure], connection: asyncpg.Connection) -> set[str]:
+    """Set the statuses; returns the IDs of messages that were completed meanwhile."""
     ordered = sorted(failures, key=lambda each: each.delivery.message_id)
-    return await connection.execute(
+    bounds = bounds_of(each.delivery for each in ordered)
+    marked = await connection.fetch(
         DEAD_LETTER,
         [each.delivery.message_id for each in ordered],
         [each.delivery.envelope.received_at for each in ordered],
         [each.delivery.envelope.replays for each in ordered],
         [header_text(each.error) for each in ordered],
-        *bounds_of(each.delivery for each in ordered),
+        *bounds,
     )
+    others = {each.delivery.message_id for each in ordered} - {str(row["message_id"]) for row in marked}
+    if not others:
+        return set()
+    rows = await connection.fetch(PRIOR, list(others), *bounds, 0.0)
+    return {str(row["message_id"]) for row in rows if row["status"] == Status.COMPLETED}

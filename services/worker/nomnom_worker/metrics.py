@@ -30,6 +30,9 @@ class Metrics:
         self.rows = counter("rows", "Rows written, by table.", "table")
         self.failed = counter("failed", "Failed attempts, by reason.", "reason")
         self.dead = counter("dead_letters", "Messages stored as dead letters, by reason.", "reason")
+        self.withdrawn = counter(
+            "withdrawn_dead_letters", "Dead letters removed again: another worker completed the message."
+        )
         self.refused = counter("dead_letters_refused", "Dead letters rejected by their stream; the messages are kept.")
         self.batch_size = Histogram(
             "nomnom_worker_batch_messages", "Messages per transaction.", registry=registry, buckets=_SIZES
