@@ -12,10 +12,11 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.disks import missing_for_disks
-from tests.chaos.parts import Plan
+from tests.chaos.expiries import kill_expiries
+from tests.chaos.parts import Parts, Plan
 from tests.chaos.power import cut_power
 from tests.chaos.runner import run
-from tests.chaos.steps import kill_operations
+from tests.chaos.steps import Attempts, Operator, kill_deletions, kill_replays, kill_setups, kill_undos
 
 
 def main() -> None:
@@ -27,7 +28,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1, help="nats-servers: 1, or 3 as a cluster")
     parser.add_argument("--sync", default="always", help="sync_interval of nats-server")
     parser.add_argument("--power-cuts", type=int, default=0, help="number of power cuts; needs root and loop devices")
-    parser.add_argument("--steps", action="store_true", help="kill replay, undo, deletion and setup at every step")
+    parser.add_argument(
+        "--steps", action="store_true", help="kill replay, undo, deletion, expiry and setup at every step"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs")
     options = parser.parse_args()
     if not (options.faults or options.power_cuts or options.steps):
@@ -43,7 +46,7 @@ def main() -> None:
             sys.stdout.write(report.text() + "\n")
             good = report.good
         if options.steps:
-            for attempts in asyncio.run(kill_operations(folder / "steps", random.Random(options.seed))):
+            for attempts in asyncio.run(_kill_operations(folder / "steps", random.Random(options.seed))):
                 sys.stdout.write(json.dumps(attempts.figures(), indent=2) + "\n")
                 good = good and not attempts.problems
         if options.power_cuts:
@@ -60,6 +63,15 @@ def main() -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     sys.exit(0 if good else 1)
+
+
+async def _kill_operations(folder: Path, chance: random.Random) -> list[Attempts]:
+    """Kill each operation at all of its steps."""
+    async with Parts(Plan(folder, apis=1, workers=1, housekeepers=0)) as parts:
+        operator = Operator(parts, folder)
+        found = [await kill(operator, chance) for kill in (kill_replays, kill_undos, kill_deletions, kill_expiries)]
+    async with Parts(Plan(folder / "setup", apis=0, workers=0, housekeepers=0)) as parts:
+        return [*found, await kill_setups(Operator(parts, folder / "setup"), chance)]
 
 
 def _note(text: str) -> None:

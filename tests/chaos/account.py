@@ -33,6 +33,8 @@ class Account:
     leftover: int = 0
     """Processed messages that nats-server keeps in the work queue, at or below the consumer's ack floor: when it is
     killed, it may have stored the acknowledgement but not the deletion. They are never delivered again."""
+    unexplained: int = 0
+    """What ``nomnom account`` calls unexplained."""
     lost: list[str] = field(default_factory=list[str])
     doubled: list[str] = field(default_factory=list[str])
     """Applied twice, or in two places."""
@@ -102,12 +104,33 @@ async def take_account(parts: Parts, ledger: Ledger) -> Account:
     account.doubled += [f"{each}: two records" for each in ledger.repeated]
     tags = Counter(each.tag for each in ledger.accepted.values())
     account.doubled += [f"{tag}: accepted as {number} messages" for tag, number in tags.items() if number > 1]
-    await compare_with_program(parts, account)
+    await compare_with_program(parts, places, account)
     return account
 
 
-async def compare_with_program(parts: Parts, account: Account) -> None:
-    """Compare with ``nomnom account --json``, once that exists; nothing is compared until then."""
+async def compare_with_program(parts: Parts, places: Places, account: Account) -> None:
+    """Compare with what ``nomnom account`` reports: the same messages at the same places, and losses if there are any.
+
+    Messages whose posts had an unknown outcome are stored or not; both accounts count those that are.
+    """
+    async with await parts.session("account", parts.plan.folder / "account") as pipeline:
+        found = await pipeline.account.read(trusted=0)
+    account.unexplained = found.unexplained
+    if account.lost:
+        return
+    states = Counter(each["status"] for each in places.statuses.values())
+    expected = {
+        "completed": states["completed"],
+        "dead_letters": states["dlq"],
+        "pending": sum(each not in places.statuses for each in places.pending),
+        "unexplained": 0,
+    }
+    differing = {name: (number, getattr(found, name)) for name, number in expected.items()}
+    account.wrong += [
+        f"nomnom account: {name}: expected {number}, found {other}"
+        for name, (number, other) in differing.items()
+        if number != other
+    ]
 
 
 def _place(message_id: str, record: Record, places: Places, account: Account) -> None:

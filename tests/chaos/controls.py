@@ -16,3 +16,10 @@ import nomnom_worker.service
 nomnom_worker.service.Intake = AcknowledgingEarly
 """
 """A worker that acknowledges messages when it receives them, before the commit."""
+
+NO_POSITIONS = """
+import nomnom_worker.deliveries
+
+nomnom_worker.deliveries.position_of = lambda incarnation, sequence: 0
+"""
+"""A worker that knows no position of any message, as if an earlier version had accepted it."""

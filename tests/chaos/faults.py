@@ -31,7 +31,7 @@ STEPS: Mapping[str, tuple[str, str]] = {
 
 
 def part_of(parts: Parts, kind: str, chance: random.Random) -> Part:
-    """One of the parts of a kind: api, worker, nats or postgres."""
+    """One of the parts of a kind: api, worker, housekeeper, nats or postgres."""
     return chance.choice([each for each in parts.all if each.name.startswith(kind)])
 
 
@@ -146,6 +146,8 @@ FAULTS: dict[str, Fault] = {
     **{f"kill {kind}": _kill(kind) for kind in ("api", "worker", "nats", "postgres")},
     **{f"pause {kind}": _pause(kind) for kind in ("api", "worker", "nats", "postgres")},
     **{f"restart {kind}": _restart(kind) for kind in ("api", "worker", "nats", "postgres")},
+    "kill housekeeper": _kill("housekeeper"),
+    "pause housekeeper": _pause("housekeeper"),
     "kill a session of postgres": _crash_session,
     **{
         f"{mode} {client}-{server}": _disturb(client, server, mode)

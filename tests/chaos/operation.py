@@ -20,6 +20,9 @@ from nomnom_control.session.dead_letters import Edit, Filter
 from nomnom_control.session.dead_letters.undo import Undo, UndoResult
 from nomnom_control.session.jetstream.changes import delete_message, publish
 from nomnom_control.session.pipeline import Pipeline
+from nomnom_housekeeper.archive import DeadLetterArchive
+from nomnom_housekeeper.expiry import MessageExpiry
+from nomnom_housekeeper.metrics import Metrics
 
 _UNUSED = "http://127.0.0.1:9"
 
@@ -60,12 +63,25 @@ async def fix_carelessly(pipeline: Pipeline) -> None:
         await publish(pipeline.nats, ingest_subject(dead_letter.entity, dead_letter.message_id), payload, headers)
 
 
+async def expire(pipeline: Pipeline) -> None:
+    """Move all messages of the stream to the dead letters, as a housekeeper does with those past the maximum age."""
+    metrics = Metrics()
+    await MessageExpiry(pipeline.nats, pipeline.database, pipeline.streams, metrics).run()
+
+
+async def archive(pipeline: Pipeline) -> None:
+    """Move all dead letters past the maximum age to the archive."""
+    await DeadLetterArchive(pipeline.nats, pipeline.database, pipeline.streams, Metrics()).run()
+
+
 OPERATIONS: dict[str, Callable[[Pipeline], Awaitable[object]]] = {
     "replay": replay,
     "fix": fix,
     "undo": undo,
     "delete": delete,
     "fix-carelessly": fix_carelessly,
+    "expire": expire,
+    "archive": archive,
 }
 
 

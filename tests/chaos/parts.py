@@ -220,6 +220,9 @@ class Plan:
     store: Path | None = None
     apis: int = 2
     workers: int = 2
+    housekeepers: int = 1
+    max_age: float = 86_400.0
+    """Seconds after which a message that no worker has processed expires."""
     nodes: int = 1
     sync: str = "always"
     """sync_interval of nats-server."""
@@ -287,6 +290,7 @@ class Parts:
             database_url=self.postgres.server.url,
             nats_replicas=len(self.nodes),
             nats_ack_wait=ACK_WAIT,
+            nats_max_age=self.plan.max_age,
         )
 
     async def __aenter__(self) -> Self:
@@ -376,6 +380,12 @@ class Parts:
             given = {"WORKER_HEALTH_HOST": "127.0.0.1", "WORKER_HEALTH_PORT": str(port)}
             timing = {"RETRY_BACKOFF": "0.05", "RETRY_BACKOFF_MAX": "0.2", "DATABASE_TIMEOUT": "5"}
             await self._add(f"worker{number}", ["-c", code], port, {**given, **timing})
+        for number in range(self.plan.housekeepers):
+            port = any_port()
+            given = {"HOUSEKEEPER_HEALTH_HOST": "127.0.0.1", "HOUSEKEEPER_HEALTH_PORT": str(port)}
+            await self._add(
+                f"housekeeper{number}", ["-m", "nomnom_housekeeper"], port, {**given, "HOUSEKEEPER_INTERVAL": "0.5"}
+            )
 
     async def _add(self, name: str, arguments: list[str], port: int, given: dict[str, str]) -> None:
         variables = {

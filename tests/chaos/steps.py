@@ -20,7 +20,7 @@ import httpx
 from nomnom_control.environments.local.processes import ChildProcess
 from tests.chaos.account import read_stream, settle
 from tests.chaos.load import MESSAGE, Record
-from tests.chaos.parts import Parts, Plan, connect_nats
+from tests.chaos.parts import Parts, connect_nats
 from tests.chaos.proxy import StopPoint
 
 LETTERS = 3
@@ -72,6 +72,20 @@ class Operator:
                 assert answer.status_code == 202, answer.text
                 found.add(answer.json()["message_id"])
         await _until_dead(self.parts, found)
+        return found
+
+    async def post_valid(self) -> set[str]:
+        """Post valid records, which no worker processes; returns their message IDs."""
+        api = f"http://127.0.0.1:{self.parts.apis[0].port}"
+        found: set[str] = set()
+        async with httpx.AsyncClient(base_url=api, timeout=10, trust_env=False) as http:
+            for _ in range(LETTERS):
+                self._posted += 1
+                answer = await http.post(
+                    MESSAGE, content=Record(0, self._posted, self._posted).line, headers={"content-type": "text/plain"}
+                )
+                assert answer.status_code == 202, answer.text
+                found.add(answer.json()["message_id"])
         return found
 
     async def run(self, name: str, number: int | None = None, *, delivered: bool = False) -> tuple[bool, list[str]]:
@@ -193,9 +207,9 @@ async def kill_replays(
         ids = await operator.post_invalid()
         killed, seen = await operator.run(name, number, delivered=delivered)
         if killed:
-            attempts.killed.append(_point(seen, number, delivered))
+            attempts.killed.append(point_text(seen, number, delivered))
         await operator.finish(name)
-        posted[frozenset(ids)] = _point(seen, number, delivered)
+        posted[frozenset(ids)] = point_text(seen, number, delivered)
     if not await settle(parts):
         attempts.problems.append("messages are still pending")
     places = await places_of(parts)
@@ -227,7 +241,7 @@ async def kill_undos(operator: Operator, chance: random.Random, limit: int | Non
             text = "undisturbed"
         else:
             killed, seen = await operator.run("undo", point[0], delivered=point[1])
-            text = _point(seen, *point)
+            text = point_text(seen, *point)
             if killed:
                 attempts.killed.append(text)
             await operator.finish("undo")
@@ -259,9 +273,9 @@ async def kill_deletions(operator: Operator, chance: random.Random, limit: int |
         ids = await operator.post_invalid()
         killed, seen = await operator.run("delete", number, delivered=delivered)
         if killed:
-            attempts.killed.append(_point(seen, number, delivered))
+            attempts.killed.append(point_text(seen, number, delivered))
         await operator.finish("delete")
-        posted |= dict.fromkeys(ids, _point(seen, number, delivered))
+        posted |= dict.fromkeys(ids, point_text(seen, number, delivered))
     places = await places_of(parts)
     for each, point in posted.items():
         if places.dead[each] or places.pending[each] or places.applied[each]:
@@ -287,25 +301,16 @@ async def kill_setups(operator: Operator, chance: random.Random, limit: int | No
             continue
         killed, seen = await operator.run("setup", point[0], delivered=point[1])
         if killed:
-            attempts.killed.append(_point(seen, *point))
+            attempts.killed.append(point_text(seen, *point))
         await operator.finish("setup")
         found = await _definitions(parts, operator.database)
         for kind in expected:
             if found[kind] != expected[kind]:
-                attempts.problems.append(f"{_point(seen, *point)}: other {kind}")
+                attempts.problems.append(f"{point_text(seen, *point)}: other {kind}")
     return attempts
 
 
-async def kill_operations(folder: Path, chance: random.Random) -> list[Attempts]:
-    """Kill each operation at all of its steps."""
-    async with Parts(Plan(folder, apis=1, workers=1)) as parts:
-        operator = Operator(parts, folder)
-        found = [await kill(operator, chance) for kill in (kill_replays, kill_undos, kill_deletions)]
-    async with Parts(Plan(folder / "setup", apis=0, workers=0)) as parts:
-        return [*found, await kill_setups(Operator(parts, folder / "setup"), chance)]
-
-
-def _point(steps: list[str], number: int, delivered: bool) -> str:
+def point_text(steps: list[str], number: int, delivered: bool) -> str:
     step = steps[number - 1][:80] if len(steps) >= number else "(not reached)"
     return f"step {number} {'after' if delivered else 'before'} {step}"
 

@@ -24,6 +24,7 @@ async def test_early_acks_lose_messages(plan: Plan, seed: int) -> None:
     kinds = {name: FAULTS[name] for name in ("kill worker", "kill postgres")}
     report = await run(plan, seed, faults=4, seconds=15, kinds=kinds)
     assert report.account.lost, report.text()
+    assert report.account.unexplained, report.text()
 
 
 async def test_errors_taken_for_acceptance_lose_records(plan: Plan, seed: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.expiries import kill_expiries
 from tests.chaos.parts import Parts, Plan
 from tests.chaos.steps import Operator, kill_deletions, kill_replays, kill_setups, kill_undos
 
@@ -23,7 +24,7 @@ async def operator() -> AsyncIterator[Operator]:
     """Operations on one pipeline with an API and a worker. No test leaves dead letters."""
     folder = Path(tempfile.mkdtemp(prefix="nomnom-chaos-"))
     folder.chmod(0o755)
-    async with Parts(Plan(folder, apis=1, workers=1)) as parts:
+    async with Parts(Plan(folder, apis=1, workers=1, housekeepers=0)) as parts:
         yield Operator(parts, folder)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -52,8 +53,15 @@ async def test_killed_deletions_are_in_the_audit_log(operator: Operator, seed: i
     assert not attempts.problems, attempts.figures()
 
 
+async def test_killed_expiries_leave_one_dead_letter_each(folder: Path, seed: int) -> None:
+    async with Parts(Plan(folder, apis=1, workers=1, housekeepers=0)) as parts:
+        attempts = await kill_expiries(Operator(parts, folder), random.Random(seed), _SAMPLE)
+    assert attempts.killed
+    assert not attempts.problems, attempts.figures()
+
+
 async def test_killed_setups_are_completed_by_the_next(folder: Path, seed: int) -> None:
-    async with Parts(Plan(folder, apis=0, workers=0)) as parts:
+    async with Parts(Plan(folder, apis=0, workers=0, housekeepers=0)) as parts:
         attempts = await kill_setups(Operator(parts, folder), random.Random(seed), _SAMPLE)
     assert attempts.killed
     assert not attempts.problems, attempts.figures()

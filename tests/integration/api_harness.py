@@ -18,7 +18,9 @@ import msgspec
 import uvicorn
 
 from conftest import Deployment, free_port
+from nomnom.connections.nats import NatsConnection
 from nomnom.settings import ApiSettings, Settings
+from nomnom.streams import ensure_streams
 from nomnom_api.application import Api
 from nomnom_api.connections import Connection
 from nomnom_control.environments.local.processes import ChildProcess
@@ -71,6 +73,13 @@ class Running:
 def api_settings(settings: Settings, **changes: Any) -> ApiSettings:
     """The settings of an API on a deployment, listening on loopback."""
     return ApiSettings(**{**msgspec.structs.asdict(settings), "nomnom_api_host": "127.0.0.1", **changes})
+
+
+async def set_up_streams(settings: Settings) -> None:
+    """Create or update the streams."""
+    connection = NatsConnection(settings.nats_url, "test")
+    await ensure_streams(connection, settings.streams)
+    await connection.close()
 
 
 @asynccontextmanager

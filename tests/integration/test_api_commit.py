@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import nats
 import pytest
-from api_harness import BATCH, Running, api_settings, serving, stored, stored_ids, until
+from api_harness import BATCH, Running, api_settings, serving, set_up_streams, stored, stored_ids, until
 
 from conftest import ORDER, Deployment, free_port
 from nomnom.envelope import MSG_ID, headers, ingest_subject, new_message_id
 from nomnom.settings import ProgramSettings, Settings, SettingsError
-from nomnom.streams import ensure_streams, message_stream
+from nomnom.streams import message_stream
 from nomnom_api.acks import Ack
 from nomnom_api.errors import ApiError, StreamFullError, TooLargeError, UnconfirmedError
 from nomnom_api.groups import BATCH_COMMIT, BATCH_ID, BATCH_SEQUENCE
@@ -186,9 +186,7 @@ def test_invalid_sync_interval_is_rejected(text: str) -> None:
 
 async def test_every_acknowledged_message_is_stored_when_nats_is_killed(own_nats: NatsServer) -> None:
     settings = Settings(nats_url=own_nats.url)
-    client = await nats.connect(own_nats.url)
-    await ensure_streams(client.jetstream(), settings.streams)
-    await client.close()
+    await set_up_streams(settings)
     publisher = await connected(settings)
     accepted: dict[str, int] = {}
     errors: list[ApiError] = []
@@ -248,7 +246,7 @@ async def test_stream_without_batches_takes_single_messages(
     assert [each.headers[MSG_ID] for each in messages] == ids
     assert not grouped(messages)
     assert capsys.readouterr().out.count("atomic batches are not available") == 1
-    await ensure_streams(deployment.jetstream, deployment.streams)
+    await set_up_streams(deployment.settings)
     assert (await deployment.jetstream.stream_info("MESSAGES")).config.allow_atomic is True
 
 
@@ -260,7 +258,7 @@ async def test_old_server_takes_single_messages(open_folder: Path, capsys: pytes
     try:
         settings = Settings(nats_url=server.url)
         client = await nats.connect(server.url)
-        await ensure_streams(client.jetstream(), settings.streams)
+        await set_up_streams(settings)
         publisher = await connected(settings)
         ids = new_ids(300)
         outcomes = await publish_all(publisher, ids)

@@ -24,7 +24,8 @@ _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_ID = uuid.UUID(int=2**128 - 1)
 _HOURS_TIMEOUT = 10.0
-_LATEST = 9000 * 365 * 86_400_000
+_LATEST = int(_FOREVER.timestamp() * 1000)
+"""The last time that is read from an ID, in milliseconds."""
 _MOMENT = timedelta(microseconds=1)
 _NEAR = timedelta(hours=1)
 """A UUIDv7 was made at most this long before its message was received, and by the same clock."""

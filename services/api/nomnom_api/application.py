@@ -56,7 +56,7 @@ class Api:
         self._bodies = Bodies(
             settings.nomnom_api_max_body, settings.nomnom_api_max_buffer, settings.nomnom_api_read_timeout
         )
-        self._keys = Keys(self.publisher, self.database, settings.nats_stream)
+        self._keys = Keys(self.publisher, self.database, settings.nats_stream, settings.nomnom_api_max_in_flight)
         intake = Intake(
             settings, schema, self._bodies, self.publisher, self._keys, Clock(), self.metrics, self._is_stopping
         )

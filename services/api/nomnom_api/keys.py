@@ -37,7 +37,7 @@ from nomnom.inspection.jetstream.messages import read_last_each
 from nomnom.message_status import FIND_USES
 from nomnom.tasks import end
 from nomnom.telemetry import logger
-from nomnom_api.errors import ApiError, KeyConflictError, UnavailableError
+from nomnom_api.errors import ApiError, BusyError, KeyConflictError, UnavailableError
 from nomnom_api.publisher import Publisher
 
 _MOST = 500
@@ -84,8 +84,8 @@ Uses: TypeAlias = tuple[Mapping[str, Use], bool]
 class Keys:
     """Compares posts with the earlier uses of their keys."""
 
-    def __init__(self, publisher: Publisher, database: Database, stream: str) -> None:
-        self._publisher, self._database, self._stream = publisher, database, stream
+    def __init__(self, publisher: Publisher, database: Database, stream: str, limit: int) -> None:
+        self._publisher, self._database, self._stream, self._limit = publisher, database, stream, limit
         self._waiting: list[tuple[list[str], asyncio.Future[Uses]]] = []
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -102,7 +102,7 @@ class Keys:
     async def judge(self, digests: Mapping[str, str]) -> dict[str, Judgement | KeyConflictError]:
         """What to do with posts, given the digests of their contents by message ID.
 
-        Raises UnavailableError if JetStream cannot be asked.
+        Raises UnavailableError if JetStream cannot be asked, and BusyError.
         """
         uses, _ = await self._find(digests)
         return {
@@ -169,6 +169,8 @@ class Keys:
         return found.data or b"" if (found.subject or "").endswith(f".{message_id}") else None
 
     async def _find(self, message_ids: Iterable[str]) -> Uses:
+        if len(self._waiting) >= self._limit:
+            raise BusyError(f"too many lookups of keys (limit {self._limit:,}); retry")
         found: asyncio.Future[Uses] = asyncio.get_running_loop().create_future()
         self._waiting.append((list(message_ids), found))
         self._wake.set()

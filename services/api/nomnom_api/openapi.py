@@ -26,6 +26,7 @@ from nomnom_api.errors import (
     InvalidBodyError,
     InvalidKeyError,
     InvalidParameterError,
+    KeyConflictError,
     MediaTypeError,
     NotFoundError,
     ReadTimeoutError,
@@ -54,8 +55,9 @@ JetStream has acknowledged it. Records are not validated on acceptance: invalid 
 a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do; responses with
 status 503 have a `Retry-After` header.
 
-An `Idempotency-Key` makes a request safe to retry: a key identifies one message (or batch) of a caller, and the content
-posted first is kept. Without a `Content-Type`, the body is treated as `text/plain; charset=utf-8`."""
+An `Idempotency-Key` makes a request safe to retry: a key stands for one content, that of one message or one line of a
+batch of a caller, and another one is rejected with 422 (`key_conflict`). Without a `Content-Type`, the body is treated
+as `text/plain; charset=utf-8`."""
 
 
 def document(operations: Iterable[Operation], settings: ApiSettings, schema: Schema) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def describe_message(settings: ApiSettings) -> dict[str, Any]:
         ),
         "responses": {
             "202": accepted,
-            **_problems(InvalidBodyError, InvalidKeyError, *_POSTING),
+            **_problems(InvalidBodyError, InvalidKeyError, KeyConflictError, *_POSTING),
         },
     }
 
@@ -166,7 +168,13 @@ def describe_batch(settings: ApiSettings) -> dict[str, Any]:
                 RETRY_AFTER,
             ),
             **_problems(
-                InvalidBodyError, InvalidKeyError, InvalidParameterError, TooManyProblemsError, *_POSTING, StoppingError
+                InvalidBodyError,
+                InvalidKeyError,
+                InvalidParameterError,
+                KeyConflictError,
+                TooManyProblemsError,
+                *_POSTING,
+                StoppingError,
             ),
         },
     }
