@@ -15,10 +15,10 @@ from nomnom.envelope import ingest_subject, replay_headers
 from nomnom.schema import load_schema
 from nomnom.settings import Settings
 from nomnom.setup import set_up
+from nomnom.stream_changes import delete_message, publish
 from nomnom_control.environments import Endpoints
 from nomnom_control.session.dead_letters import Edit, Filter
 from nomnom_control.session.dead_letters.undo import Undo, UndoResult
-from nomnom_control.session.jetstream.changes import delete_message, publish
 from nomnom_control.session.pipeline import Pipeline
 from nomnom_housekeeper.archive import DeadLetterArchive
 from nomnom_housekeeper.expiry import MessageExpiry
