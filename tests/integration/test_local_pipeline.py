@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -259,7 +260,7 @@ async def test_interrupt_during_a_step_that_ignores_cancellation(
     supervisor = Supervisor(instance)
     reported: list[Progress] = []
 
-    async def uncancellable(_: Settings) -> list[str]:
+    async def uncancellable(_: Settings, **__: Any) -> list[str]:
         for _ in range(interrupts):
             supervisor.interrupt()
         with contextlib.suppress(asyncio.CancelledError):

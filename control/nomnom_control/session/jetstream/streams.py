@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from nomnom.inspection.jetstream import Cluster, Peer, Source, StreamReport
+from nomnom.inspection.retention import MAX_AGE, maximum_age
 from nomnom.presentation.figures import Property, age, count, duration, limit, moment, size, size_limit, when, yes
 
 
@@ -173,12 +174,14 @@ def configuration(config: Mapping[str, Any], labels: Mapping[str, tuple[str, Any
     lines = [(label, render(config[key])) for key, (label, render) in labels.items() if label and key in config]
     rest = [(key, value) for key, value in config.items() if key not in labels and key != "metadata" and value]
     lines += [(key.replace("_", " ").capitalize(), _plain(value)) for key, value in rest]
+    kept_for = maximum_age(config.get("metadata"))
+    lines += [("Expires after", duration(kept_for))] if kept_for is not None else []
     lines += [(f"Metadata {key}", str(value)) for key, value in _metadata(config)]
     return lines
 
 
 def _metadata(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted((key, value) for key, value in config.get("metadata", {}).items() if key not in _SERVERS)
+    return sorted((key, value) for key, value in config.get("metadata", {}).items() if key not in (*_SERVERS, MAX_AGE))
 
 
 def _plain(value: Any) -> str:
