@@ -12,21 +12,24 @@ from nomnom.roles import Role, RoleError
 from nomnom.setup import set_up
 
 COPIES = {"nomnom_keys", "nomnom_sequences", "nomnom_streams"}
-TABLES = ("orders", "message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_migrations", *COPIES)
-KEPT = {"message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_keys", "nomnom_sequences"}
+ACCOUNT = {"nomnom_account", "nomnom_account_blocks", "nomnom_account_retired", "nomnom_unexplained"}
+OWN = {"message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_migrations"}
+TABLES = {"orders", *OWN, *COPIES, *ACCOUNT}
 READABLE = {
     "worker": {"orders", "message_status", *COPIES},
     "api": {"message_status", "nomnom_keys"},
-    "dashboard": {"orders", "message_status", "nomnom_audit", "nomnom_keys", "nomnom_archive"},
-    "operator": set(TABLES) - {"nomnom_expiring"},
-    "housekeeper": {*KEPT, "nomnom_streams"},
+    "dashboard": {"orders", "message_status", "nomnom_audit", "nomnom_archive", *COPIES, *ACCOUNT},
+    "operator": TABLES - {"nomnom_expiring"},
+    "housekeeper": TABLES - {"orders", "nomnom_migrations"},
 }
 UPDATABLE = {
     "worker": READABLE["worker"],
-    "operator": {"orders", "message_status", "nomnom_sequences", "nomnom_streams"},
+    "operator": {"orders", "message_status", "nomnom_sequences", "nomnom_streams", *ACCOUNT},
     "housekeeper": READABLE["housekeeper"] - {"nomnom_audit", "nomnom_archive"},
 }
 ADDED = {"operator": {"nomnom_audit", "nomnom_keys"}, "housekeeper": {"nomnom_audit", "nomnom_archive"}}
+
+DELETABLE = {"operator": ACCOUNT, "housekeeper": {"nomnom_keys", "nomnom_expiring", *ACCOUNT}}
 
 
 def url_of(deployment: Deployment, role: str, password: str) -> str:
@@ -59,9 +62,12 @@ async def test_roles_have_exactly_their_privileges(deployment: Deployment) -> No
         assert await allowed(deployment.database, role.name, "UPDATE") == writes
         added = ADDED.get(role.component, set())
         assert await allowed(deployment.database, role.name, "INSERT") == writes | added
-        assert await allowed(deployment.database, role.name, "DELETE") == (
-            {"nomnom_keys", "nomnom_expiring"} if role.component == "housekeeper" else set()
-        )
+        assert await allowed(deployment.database, role.name, "DELETE") == DELETABLE.get(role.component, set())
+    own = await deployment.database.fetch(
+        "SELECT relname FROM pg_class"
+        " WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname ~ '^(nomnom|message)_'"
+    )
+    assert {row[0] for row in own} | {"orders"} == TABLES
 
 
 async def test_role_logs_in_with_the_password_of_its_url(deployment: Deployment) -> None:
