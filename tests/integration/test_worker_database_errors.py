@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from worker_harness import (
+    START,
     Running,
     dead_letters,
     order,
@@ -21,6 +22,7 @@ from worker_harness import (
 )
 
 from conftest import Deployment
+from nomnom.envelope import from_microseconds
 
 _RAISING = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -105,11 +107,11 @@ async def test_locked_status_row_delays_its_message_only(deployment: Deployment)
         await until_drained(deployment)
         again = (
             "INSERT INTO message_status (message_id, entity_type, status, received_at)"
-            " VALUES ($1, 'orders', 'failed', now())"
+            " VALUES ($1, 'orders', 'failed', $2)"
         )
         held = "01890000-0000-7000-8000-000000000001"
         async with other.transaction():
-            await other.execute(again, held)
+            await other.execute(again, held, from_microseconds(START))
             await publish(deployment, order(100), held)
             more = [await publish(deployment, order(key)) for key in range(101, 110)]
             for each in more:
