@@ -43,7 +43,7 @@ def everything_wrong() -> tuple[Heartbeat, Overview]:
         (),
         "NATS error",
         "database error",
-        Balance(3, NOW, NOW),
+        balance=Balance(3, NOW, NOW),
     )
     return Heartbeat(components, SCALING, problem, NOW), overview
 

@@ -13,6 +13,7 @@ from conftest import LINE, ORDER
 from nomnom.envelope import Status
 from nomnom.grammar import Grammar
 from nomnom.inspection.dead_letters import DeadLetter, Filter, Group, GroupBy
+from nomnom.inspection.history import Operation
 from nomnom.inspection.jetstream import StreamState
 from nomnom.inspection.statuses import MessageStatus
 from nomnom.schema import load_schema
@@ -87,6 +88,9 @@ class FakeDeadLetters:
 
 class FakeAudit:
     """Three audit entries."""
+
+    async def history(self, *_: object) -> list[Operation]:
+        return []
 
     async def read(self, **_: object) -> list[Record]:
         entries = (

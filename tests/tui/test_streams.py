@@ -141,12 +141,13 @@ async def test_stream_report_is_complete_and_live(deployment: Deployment) -> Non
             ("Duplicate window", "2m"),
             ("Direct get", "yes"),
             ("Maximum bytes", "1.0 GiB"),
-            ("Maximum age", "1d"),
+            ("Maximum age", "unlimited"),
+            ("Expires after", "1d"),
             ("Maximum consumers", "unlimited"),
             ("Purges denied", "no"),
-            ("Atomic batches", "no"),
+            ("Atomic batches", "yes"),
             ("Host version", "2."),
-            ("Required API level", "0, hosted at level"),
+            ("Required API level", "2, hosted at level"),
             ("Leader", ""),
         ):
             assert f"{label} {value}" in properties, (label, properties)
