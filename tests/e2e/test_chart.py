@@ -16,6 +16,7 @@ import yaml
 
 from nomnom_api.telemetry import Metrics as ApiMetrics
 from nomnom_dashboard.telemetry import Metrics as DashboardMetrics
+from nomnom_housekeeper.metrics import Metrics as HousekeeperMetrics
 from nomnom_worker.metrics import Metrics as WorkerMetrics
 
 HELM = shutil.which("helm")
@@ -88,7 +89,7 @@ def test_secret_values_are_only_in_secrets() -> None:
         if each["kind"] == "Secret"
         for value in (each.get("data", {}) | each.get("stringData", {})).values()
     }
-    assert len(values) == 12
+    assert len(values) == 14
     others = yaml.safe_dump_all([each for each in manifests if each["kind"] != "Secret"])
     assert not [value for value in values if value in others]
 
@@ -96,7 +97,7 @@ def test_secret_values_are_only_in_secrets() -> None:
 def test_registry_prefix_applies_to_all_images() -> None:
     found = list(pods(render("--set", "global.imageRegistry=registry.example.com/mirror/")))
     images = {container["image"] for _, pod in found for container in pod["spec"]["containers"]}
-    assert len(images) == 6
+    assert len(images) == 7
     assert all(image.startswith("registry.example.com/mirror/") for image in images)
     assert not [image for image in images if image.endswith(":latest") or "//" in image]
 
@@ -180,7 +181,7 @@ def test_database_certificate_is_verified_with_custom_ca() -> None:
         "--set", "database.sslMode=verify-full,database.caSecret=authority",
     )  # fmt: skip
     found = {name: pod["spec"] for name, pod in pods(manifests) if "DATABASE_URL" in yaml.safe_dump(pod)}
-    assert len(found) == 4
+    assert len(found) == 5
     for name, spec in found.items():
         (url,) = (each["value"] for each in spec["containers"][0]["env"] if each["name"] == "DATABASE_URL")
         assert url.endswith("/nomnom?sslmode=verify-full&sslrootcert=/etc/nomnom-database/ca.crt"), name
@@ -303,8 +304,8 @@ def test_alerts_and_dashboard_use_existing_metrics() -> None:
     expressions += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     metrics = {
         sample.name
-        for registry in (ApiMetrics().registry, WorkerMetrics().registry, DashboardMetrics().registry)
-        for family in registry.collect()
+        for each in (ApiMetrics(), WorkerMetrics(), DashboardMetrics(), HousekeeperMetrics())
+        for family in each.registry.collect()
         # Metrics with labels have no samples yet.
         for sample in (family.samples or [family])
     }
