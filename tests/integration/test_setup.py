@@ -79,3 +79,11 @@ async def test_required_column_cannot_be_added_to_a_table_with_rows(deployment: 
     await deployment.database.execute("INSERT INTO t VALUES (1, '2024-01-01', now(), gen_random_uuid())")
     with pytest.raises(MigrationError, match='table t: column "c" of relation "t" contains null values'):
         await migrate(deployment.database, parse_schema(ONE % ("date", ", {name: c, type: date}")))
+
+
+async def test_tables_of_a_newer_version_are_rejected(deployment: Deployment) -> None:
+    await deployment.database.execute("INSERT INTO nomnom_migrations (name, checksum) VALUES ('9999_later.sql', 'x')")
+    with pytest.raises(
+        MigrationError, match=r"migrated by a newer version \(migration 9999_later.sql\); upgrade nomnom"
+    ):
+        await set_up(deployment.settings, wait=5)

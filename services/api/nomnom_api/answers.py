@@ -22,16 +22,16 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BatchIds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """All lines are stored in the stream. ``ids`` are the message IDs of the non-blank lines, in order."""
+    """All lines are accepted. ``ids`` are the message IDs of the non-blank lines, in order."""
 
     count: int
     ids: list[MessageId]
     duplicates: int = 0
-    """Lines that were already in the stream; absent if there are none."""
+    """Lines that were accepted before, under the same key; absent if there are none."""
 
 
 class BatchSummary(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """All lines are stored in the stream. Contains the first and the last message ID only."""
+    """All lines are accepted. Contains the first and the last message ID only."""
 
     count: int
     first_id: MessageId
@@ -40,7 +40,7 @@ class BatchSummary(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 
 class AcceptedLine(Struct, frozen=True):
-    """A line that is stored in the stream. Lines count from 1, including blank ones."""
+    """A line that is accepted. Lines count from 1, including blank ones."""
 
     line: int
     id: MessageId

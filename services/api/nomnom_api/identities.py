@@ -13,9 +13,9 @@ _PRINTABLE = frozenset(range(0x20, 0x7F))
 
 
 class Clock:
-    """Strictly increasing microseconds since the epoch.
+    """Strictly increasing microseconds since the epoch, so that lists by time have the lines of a batch in their order.
 
-    The record received last wins, so of two lines of a batch with the same key, the later line must be later.
+    They do not decide which record wins: the order of the stream does.
     """
 
     def __init__(self) -> None:

@@ -51,9 +51,9 @@ _ORDER = "O|123|456|F|123.45|2024-01-01|urgent|clerk1|1|comment"
 _INTRODUCTION = """Posts pipe-delimited records to a nomnom pipeline.
 
 A message is one record, or a parent and its children, one per line: `TAG|field|…`, UTF-8. It is accepted (202) once
-JetStream has acknowledged it. Records are not validated on acceptance: invalid ones become dead letters. Every error is
-a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do; responses with
-status 503 have a `Retry-After` header.
+JetStream has stored it and acknowledged it. Records are not validated on acceptance: invalid ones become dead letters.
+Every error is a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do;
+responses with status 503 have a `Retry-After` header.
 
 An `Idempotency-Key` makes a request safe to retry: a key stands for one content, that of one message or one line of a
 batch of a caller, and another one is rejected with 422 (`key_conflict`). Without a `Content-Type`, the body is treated
@@ -228,8 +228,9 @@ def describe_status(_: ApiSettings) -> dict[str, Any]:
         "summary": "Get the status of a message",
         "description": (
             "`accepted`: pending in the stream; `processing`: delivered to a worker; `completed`: written to its table "
-            "(`superseded`: a later message had already written its rows); `failed`: will be retried; `dlq`: a dead "
-            "letter, awaiting review."
+            "(`superseded`: a message accepted later had already written its rows); `failed`: will be retried; `dlq`: "
+            "a dead letter, awaiting review; `deleted`: its dead letter was deleted; `purged`: removed from its stream "
+            "by a purge; `expired`: its dead letter was archived."
         ),
         "parameters": [
             {
