@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from housekeeper_harness import set_ages
 from openapi_spec_validator import validate
 
 from conftest import Deployment, free_port
@@ -34,6 +35,7 @@ from nomnom_control.environments.local.processes import ChildProcess
 from nomnom_control.environments.local.servers import NatsServer, PostgresServer
 from nomnom_dashboard.openapi import document
 from nomnom_dashboard.operations import OPERATIONS
+from operator_session import bury
 
 WEB = Path(__file__).parents[2] / "services" / "dashboard" / "web"
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
@@ -129,6 +131,14 @@ async def test_pending_messages_without_workers_degrade_health(deployment: Deplo
     assert [each["detail"] for each in health["dependencies"] if not each["ok"]] == [
         "no workers connected, 1 messages pending"
     ]
+
+
+async def test_stats_warn_of_dead_letters_that_will_be_archived(deployment: Deployment, dashboard: Dashboard) -> None:
+    await bury(deployment)
+    assert (await dashboard.until("/api/stats", lambda stats: stats["dead_letters"] == 1))["expiring"] is None
+    await set_ages(deployment, dead_letters=86_401)
+    stats = await dashboard.until("/api/stats", lambda stats: stats["expiring"] is not None)
+    assert stats["expiring"].startswith("1 dead letter will be archived within 24 hours, the first in 23h")
 
 
 async def test_stats_have_counts_and_latencies(deployment: Deployment, dashboard: Dashboard) -> None:

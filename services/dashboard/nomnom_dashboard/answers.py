@@ -189,6 +189,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     account: Balance | None
     dead_letters: int | None
     """Messages currently in the dead-letter stream, without those replayed or deleted."""
+    expiring: str | None
+    """A warning if dead letters will be archived soon, because they reach their maximum age; else null."""
     point: Point
     """The newest live sample."""
     newest: list[MessageSummary] | None

@@ -20,6 +20,7 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import Status
 from nomnom.inspection.dead_letters import DeadLetterIndex
 from nomnom.inspection.jetstream import ConsumerReport, JetStream, StreamReport
+from nomnom.inspection.retention import read_retention
 from nomnom.inspection.statuses import StatusCount, Statuses
 from nomnom.message_status import ARRIVALS, FLOW
 from nomnom.schema import Schema
@@ -118,12 +119,13 @@ class Overview:
         self._stream: StreamReport | None = None
         self._consumer: ConsumerReport | None = None
         self._dead: StreamReport | None = None
+        self._expiring: str | None = None
         self._sequence = 0
         self._database_state = SourceState(ok=False, detail="PostgreSQL: not connected yet")
         self._nats_state = SourceState(ok=False, detail="NATS: not connected yet")
         self._tasks: list[asyncio.Task[None]] = []
         self._counting, self._flowing = _Schedule(2.0), _Schedule(5.0)
-        self._listing, self._indexing = _Schedule(interval), _Schedule(1.0)
+        self._listing, self._indexing, self._aging = _Schedule(interval), _Schedule(1.0), _Schedule(10.0)
         self.last: Snapshot | None = None
 
     def start(self) -> None:
@@ -202,7 +204,7 @@ class Overview:
             )
         except RequestError as error:
             self._nats_state = SourceState(ok=False, detail=str(error))
-            self._stream = self._consumer = self._dead = None
+            self._stream = self._consumer = self._dead = self._expiring = None
             return
         if self._samples and stream.state.last_seq < self._samples[-1].accepted:
             self._samples.clear()
@@ -211,7 +213,15 @@ class Overview:
         self._samples.append(
             Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, consumer.lag)
         )
+        try:
+            await self._aging.run(lambda: self._read_retention(dead))
+        except RequestError as error:
+            self._expiring = None
+            _log.warning("retention", problem=str(error))
         self._nats_state = SourceState(ok=True, detail=jetstream.nats.address)
+
+    async def _read_retention(self, dead: StreamReport) -> None:
+        self._expiring = (await read_retention(self._jetstream.nats, dead)).warning or None
 
     async def _watch_database(self) -> None:
         try:
@@ -304,6 +314,7 @@ class Overview:
             latency=latency,
             account=self._balance,
             dead_letters=self._dead.state.messages if self._dead else None,
+            expiring=self._expiring,
             point=Point(
                 time.time(),
                 rates.accepted,

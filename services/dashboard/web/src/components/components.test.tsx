@@ -27,6 +27,7 @@ const snapshot: Snapshot = {
   workers: { connected: 0, pulls: 0 },
   latency: null,
   account: { unexplained: 0, since: null, verified_at: "2024-01-01T00:00:00Z" },
+  expiring: null,
   dead_letters: 3,
   point: { at: 0, accepted: 1, completed: 1, dead: 0, lag: 0, p50: null, p95: null, p99: null },
   newest: [],

@@ -171,6 +171,7 @@ function StatusBreakdown({ snapshot }: { snapshot: Snapshot | null }) {
         ))}
       </dl>
       <AccountLine account={snapshot?.account ?? null} />
+      {snapshot?.expiring && <p className="error-message" role="alert">{snapshot.expiring}.</p>}
     </section>
   );
 }
