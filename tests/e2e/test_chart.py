@@ -277,6 +277,17 @@ def test_nats_writes_to_disk_before_it_acknowledges() -> None:
     assert harmless.rstrip().endswith("logtime_utc: true")
 
 
+def test_nats_server_has_the_password_of_every_user() -> None:
+    manifests = render()
+    text = next(
+        each["data"]["nats.conf"] for each in manifests if each["kind"] == "ConfigMap" and "nats.conf" in each["data"]
+    )
+    used = set(re.findall(r"\$([A-Z]+_PASSWORD)", text))
+    (server,) = (pod["spec"] for name, pod in pods(manifests) if name == "StatefulSet/nomnom-nats")
+    assert used <= {each["name"] for container in server["containers"] for each in container["env"]}
+    assert len(used) == 7
+
+
 def test_keda_subchart_is_optional(tmp_path: Path) -> None:
     chart = tmp_path / "nomnom"
     shutil.copytree(CHART, chart)

@@ -299,3 +299,13 @@ checksum/schema: {{ ternary .Values.schema.existingConfigMap (include "nomnom.sc
 {{- /* nats-server reads a value that begins with a digit as a number. */ -}}
 {{- default (printf "n%s" (randAlphaNum 31) | b64enc) $kept -}}
 {{- end -}}
+
+{{- /* The users of NATS, each with a password of its own. */}}
+{{- define "nomnom.natsUsers" -}}
+api worker dashboard housekeeper setup operator system
+{{- end -}}
+
+{{- /* The login roles of PostgreSQL that setup creates. */}}
+{{- define "nomnom.databaseRoles" -}}
+worker api dashboard operator housekeeper
+{{- end -}}
