@@ -54,7 +54,7 @@ async def test_second_run_skips_finished_steps(lab: KindEnvironment) -> None:
 
 async def test_components_are_healthy(lab: KindEnvironment) -> None:
     found = {each.name: each for each in await lab.components()}
-    assert set(found) == {"api", "nats", WORKER, "postgres", "dashboard", "page"}
+    assert set(found) == {"api", "nats", WORKER, "postgres", "dashboard", "housekeeper", "page"}
     assert {each.health for name, each in found.items() if name != WORKER} == {Health.HEALTHY}
 
 
