@@ -148,19 +148,24 @@ OTHER_DEFAULTS = {
 }
 
 
+HELPERS = (CHART / "templates" / "_helpers.tpl").read_text()
+DATABASE_ROLES = re.findall(r"\w+", re.findall(r'define "nomnom.databaseRoles" -}}(.*?){{', HELPERS, re.DOTALL)[0])
+
+
 def variables_of(text: str) -> dict[str, str]:
     """The variables that a template sets, with the expression of each value."""
     found = dict(re.findall(r"^ *- name: ([A-Z][A-Z0-9_]+)\n *(?:value|valueFrom): *(.*)$", text, re.MULTILINE))
     for words, form in re.findall(r"range list (.*?) }}(?s:.*?)(DATABASE_%s_URL|NOMNOM_DASHBOARD_{{ upper . }})", text):
         found |= {re.sub("%s|{{.*}}", each.upper(), form): "" for each in re.findall(r"\w+", words)}
+    if 'range include "nomnom.databaseRoles"' in text:
+        found |= {f"DATABASE_{each.upper()}_URL": "" for each in DATABASE_ROLES}
     return found
 
 
 @pytest.mark.parametrize("component", TEMPLATES)
 def test_the_chart_sets_declared_variables_with_the_declared_defaults(component: str) -> None:
-    templates = CHART / "templates"
-    helpers, text = (templates / "_helpers.tpl").read_text(), (templates / TEMPLATES[component]).read_text()
-    found = {**variables_of(helpers), **variables_of(text)}
+    text = (CHART / "templates" / TEMPLATES[component]).read_text()
+    found = {**variables_of(HELPERS), **variables_of(text)}
     declared = COMPONENTS[component].declared()
     assert found.keys() - PARTS <= declared.keys()
     assert ("DATABASE_OPERATOR_URL" in found) == (component == "setup")
