@@ -17,6 +17,7 @@ from typing import Protocol
 
 import asyncpg
 
+from nomnom import segments
 from nomnom.envelope import Envelope, copy_id, digest_of
 from nomnom.message_status import ADD_KEYS, FIND_KEYS, RENEW_KEYS, REVIVE
 from nomnom.positions import RECORD
@@ -45,6 +46,15 @@ class Copy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentCopy:
+    """A segment in the stream, as a whole."""
+
+    position: int
+    envelope: Envelope
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """A second content under an Idempotency-Key: a message of its own, and its error."""
 
@@ -52,10 +62,22 @@ class Conflict:
     error: str
 
 
+def apply(found: Envelope | Conflict, own: Envelope) -> Envelope:
+    """The envelope of a message, given what its copy is: the copy of the message itself, or of its segment."""
+    given = found.envelope if isinstance(found, Conflict) else found
+    if not given.size:
+        return given
+    if isinstance(found, Conflict):
+        message_id = segments.message_ids(given.message_id, given.size)[segments.index_of(own.message_id)]
+        return replace(own, message_id=message_id)
+    return replace(own, received_at=given.received_at, position=given.position)
+
+
 async def settle(connection: asyncpg.Connection, copies: Sequence[Copy]) -> dict[int, Envelope | Conflict]:
     """Find out what these replays and messages with a key are, in the order of their positions, and record it.
 
-    Returns those that are not the first copies of their messages, by position: the envelope, or a conflict.
+    Returns those that are not the first copies of their messages, by position: the envelope, or a conflict. A segment
+    is a copy as a whole; the ID of its conflict is that of a segment again.
     """
     keyed = [each for each in copies if not each.envelope.replays]
     record = [(each.position, each.envelope.message_id, "replay") for each in copies if each.envelope.replays]
@@ -108,20 +130,22 @@ async def _revive(
     """Begin a new life of messages that were removed; returns the positions of the copies that became originals."""
     # Of several copies the first is the original.
     firsts = {each.envelope.message_id: each for each in reversed(repeats)}
-    ids, positions = list(firsts), [each.position for each in firsts.values()]
+    copy_of = {
+        message_id: copy
+        for name, copy in firsts.items()
+        for message_id in (segments.message_ids(name, copy.envelope.size) if copy.envelope.size else [name])
+    }
+    ids, positions = list(copy_of), [each.position for each in copy_of.values()]
     times = [each.received_at for at in positions if isinstance(each := found[at], Envelope)]
     rows = await connection.fetch(REVIVE, ids, times, positions)
-    revived: set[int] = set()
-    for row in rows:
-        copy = firsts[str(row["message_id"])]
-        revived.add(copy.position)
+    renewed = list({copy.position: copy for row in rows if (copy := copy_of[str(row["message_id"])])}.values())
+    for copy in renewed:
         for each in repeats:
             if each.envelope.message_id == copy.envelope.message_id:
                 envelope = found[each.position]
                 assert isinstance(envelope, Envelope)
                 found[each.position] = replace(envelope, position=copy.position)
     if rows:
-        renewed = [firsts[str(row["message_id"])] for row in rows]
         await connection.execute(
             RENEW_KEYS,
             [each.envelope.message_id for each in renewed],
@@ -130,11 +154,12 @@ async def _revive(
         )
         await connection.execute(
             RECORD,
-            [row["before"] for row in rows],
-            [row["message_id"] for row in rows],
-            [row["ended"] for row in rows],
+            *zip(
+                *{row["before"]: (row["before"], row["message_id"], row["ended"]) for row in rows}.values(), strict=True
+            ),
         )
-    return revived
+    # Of a segment, only those messages began a new life that were removed: the copy as a whole is a repeat.
+    return {copy.position for copy in renewed if not copy.envelope.size}
 
 
 def _conflict(copy: Copy) -> Conflict:
@@ -143,5 +168,8 @@ def _conflict(copy: Copy) -> Conflict:
         f"the Idempotency-Key of message {envelope.message_id} was used again with another content; this is the second "
         "content: replay it as a message of its own, or delete it"
     )
-    own = Envelope(copy_id(copy.position), envelope.entity, envelope.received_at, position=copy.position)
+    message_id = copy_id(copy.position)
+    if envelope.size:
+        message_id = segments.keyed_segment_id(message_id)
+    own = Envelope(message_id, envelope.entity, envelope.received_at, position=copy.position, size=envelope.size)
     return Conflict(own, error)

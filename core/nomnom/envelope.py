@@ -1,6 +1,7 @@
 """The envelope: a message's identity, its subjects and its NATS headers.
 
-The message ID is a UUIDv7, or a UUIDv5 of the caller and its Idempotency-Key. It identifies the message in its subject,
+The message ID is a UUIDv7, or a UUIDv5 of the caller and its Idempotency-Key, or follows from that of a segment
+(:mod:`nomnom.segments`). It identifies the message in its subject,
 its headers and every table. ``received_at`` (microseconds) is set once; dead letters and replays keep it, as they keep
 the position, which decides the order of messages (:mod:`nomnom.positions`).
 """
@@ -10,16 +11,19 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import uuid_utils
 
+from nomnom import segments
 from nomnom.errors import NomnomError
 
 INGEST = "messages.ingest"
+SEGMENTS = f"{INGEST}.*.*.*"
+"""The subjects of segments (:func:`segment_subject`)."""
 DEAD = "messages.dlq"
 
 MSG_ID = "Nats-Msg-Id"
@@ -39,10 +43,16 @@ FAILED_AT = "Nomnom-Failed-At"
 _NAMESPACE = uuid.UUID("5b0f6f3c-6a59-5c0e-9f44-3c1d3f0a7e11")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ERROR_LENGTH = 2000
+_SEGMENT = SEGMENTS.count(".")
+_SIZE = re.compile("[0-9]{1,4}").fullmatch
+_TAG = 80
+"""Bytes at the beginning of a message that hold its tag."""
 _CANONICAL = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 UNKNOWN_ENTITY = "unknown"
 """The entity token in the subject of a message whose first line has no known tag."""
+MIXED = "mixed"
+"""The entity token in the subject of a segment with messages of several entities."""
 
 
 class EnvelopeError(NomnomError):
@@ -97,6 +107,8 @@ class Envelope:
     replays: int = 0
     position: int = 0
     """Of the original message; 0 if it is unknown (accepted by an earlier version)."""
+    size: int = 0
+    """How many messages it stands for if it is that of a segment; 0 if it is that of a message."""
 
 
 def new_message_id() -> str:
@@ -116,8 +128,8 @@ def copy_id(position: int) -> str:
 
 
 def is_keyed(message_id: str) -> bool:
-    """Whether a canonical message ID comes from a key: a UUIDv5, which repeats if the key does."""
-    return message_id[14] == "5"
+    """Whether a canonical message ID comes from a key, so that it repeats if the key does."""
+    return message_id[14] == "5" or segments.is_keyed_segment(message_id)
 
 
 def digest_of(payload: bytes) -> str:
@@ -140,6 +152,31 @@ def ingest_subject(entity: str, message_id: str) -> str:
     return f"{INGEST}.{entity}.{message_id}"
 
 
+def segment_subject(entity: str, segment_id: str, size: int | str = "*") -> str:
+    """The subject of a segment: its last token is the number of messages."""
+    return f"{INGEST}.{entity}.{segment_id}.{size}"
+
+
+def is_segment(subject: str) -> bool:
+    """Whether a subject is that of a segment."""
+    return subject.startswith(f"{INGEST}.") and subject.count(".") == _SEGMENT
+
+
+def segment_in(subject: str) -> tuple[str, int]:
+    """The ID and the size of the segment with a subject; the size is 1 if the subject is not valid."""
+    *_, segment_id, size = subject.split(".")
+    return segment_id, int(size) if _SIZE(size) else 1
+
+
+def pending_subject(message_id: str) -> str:
+    """The subject, with wildcards, under which a message is stored until it is processed; a message of a segment with
+    the others. A replay has a subject of its own (:func:`ingest_subject`).
+    """
+    if segments.is_in_segment(message_id):
+        return segment_subject("*", segments.segment_of(message_id))
+    return ingest_subject("*", message_id)
+
+
 def dead_subject(entity: str, message_id: str) -> str:
     """The subject of a dead letter."""
     return f"{DEAD}.{entity}.{message_id}"
@@ -155,9 +192,13 @@ def to_microseconds(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
-def headers(message_id: str, received_at: int) -> dict[str, str]:
-    """The headers of an ingested message; ``received_at`` in microseconds."""
-    return {MSG_ID: message_id, RECEIVED_AT: str(received_at)}
+def headers(received_at: int, deduplication_id: str | None = None) -> dict[str, str]:
+    """The headers of an ingested message; ``received_at`` in microseconds.
+
+    Only a message with a key can come again: for others JetStream need not remember an ID.
+    """
+    given = {RECEIVED_AT: str(received_at)}
+    return given if deduplication_id is None else given | {MSG_ID: deduplication_id}
 
 
 def replay_headers(envelope: Envelope, payload: bytes) -> dict[str, str]:
@@ -207,9 +248,15 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str =
     ``position`` is where the message is stored: an original message has no other.
     """
     tokens = subject.removeprefix(f"{prefix}.").split(".")
-    message_id = parse_message_id(tokens[1]) if len(tokens) == 2 else None
+    count = len(tokens)
+    message_id = parse_message_id(tokens[1]) if count == 2 or (count == 3 and prefix == INGEST) else None
     if message_id is None or not subject.startswith(prefix):
         raise EnvelopeError(f"invalid subject {subject!r}: expected {prefix}.<entity>.<message ID>")
+    size = 0
+    if count == 3:
+        size = int(tokens[2]) if _SIZE(tokens[2]) else 0
+        if segments.segment_of(message_id) != message_id or not 0 < size <= segments.MOST:
+            raise EnvelopeError(f"invalid subject {subject!r}: expected {prefix}.<entity>.<segment ID>.<messages>")
     given = headers or {}
     try:
         received_at = from_microseconds(int(given[RECEIVED_AT]))
@@ -225,7 +272,48 @@ def read_envelope(subject: str, headers: Mapping[str, str] | None, prefix: str =
         raise EnvelopeError(f"invalid header {REPLAYS} of {subject!r}: {replays} is out of range")
     if not 0 <= position < 2**63:
         raise EnvelopeError(f"invalid header {POSITION} of {subject!r}: {position} is out of range")
-    return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays, position)
+    return Envelope(message_id, tokens[0] or UNKNOWN_ENTITY, received_at, replays, position, size)
+
+
+def open_segment(envelope: Envelope, content: bytes, entity_name: Callable[[str], str]) -> list[tuple[Envelope, bytes]]:
+    """The messages of a segment, each with its envelope. ``entity_name`` finds an entity by the beginning of a text.
+
+    Raises EnvelopeError if the content is not that of the segment.
+    """
+    payloads = segments.split(content) if envelope.size > 1 else [content]
+    if len(payloads) != envelope.size:
+        raise EnvelopeError(f"segment {envelope.message_id} has {len(payloads):,} messages; expected {envelope.size:,}")
+    received_at, position = envelope.received_at, envelope.position
+    return [
+        (Envelope(message_id, entity_name(payload[:_TAG].decode(errors="replace")), received_at, 0, position), payload)
+        for message_id, payload in zip(segments.message_ids(envelope.message_id, envelope.size), payloads, strict=True)
+    ]
+
+
+def open_message(
+    subject: str,
+    headers: Mapping[str, str] | None,
+    content: bytes,
+    position: int,
+    entity_name: Callable[[str], str],
+) -> list[tuple[Envelope, bytes]] | None:
+    """What is stored as one message of the stream: itself, or those of a segment; None if its envelope is invalid."""
+    try:
+        envelope = read_envelope(subject, headers, INGEST, position)
+        return open_segment(envelope, content, entity_name) if envelope.size else [(envelope, content)]
+    except EnvelopeError:
+        return None
+
+
+def find_in_segment(
+    envelope: Envelope, content: bytes, message_id: str, entity_name: Callable[[str], str]
+) -> tuple[Envelope, bytes]:
+    """The envelope and the content of one message of a segment. Raises EnvelopeError if it is not in it."""
+    opened = open_segment(envelope, content, entity_name)
+    index = segments.index_of(message_id)
+    if index >= len(opened) or opened[index][0].message_id != message_id:
+        raise EnvelopeError(f"segment {envelope.message_id} has no message {message_id}")
+    return opened[index]
 
 
 def replacement_envelope(subject: str, stored_at: datetime, position: int) -> Envelope:

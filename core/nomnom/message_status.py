@@ -24,11 +24,18 @@ FIND_KEY = "SELECT digest, received_at FROM nomnom_keys WHERE message_id = $1"
 
 FIND_USES = """
 SELECT key.message_id, key.digest, key.received_at, kept.status
-FROM nomnom_keys AS key
-LEFT JOIN message_status AS kept ON kept.message_id = key.message_id AND kept.received_at = key.received_at
-WHERE key.message_id = ANY ($1::uuid[])
+FROM unnest($1::uuid[], $2::uuid[]) AS given (first, last)
+JOIN nomnom_keys AS key ON key.message_id = given.first
+LEFT JOIN LATERAL (
+    SELECT status FROM message_status
+    WHERE message_id BETWEEN given.first AND given.last AND received_at = key.received_at
+    ORDER BY status IN ('deleted', 'purged', 'expired') DESC
+    LIMIT 1
+) AS kept ON true
 """
-"""What Idempotency-Keys were used for, and what became of that."""
+"""What Idempotency-Keys were used for, and what became of that: of a segment, from its first to its last message, that
+one was removed if any was.
+"""
 
 # The inner part walks one index for a bounded number of rows; the outer part filters what it found.
 _SCANNED = """
@@ -85,6 +92,22 @@ FROM message_status
 WHERE processed_at >= $1 AND processed_at < $2
 GROUP BY bucket, status, step
 """
+
+PROCESSED = """
+SELECT count(*) FILTER (WHERE status NOT IN ('processing', 'failed')) AS messages FROM message_status
+WHERE processed_at >= clock_timestamp() - make_interval(secs => $1::float8 + $2::float8)
+  AND processed_at < clock_timestamp() - make_interval(secs => $2::float8)
+"""
+"""How many messages left the stream in $1 seconds, the last of which was $2 seconds ago: its transaction has ended."""
+
+PROCESSED_SECONDS = """
+SELECT floor(date_part('epoch', processed_at))::bigint AS second,
+       count(*) FILTER (WHERE status NOT IN ('processing', 'failed')) AS messages
+FROM message_status
+WHERE processed_at >= clock_timestamp() - make_interval(secs => $1)
+GROUP BY second
+"""
+"""How many messages left the stream in each of the last $1 seconds."""
 
 ARRIVALS = """
 SELECT floor(date_part('epoch', received_at) / 10)::bigint * 10 AS bucket, count(*) AS messages

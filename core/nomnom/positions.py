@@ -13,6 +13,8 @@ import asyncpg
 SEQUENCE_BITS = 48
 """Bits of the sequence: 89 years at 100,000 messages per second. The incarnation has the other 15 of a bigint."""
 LARGEST_SEQUENCE = (1 << SEQUENCE_BITS) - 1
+BLOCK_BITS = 10
+"""Bits of the sequences in a block of the account. Segments of 1,000 messages make that a million rows."""
 
 # JetStream reports nanoseconds: nats-py cuts them off, msgspec rounds them.
 _FIND = """

@@ -11,7 +11,7 @@ from nomnom.envelope import MSG_ID, new_message_id
 from nomnom.inspection.jetstream.messages import read_one
 from nomnom.inspection.jetstream.requests import JetStreamError, call, read_response
 
-_MESSAGE_NOT_FOUND = (10037, 10057)
+_MESSAGE_NOT_FOUND = (10037, 10043, 10057)
 """Error codes of deleting a sequence that does not exist."""
 
 

@@ -72,8 +72,6 @@ def message_stream(settings: StreamSettings) -> StreamConfig:
         num_replicas=settings.replicas,
         duplicate_window=DUPLICATE_WINDOW,
         allow_direct=True,
-        # The API publishes in atomic batches, so that messages share an fsync.
-        allow_atomic=True,
     )
 
 

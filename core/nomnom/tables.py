@@ -20,9 +20,11 @@ _SOURCE_TYPES = [definition.split()[0] for definition in SOURCE.values()]
 _EARLIER = (
     "CASE WHEN {one}.stream_position = 0 OR {other}.stream_position = 0 "
     "THEN ({one}.received_at, {one}.message_id) < ({other}.received_at, {other}.message_id) "
-    "ELSE {one}.stream_position < {other}.stream_position END"
+    "ELSE ({one}.stream_position, {one}.message_id) < ({other}.stream_position, {other}.message_id) END"
 )
-"""Whether one message was accepted before another. Earlier versions recorded no positions, only the API's time."""
+"""Whether one message was accepted before another. Earlier versions recorded no positions, only the API's time. The
+messages of a segment have one position; their IDs are in their order.
+"""
 
 
 @dataclass(frozen=True)

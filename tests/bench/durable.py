@@ -1,9 +1,7 @@
 """What it costs that 202 means stored on disk: the API on nats-servers that differ in when they write to disk.
 
-``fsync``: sync_interval always, the default. ``lazy``: nats-server's own default, which acknowledges first. ``single``:
-always, but on a stream without atomic batches, so that every message is written on its own. A slow disk is simulated
-with strace, which delays each fsync; the two files that nats-server writes with O_SYNC for each batch stay as fast as
-the disk is.
+``fsync``: sync_interval always, the default. ``lazy``: nats-server's own default, which acknowledges first. A slow disk
+is simulated with strace, which delays each fsync.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import time
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import nats
@@ -30,7 +27,7 @@ _MESSAGE, _BATCH = "/api/ingest/message", "/api/ingest/batch?ids=none"
 _RATE, _CLIENTS = 2000, 50
 _SLOW = 3300
 """Microseconds added to each fsync: about 300 of them a second."""
-_KINDS = {"fsync": ("always", True), "lazy": ("2m", True), "single": ("always", False)}
+_KINDS = {"fsync": "always", "lazy": "2m"}
 
 
 @asynccontextmanager
@@ -41,16 +38,17 @@ async def _variants(
     found: dict[str, tuple[NatsServer, str]] = {}
     async with AsyncExitStack() as stack:
         for kind in kinds:
-            sync, atomic = _KINDS[kind]
             name = f"{kind}-slow" if slow else kind
             log = stage.folder / f"{name}.log"
-            server = NatsServer(stage.folder / f"nats-{name}", free_port(), free_port(), log, sync_interval=sync)
+            server = NatsServer(
+                stage.folder / f"nats-{name}", free_port(), free_port(), log, sync_interval=_KINDS[kind]
+            )
             if slow:
                 server.process.command = [*_slowed(), *server.process.command]
             stack.push_async_callback(server.stop)
             await server.start()
             client = await nats.connect(server.url)
-            await client.jetstream().add_stream(replace(message_stream(Settings().streams), allow_atomic=atomic))
+            await client.jetstream().add_stream(message_stream(Settings().streams))
             await client.close()
             port = free_port()
             variables = {"NATS_URL": server.url, "NOMNOM_API_HOST": "127.0.0.1", "NOMNOM_API_PORT": str(port)}
@@ -77,7 +75,7 @@ async def measure(stage: Harness, report: Report, options: argparse.Namespace) -
             await _speeds(report, part, variants, (script, options.seconds, connections), options.rounds)
         await _rates(stage, report, variants, body, options)
         await _batches(stage, report, variants, options)
-    async with _variants(stage, "fsync", "single", slow=True) as variants:
+    async with _variants(stage, *_KINDS, slow=True) as variants:
         await _slow_disk(report, variants, script, options)
 
 
@@ -121,11 +119,9 @@ async def _batches(
     file = stage.folder / "orders.txt"
     file.write_text("\n".join(orders(count)))
     curl = tool("curl", "apt-get install curl")
-    kinds = [kind for kind in variants if kind != "single"]  # it would take minutes
-    speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    speeds: dict[str, list[float]] = {kind: [] for kind in variants}
     for _ in range(options.rounds):
-        for kind in kinds:
-            server, url = variants[kind]
+        for kind, (server, url) in variants.items():
             started = time.perf_counter()
             post = ["-sS", "--fail", "-XPOST", "-HContent-Type: text/plain", "-T", str(file), url + _BATCH]
             answer = await run(curl, *post)
@@ -163,7 +159,7 @@ async def _speeds(
 
 
 def _groups(report: Report, part: str, url: str) -> None:
-    """The mean size of the batches so far."""
+    """The mean size of the groups so far."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as response:
         text = response.read().decode()
     values = {name: float(value) for name, value in re.findall(r"^(nomnom_api_group_\w+) (\S+)$", text, re.MULTILINE)}
@@ -173,7 +169,7 @@ def _groups(report: Report, part: str, url: str) -> None:
     report.line(
         f"{part}: groups",
         {"number": number, "messages": size, "seconds": seconds},
-        f"{number:,.0f} batches so far, on average {size:.0f} messages, stored in {seconds * 1000:.1f} ms",
+        f"{number:,.0f} groups so far, on average {size:.0f} messages, stored in {seconds * 1000:.1f} ms",
     )
 
 

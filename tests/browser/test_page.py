@@ -100,7 +100,7 @@ async def post(deployment: Deployment, record: str) -> str:
     """Publish a message as the API does."""
     message_id = new_message_id()
     await deployment.jetstream.publish(
-        ingest_subject("orders", message_id), record.encode(), headers=headers(message_id, time.time_ns() // 1000)
+        ingest_subject("orders", message_id), record.encode(), headers=headers(time.time_ns() // 1000, message_id)
     )
     return message_id
 

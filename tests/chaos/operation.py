@@ -66,7 +66,7 @@ async def fix_carelessly(pipeline: Pipeline) -> None:
 async def expire(pipeline: Pipeline) -> None:
     """Move all messages of the stream to the dead letters, as a housekeeper does with those past the maximum age."""
     metrics = Metrics()
-    await MessageExpiry(pipeline.nats, pipeline.database, pipeline.streams, metrics).run()
+    await MessageExpiry(pipeline.nats, pipeline.database, pipeline.streams, metrics, schema=pipeline.schema).run()
 
 
 async def archive(pipeline: Pipeline) -> None:

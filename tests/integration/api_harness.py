@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -19,6 +19,9 @@ import uvicorn
 
 from conftest import Deployment, free_port
 from nomnom.connections.nats import NatsConnection
+from nomnom.envelope import Envelope, open_message
+from nomnom.schema import load_schema
+from nomnom.segments import message_ids
 from nomnom.settings import ApiSettings, Settings
 from nomnom.streams import ensure_streams
 from nomnom_api.application import Api
@@ -138,16 +141,45 @@ async def until(condition: Callable[[], Awaitable[Any]], wait: float = 20.0, wha
 
 
 async def stored(deployment: Deployment) -> list[Any]:
-    """All messages in the stream, by sequence."""
+    """What the stream stores, messages and segments, by sequence."""
     stream = deployment.streams.stream
     state = (await deployment.jetstream.stream_info(stream)).state
     return [await deployment.jetstream.get_msg(stream, at) for at in range(max(state.first_seq, 1), state.last_seq + 1)]
 
 
+TPCH = load_schema("tpch")
+
+
+class Stored(NamedTuple):
+    """A message in the stream, by itself or in a segment."""
+
+    seq: int
+    envelope: Envelope
+    data: bytes
+
+    @property
+    def message_id(self) -> str:
+        return self.envelope.message_id
+
+
+async def stored_messages(deployment: Deployment) -> list[Stored]:
+    """All messages in the stream, those of segments each."""
+    found: list[Stored] = []
+    for each in await stored(deployment):
+        opened = open_message(each.subject, each.headers, each.data or b"", each.seq, TPCH.entity_name)
+        assert opened is not None, each.subject
+        found += (Stored(each.seq, envelope, payload) for envelope, payload in opened)
+    return found
+
+
 async def stored_ids(settings: Settings, jetstream: Any) -> list[str]:
     """The IDs of all messages in the stream, read without consuming them."""
     info = await jetstream.stream_info(settings.nats_stream, subjects_filter="messages.ingest.>")
-    return [subject.rpartition(".")[2] for subject, count in (info.state.subjects or {}).items() for _ in range(count)]
+    found: list[str] = []
+    for subject, count in (info.state.subjects or {}).items():
+        _, _, _, message_id, *size = subject.split(".")
+        found += (message_ids(message_id, int(size[0])) if size else [message_id]) * count
+    return found
 
 
 async def exchange(port: int, *parts: bytes, pause: float = 0.0, wait: float = 10.0) -> bytes:

@@ -21,6 +21,7 @@ from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.jetstream.messages import read_batch
+from nomnom.schema import load_schema
 from nomnom.settings import HousekeeperSettings, Settings
 from nomnom.streams import dead_stream, message_stream
 from nomnom_control.environments.local.processes import ChildProcess
@@ -62,7 +63,9 @@ async def tasks(deployment: Deployment, batch: int = 200, **changes: Any) -> Asy
         yield Tasks(
             nats,
             database,
-            MessageExpiry(nats, database, settings.streams, metrics, batch),
+            MessageExpiry(
+                nats, database, settings.streams, metrics, schema=load_schema(settings.nomnom_schema), batch=batch
+            ),
             DeadLetterArchive(nats, database, settings.streams, metrics, batch),
             Tables(database, settings, metrics),
             metrics,

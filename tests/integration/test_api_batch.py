@@ -9,10 +9,22 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from api_harness import BATCH, TEXT, Running, exchange, read_answer, serving, stored, stored_ids, until
+from api_harness import (
+    BATCH,
+    TEXT,
+    Running,
+    exchange,
+    read_answer,
+    serving,
+    stored,
+    stored_ids,
+    stored_messages,
+    until,
+)
 
 from conftest import ORDER, Deployment
-from nomnom.envelope import RECEIVED_AT, idempotent_message_id
+from nomnom.envelope import idempotent_message_id
+from nomnom.segments import keyed_segment_id, message_ids
 from nomnom.streams import message_stream
 
 
@@ -45,14 +57,14 @@ async def test_each_non_blank_line_is_a_message(deployment: Deployment, api: Run
     result = answer.json()
     assert result.keys() == {"count", "ids"}
     assert result["count"] == len(result["ids"]) == len(lines)
-    messages = await stored(deployment)
+    messages = await stored_messages(deployment)
     assert [each.data.decode() for each in messages] == lines
-    assert [each.headers["Nats-Msg-Id"] for each in messages] == result["ids"]
-    assert [each.subject.rpartition(".")[2] for each in messages] == result["ids"]
-    assert [each.subject.split(".")[2] for each in messages[-3:]] == ["unknown"] * 3
+    assert [each.message_id for each in messages] == result["ids"]
+    assert [each.envelope.entity for each in messages] == ["orders"] * 200 + ["unknown"] * 3
     # Of two lines with the same key, the later one must win.
-    times = [int(each.headers[RECEIVED_AT]) for each in messages]
-    assert all(earlier < later for earlier, later in itertools.pairwise(times))
+    order = [(each.envelope.position, each.message_id) for each in messages]
+    assert order == sorted(set(order))
+    assert len(await stored(deployment)) <= 2, "a segment for what was received at once, and for the rest"
     ended = await api.post("\n".join(orders(2)) + "\r\n", BATCH)
     assert ended.json()["count"] == 2
 
@@ -64,12 +76,12 @@ async def test_body_may_arrive_in_any_pieces(deployment: Deployment, api: Runnin
         answer = await api.client.post(f"{BATCH}?ids=none", content=pieces(text, sizes), headers=TEXT)
         assert answer.status_code == 202, answer.text
         assert answer.json()["count"] == 60
-    messages = await stored(deployment)
+    messages = await stored_messages(deployment)
     assert [each.data.decode() for each in messages] == lines * 4
     assert answer.json() == {
         "count": 60,
-        "first_id": messages[-60].headers["Nats-Msg-Id"],
-        "last_id": messages[-1].headers["Nats-Msg-Id"],
+        "first_id": messages[-60].message_id,
+        "last_id": messages[-1].message_id,
     }
 
 
@@ -89,12 +101,13 @@ async def test_idempotency_key_deduplicates_lines(deployment: Deployment, api: R
     body = "\n\n".join(orders(3))
     first = (await api.post(body, BATCH, idempotency_key="load 1")).json()
     again = (await api.post(body, BATCH, idempotency_key="load 1")).json()
-    assert first["ids"] == again["ids"] == [idempotent_message_id("anonymous", f"load 1\n{line}") for line in (1, 3, 5)]
+    segment_id = keyed_segment_id(idempotent_message_id("anonymous", "load 1\n1"))
+    assert first["ids"] == again["ids"] == message_ids(segment_id, 3)
     assert "duplicates" not in first
     assert again["duplicates"] == 3
     other = (await api.post(body, BATCH, idempotency_key="load 2")).json()
     assert not set(other["ids"]) & set(first["ids"])
-    assert len(await stored(deployment)) == 6
+    assert len(await stored_messages(deployment)) == 6
 
 
 async def test_invalid_lines_do_not_affect_others(deployment: Deployment) -> None:
@@ -121,8 +134,8 @@ async def test_invalid_lines_do_not_affect_others(deployment: Deployment) -> Non
             assert all(each["detail"] for each in result["problems"])
             accepted = {each["line"]: each["id"] for each in result["accepted"]}
             assert list(accepted) == [1, 6, 7, 9, 11]
-            messages = (await stored(deployment))[-5:]
-            assert [each.headers["Nats-Msg-Id"] for each in messages] == list(accepted.values())
+            messages = (await stored_messages(deployment))[-5:]
+            assert [each.message_id for each in messages] == list(accepted.values())
             assert [each.data for each in messages] == [
                 *(each.encode() for each in good[:2]),
                 exact,
@@ -165,7 +178,7 @@ async def test_batch_size_limit(deployment: Deployment) -> None:
         [problem] = result["problems"]
         assert (problem["last_line"], problem["status"], problem["code"]) == (None, 413, "too_large")
         assert problem["line"] == result["count"] + 1
-        messages = await stored(deployment)
+        messages = await stored_messages(deployment)
         assert [each.data.decode() for each in messages] == orders(1000)[: result["count"]]
         rest = await api.post("\n".join(orders(1000)[result["count"] :][:50]), BATCH)
         assert rest.status_code == 202
@@ -174,7 +187,7 @@ async def test_batch_size_limit(deployment: Deployment) -> None:
 async def test_full_stream_ends_the_batch(deployment: Deployment, api: Running) -> None:
     small = dataclasses.replace(message_stream(deployment.streams), max_bytes=60_000)
     await deployment.jetstream.update_stream(small)
-    lines = orders(1000)
+    lines = orders(4000)
     answer = await api.post("\n".join(lines), BATCH)
     assert answer.status_code == 207
     assert answer.headers["retry-after"].isdigit()
@@ -183,8 +196,8 @@ async def test_full_stream_ends_the_batch(deployment: Deployment, api: Running) 
     assert result["problems"][-1]["last_line"] is None
     accepted = {each["line"]: each["id"] for each in result["accepted"]}
     assert len(accepted) == result["count"] > 0
-    messages = await stored(deployment)
-    assert {each.headers["Nats-Msg-Id"] for each in messages} == set(accepted.values())
+    messages = await stored_messages(deployment)
+    assert {each.message_id for each in messages} == set(accepted.values())
     assert [each.data.decode() for each in messages] == [lines[line - 1] for line in accepted]
     # Each line is either accepted or part of a problem, so the rest can be posted again.
     failed = [
@@ -204,7 +217,7 @@ async def test_client_disconnects_during_a_batch(deployment: Deployment, api: Ru
     await writer.drain()
 
     async def some_arrived() -> bool:
-        return len(await stored(deployment)) >= 19
+        return len(await stored_messages(deployment)) >= 19
 
     await until(some_arrived)
     writer.close()
@@ -214,7 +227,7 @@ async def test_client_disconnects_during_a_batch(deployment: Deployment, api: Ru
 
     await until(counted)
     # The truncated line must not be accepted.
-    assert [each.data.decode() for each in await stored(deployment)] == orders(19)
+    assert [each.data.decode() for each in await stored_messages(deployment)] == orders(19)
     assert await api.metric('accepted_total{route="batch"}') == 19
     assert await api.metric('requests_total{code="499",route="/api/ingest/batch"}') == 1
 

@@ -15,6 +15,7 @@ from worker_harness import dead_letters, order, status, until, until_drained, un
 from conftest import Deployment, free_port
 from nomnom.envelope import idempotent_message_id, is_keyed, parse_message_id
 from nomnom.inspection.dead_letters import Filter
+from nomnom.segments import keyed_segment_id, message_ids
 from nomnom.streams import message_stream
 from nomnom_control.session.pipeline import Pipeline
 from operator_session import BROKEN, open_session, stored
@@ -81,7 +82,9 @@ async def reach(state: str, deployment: Deployment, session: Pipeline) -> None:
 
 def key_of(path: str) -> str:
     """The ID of the message, or of the line."""
-    return idempotent_message_id("anonymous", "key" if path == MESSAGE else "key\n1")
+    if path == MESSAGE:
+        return idempotent_message_id("anonymous", "key")
+    return message_ids(keyed_segment_id(idempotent_message_id("anonymous", "key\n1")), 1)[0]
 
 
 def code(answer: httpx.Response) -> str:
@@ -171,22 +174,47 @@ async def test_without_postgresql_the_worker_decides(deployment: Deployment) -> 
     assert conflict.headers["Nomnom-Reason"] == "key conflict"
 
 
-async def test_lines_of_a_batch_are_compared_one_by_one(deployment: Deployment, api: Running) -> None:
-    first = [order(key) for key in range(1, 1201)]
+async def test_segments_of_a_batch_are_compared_one_by_one(deployment: Deployment, api: Running) -> None:
+    first = [order(key) for key in range(1, 3201)]
     answer = await api.post("\n".join(first), BATCH, idempotency_key="load")
-    assert (answer.status_code, answer.json()["count"]) == (202, 1200)
+    assert (answer.status_code, answer.json()["count"]) == (202, 3200)
+    stored_before = await contents(deployment)
     second = [*first]
-    second[6], second[700] = order(7, "changed"), order(701, "changed")
-    second.append(order(9999))
+    second[1006] = order(7, "changed")
     answer = await api.post("\n".join(second), BATCH, idempotency_key="load")
     assert answer.status_code == 207
     found = answer.json()
-    assert (found["count"], found["duplicates"]) == (1199, 1198)
-    assert [(each["line"], each["status"], each["code"]) for each in found["problems"]] == [
-        (7, 422, "key_conflict"),
-        (701, 422, "key_conflict"),
+    assert (found["count"], found["duplicates"]) == (2200, 2200)
+    assert [(each["line"], each["last_line"], each["status"], each["code"]) for each in found["problems"]] == [
+        (1001, 2000, 422, "key_conflict")
     ]
-    assert len(await contents(deployment)) == 1201
+    assert await contents(deployment) == stored_before
+
+
+async def test_removed_messages_of_a_repeated_batch_begin_a_new_life(
+    deployment: Deployment, session: Pipeline, api: Running, window: float
+) -> None:
+    """Those that were completed are not applied again."""
+    lines = [BROKEN if key % 10 == 0 else order(key) for key in range(1, 41)]
+    ids = (await api.post("\n".join(lines), BATCH, idempotency_key="load")).json()["ids"]
+    async with worker(deployment.settings, max_deliver=1):
+        for each in ids[9::10]:
+            await until_status(deployment, each, "dlq")
+        await until_drained(deployment)
+    await session.dead_letters.delete(Filter(), expected_count=4)
+    await asyncio.sleep(window)
+    before = await deployment.database.fetch("SELECT * FROM orders ORDER BY o_orderkey")
+    again = await api.post("\n".join(lines), BATCH, idempotency_key="load")
+    assert (again.status_code, again.json()["ids"]) == (202, ids)
+    async with worker(deployment.settings, max_deliver=1):
+        for each in ids[9::10]:
+            await until_status(deployment, each, "dlq")
+        await until_drained(deployment)
+    assert await deployment.database.fetch("SELECT * FROM orders ORDER BY o_orderkey") == before
+    counts = await deployment.database.fetch("SELECT status, count(*) FROM message_status GROUP BY 1 ORDER BY 1")
+    assert [tuple(each) for each in counts] == [("completed", 36), ("dlq", 4)]
+    account = await session.account.read(trusted=0.0)
+    assert (account.accepted, account.completed, account.dead_letters, account.unexplained) == (40, 36, 4, 0)
 
 
 async def test_posts_without_a_key_are_not_looked_up(deployment: Deployment) -> None:

@@ -126,7 +126,7 @@ async def test_health_lists_each_dependency(dashboard: Dashboard) -> None:
 
 async def test_pending_messages_without_workers_degrade_health(deployment: Deployment, dashboard: Dashboard) -> None:
     message_id = new_message_id()
-    await deployment.jetstream.publish(ingest_subject("orders", message_id), b"x", headers=headers(message_id, 1))
+    await deployment.jetstream.publish(ingest_subject("orders", message_id), b"x", headers=headers(1, message_id))
     health = await dashboard.until("/api/health", lambda health: health["status"] == "degraded")
     assert [each["detail"] for each in health["dependencies"] if not each["ok"]] == [
         "no workers connected, 1 messages pending"
@@ -146,7 +146,7 @@ async def test_stats_have_counts_and_latencies(deployment: Deployment, dashboard
     await add_messages(deployment, 3, "dlq", error="bad")
     await add_messages(deployment, 2, "failed", error="refused")
     message_id = new_message_id()
-    await deployment.jetstream.publish(ingest_subject("orders", message_id), b"x", headers=headers(message_id, 1))
+    await deployment.jetstream.publish(ingest_subject("orders", message_id), b"x", headers=headers(1, message_id))
     stats = await dashboard.until("/api/stats", lambda stats: stats["counts"]["total"]["value"] == 25)
     counts = {name: count["value"] for name, count in stats["counts"].items() if count["value"]}
     assert counts == {"accepted": 1, "completed": 20, "failed": 2, "dlq": 3, "total": 25}
@@ -255,7 +255,8 @@ INVALID_REQUESTS: list[tuple[str, dict[str, str], str]] = [
     ("/api/orders", {"cursor": "bm8"}, "`next` of an earlier page"),
     ("/api/messages", {"status": "lost"}, "processing, completed, failed, dlq"),
     ("/api/messages", {"since": "2024-01-01T00:00:00"}, "timezone"),
-    ("/api/messages", {"id": "x"}, "at least 8"),
+    ("/api/messages", {"id": "x"}, "8 to 32"),
+    ("/api/messages", {"id": f"{'a' * 30}-{'b' * 3}"}, "8 to 32"),
     ("/api/messages", {"cursor": "W10"}, "`next` of an earlier page"),
     ("/api/messages/x", {}, "expected a UUID"),
     ("/api/dlq/0", {}, "1 or greater"),
@@ -321,7 +322,7 @@ async def test_message_without_status_row_is_read_from_the_stream(deployment: De
     message_id = new_message_id()
     received = to_microseconds(datetime.now(UTC))
     await deployment.jetstream.publish(
-        ingest_subject("orders", message_id), b"O|1|payload", headers=headers(message_id, received)
+        ingest_subject("orders", message_id), b"O|1|payload", headers=headers(received, message_id)
     )
     pending = await dashboard.get(f"/api/messages/{message_id}")
     assert (pending["status"], pending["entity"], pending["payload"]) == ("accepted", "orders", "O|1|payload")

@@ -44,7 +44,7 @@ async def send(deployment: Deployment, text: str) -> str:
     identity = new_message_id()
     stamp = time.time_ns() // 1000
     await deployment.jetstream.publish(
-        ingest_subject("orders", identity), text.encode(), headers=headers(identity, stamp)
+        ingest_subject("orders", identity), text.encode(), headers=headers(stamp, identity)
     )
     return identity
 

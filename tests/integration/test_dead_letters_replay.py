@@ -28,6 +28,7 @@ from nomnom.envelope import (
 from nomnom.inspection.dead_letters import Filter
 from nomnom.inspection.jetstream import StreamFull
 from nomnom.message_status import CLAIM
+from nomnom.tables import Table
 from nomnom_control.errors import ControlError
 from nomnom_control.session.audit import Action, AuditPending
 from nomnom_control.session.dead_letters import Edit, EditError, Replay, ReplayProgress, Result
@@ -225,6 +226,23 @@ async def test_processed_message_is_not_published_again(deployment: Deployment, 
     assert (await live(deployment), await dead(deployment)) == ([], [])
     (entry,) = await session.audit.read(message_id=identity)
     assert entry.result == "already replayed"
+
+
+async def test_edited_message_that_was_written_is_not_published_again(
+    deployment: Deployment, session: Pipeline
+) -> None:
+    """The run that edited it was interrupted before it deleted the dead letter; the same edit completes it."""
+    sequence, identity = await bury(deployment)
+    await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1], [0])
+    record = session.grammar.parse(ORDER)[0]
+    columns = [[each] for each in record.values]
+    await deployment.database.execute(Table(record.entity).upsert, *columns, [RECEIVED], [identity], [1])
+    different = ORDER.replace(str(record.values[1]), "77", 1)
+    other = await session.dead_letters.replay([sequence], Edit(payload=different.encode()))
+    assert (await other.finish()).counts == {Result.FAILED: 1}
+    same = await (await session.dead_letters.replay([sequence], Edit(payload=ORDER.encode()))).finish()
+    assert same.counts == {Result.ALREADY: 1}
+    assert (await live(deployment), await dead(deployment)) == ([], [])
 
 
 _RUN = """

@@ -34,6 +34,7 @@ from nomnom.envelope import (
     replay_headers,
 )
 from nomnom.positions import position_of, sequence_of
+from nomnom.schema import load_schema
 from nomnom.streams import dead_stream
 from nomnom_housekeeper.expiry import MessageExpiry
 
@@ -276,12 +277,12 @@ async def test_nothing_happens_while_a_server_is_unavailable(deployment: Deploym
     nowhere = "postgresql://postgres@127.0.0.1:9/nomnom"
     async with tasks(deployment) as own:
         database = Database(nowhere, application="test")
-        expiry = MessageExpiry(own.nats, database, deployment.streams, own.metrics)
+        expiry = MessageExpiry(own.nats, database, deployment.streams, own.metrics, schema=load_schema("tpch"))
         with pytest.raises(DatabaseUnavailable):
             await expiry.run()
         nats = NatsConnection("nats://127.0.0.1:9", "test")
         with pytest.raises(NatsUnavailable):
-            await MessageExpiry(nats, own.database, deployment.streams, own.metrics).run()
+            await MessageExpiry(nats, own.database, deployment.streams, own.metrics, schema=load_schema("tpch")).run()
         await nats.close()
     assert len(await stored(deployment, deployment.streams.stream)) == 3
     assert await stored(deployment, deployment.streams.dead_stream) == []

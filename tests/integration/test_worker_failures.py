@@ -9,6 +9,7 @@ from typing import Any
 import nats
 import pytest
 from worker_harness import (
+    KILLER,
     START,
     dead_letters,
     order,
@@ -323,18 +324,6 @@ async def test_dead_letter_is_withdrawn_if_a_paused_worker_completes_its_message
     row = await status(deployment, message_id)
     assert row is not None
     assert row["status"] == "completed"
-
-
-KILLER = """
-import os
-from nomnom.grammar import Grammar
-parse = Grammar.parse
-def deadly(self, message):
-    if "deadly" in message:
-        os._exit(7)
-    return parse(self, message)
-Grammar.parse = deadly
-"""
 
 
 @pytest.mark.slow

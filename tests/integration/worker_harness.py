@@ -28,6 +28,17 @@ from nomnom_worker.service import Worker
 
 FAST = {"retry_backoff": 0.05, "retry_backoff_max": 0.2, "poll_interval_ms": 5}
 START = 1_700_000_000_000_000
+KILLER = """
+import os
+from nomnom.grammar import Grammar
+parse = Grammar.parse
+def deadly(self, message):
+    if "deadly" in message:
+        os._exit(7)
+    return parse(self, message)
+Grammar.parse = deadly
+"""
+"""A prelude of a worker that a record with the word deadly ends."""
 _SCHEMA = load_schema("tpch")
 _COUNTED = """
 CREATE TABLE applied (message_id uuid NOT NULL);
@@ -53,7 +64,7 @@ async def publish(
     message_id = message_id or new_message_id()
     data = payload.encode() if isinstance(payload, str) else payload
     subject = ingest_subject(_SCHEMA.entity_name(data.decode(errors="replace")), message_id)
-    await deployment.jetstream.publish(subject, data, headers={**headers(message_id, received_at), **(extra or {})})
+    await deployment.jetstream.publish(subject, data, headers={**headers(received_at, message_id), **(extra or {})})
     return message_id
 
 
@@ -67,7 +78,7 @@ async def publish_orders(deployment: Deployment, keys: Iterable[int]) -> dict[in
     ids = {key: new_message_id() for key in keys}
     acks = [
         await deployment.jetstream.publish_async(
-            ingest_subject("orders", message_id), order(key).encode(), headers=headers(message_id, START)
+            ingest_subject("orders", message_id), order(key).encode(), headers=headers(START, message_id)
         )
         for key, message_id in ids.items()
     ]

@@ -157,7 +157,7 @@ class FakePipeline:
     def __init__(self) -> None:
         self.requests = 0
 
-    async def overview(self) -> Overview:
+    async def overview(self, previous: Overview | None = None) -> Overview:
         self.requests += 1
         if self.requests > ANSWERS:
             await asyncio.Event().wait()
@@ -176,7 +176,7 @@ class FakePipeline:
         )
         consumer = ConsumerReport("MESSAGES", "workers", MOMENT, {}, num_ack_pending=500, num_pending=pending - 500)
         counts = (StatusCount(Status.COMPLETED, 1_234_567, exact=False), StatusCount(Status.FAILED, 3, exact=True))
-        return Overview(at, stream, consumer, dead, counts)
+        return Overview(at, stream, consumer, dead, counts, lag=pending, processed=380 if previous else None)
 
 
 def fake_components() -> list[Component]:

@@ -44,6 +44,7 @@ def everything_wrong() -> tuple[Heartbeat, Overview]:
         "NATS error",
         "database error",
         balance=Balance(3, NOW, NOW),
+        lag=900,
     )
     return Heartbeat(components, SCALING, problem, NOW), overview
 

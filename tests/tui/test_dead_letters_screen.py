@@ -50,7 +50,7 @@ async def publish_dead_letters(
     for payload in payloads:
         message_id = new_message_id()
         subject = dead_subject(entity, message_id)
-        envelope = read_envelope(subject, envelope_headers(message_id, RECEIVED), "messages.dlq")
+        envelope = read_envelope(subject, envelope_headers(RECEIVED, message_id), "messages.dlq")
         headers = dead_headers(envelope, Reason.RECORD, error, 3, datetime.now(UTC))
         await deployment.jetstream.publish(subject, payload.encode(), headers=headers)
 

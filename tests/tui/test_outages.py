@@ -51,7 +51,7 @@ class Harness:
             await client.jetstream().publish(
                 ingest_subject("orders", message_id),
                 payload.encode(),
-                headers=headers(message_id, 1_700_000_000_000_000),
+                headers=headers(1_700_000_000_000_000, message_id),
             )
         await client.close()
 

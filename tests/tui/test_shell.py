@@ -213,7 +213,7 @@ async def test_edit_the_autoscaling_policy() -> None:
         app.screen.query_one("#field-threshold", Input).value = "50"
         await pilot.pause()
         preview = str(app.screen.query_one("#preview", Static).content)
-        assert "At the current lag of 1,234: 12 workers" in preview
+        assert "At the current stream lag of 1,234: 12 workers" in preview
         assert "nomnom scale --min 0 --max 12 --threshold 50 --cooldown 30" in preview
         await pilot.press("enter")
         await until(lambda: environment.policy == ScalingPolicy(0, 12, 50, 30.0, 1))

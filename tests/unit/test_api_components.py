@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +31,6 @@ from nomnom_api.errors import (
 from nomnom_api.identities import Clock, timestamp
 from nomnom_api.openapi import document
 from nomnom_api.operations import OPERATIONS
-from nomnom_api.pace import PROBE, Pace
 from nomnom_api.publisher import HEADER_SIZE
 
 
@@ -59,8 +57,9 @@ def test_timestamps_are_exact(microseconds: int) -> None:
 
 
 def test_header_size_matches_the_wire_format() -> None:
-    wire = "NATS/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers(new_message_id(), Clock().now()).items())
-    assert len(wire + "\r\n") == HEADER_SIZE
+    renewed = f"{new_message_id()}.{new_message_id()}"
+    wire = "NATS/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers(Clock().now(), renewed).items())
+    assert len(wire + "\r\n") == HEADER_SIZE, "those of the largest message: one with a key that is published again"
 
 
 def test_tokens_identify_callers() -> None:
@@ -172,43 +171,3 @@ def test_invalid_setting_is_named_in_the_error(name: str, value: str, monkeypatc
     assert "\n" not in error
     if name == "NOMNOM_API_TOKENS":
         assert all(each not in error for each in value.replace("a:", "").split(","))
-
-
-def measure_round(pace: Pace, begun: float, seconds: float) -> None:
-    """A round of messages sent at once, each stored after this time."""
-    pace.begin(begun)
-    for number in range(1, PROBE + 1):
-        pace.single(begun, begun + number * seconds, PROBE - number)
-
-
-def test_slow_disk_makes_batches_pay_from_few_messages_on() -> None:
-    pace = Pace()
-    measure_round(pace, 0.0, 0.005)
-    pace.group(0.030, 10)
-    assert 2 <= pace.threshold <= 6
-
-
-def test_server_that_acknowledges_before_writing_needs_no_batches() -> None:
-    pace = Pace()
-    measure_round(pace, 0.0, 20e-6)
-    assert pace.threshold == math.inf
-
-
-def test_one_pause_of_the_machine_does_not_change_the_choice() -> None:
-    pace = Pace()
-    for at in range(10):
-        measure_round(pace, at, 0.001)
-        pace.group(0.010, 20)
-    before = pace.threshold
-    measure_round(pace, 11, 0.5)
-    pace.group(3.0, 20)
-    assert pace.threshold == before
-
-
-def test_messages_one_after_another_say_nothing_about_their_cost() -> None:
-    pace = Pace()
-    before = pace.threshold
-    for number in range(100):
-        pace.begin(number)
-        pace.single(number, number + 0.5, 0)
-    assert pace.threshold == before

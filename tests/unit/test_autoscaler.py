@@ -15,7 +15,7 @@ def test_desired_workers_follow_the_lag_up_to_the_maximum() -> None:
     assert scaler.decide(101, 1, 1).desired == 2
     decision = scaler.decide(1234, 2, 2)
     assert decision.desired == 4
-    assert decision.reason == "lag 1,234 / threshold 100 → 13, capped at the maximum 4"
+    assert decision.reason == "stream lag 1,234 / threshold 100 → 13, capped at the maximum 4"
 
 
 def test_scale_to_zero_after_the_cooldown() -> None:

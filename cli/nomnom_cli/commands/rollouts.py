@@ -87,7 +87,7 @@ def _describe(now: object) -> None:
     policy = now.policy
     lines: dict[str, Cell] = {
         "workers": f"{now.ready} ready of {now.actual}, {now.desired} desired",
-        Term.LAG: figures.count(now.lag),
+        Term.STREAM_LAG: figures.count(now.lag),
         "policy": f"1 worker per {policy.threshold:,} pending, {policy.minimum}–{policy.maximum} workers, "
         f"cooldown {figures.duration(policy.cooldown)}, polled every {figures.duration(policy.polling)}",
         "decision": f"{now.decision}; {figures.when(now.decided_at)}",

@@ -217,7 +217,7 @@ async def _live(here: Environment) -> None:
 
 def _figures(now: Scaling) -> str:
     paused = "PAUSED, " if now.paused else ""
-    return f"{Term.LAG} {figures.count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
+    return f"{Term.STREAM_LAG} {figures.count(now.lag)}   workers {now.ready} of {now.desired}   {paused}{now.decision}"
 
 
 async def down(*, yes: Yes = False, target: Target | None = None) -> None:

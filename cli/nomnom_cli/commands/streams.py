@@ -255,14 +255,15 @@ def _described(message: StoredMessage) -> dict[str, Any]:
         "stored_at": message.stored_at,
         "headers": dict(message.headers),
         "size": message.size,
-        "payload": message.payload,
+        "messages": message.messages,
+        "payload": message.readable,
     }
 
 
 def _text(message: StoredMessage) -> str:
-    return message.payload.decode("utf-8", errors="replace")
+    return message.readable.decode("utf-8", errors="replace")
 
 
 def _subject(message: StoredMessage) -> str:
-    # The last token is the message ID, which takes half a line and is in the headers too.
-    return message.subject.rpartition(".")[0] + ".…"
+    # What follows the entity takes half a line.
+    return ".".join(message.subject.split(".")[:3]) + ".…"

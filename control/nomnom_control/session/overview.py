@@ -32,11 +32,10 @@ class Overview:
     retention: Retention | None = None
     """How close the dead letters are to their maximum age."""
     balance: Balance | None = None
-
-    @property
-    def lag(self) -> int | None:
-        """Messages that are not acknowledged by a worker."""
-        return self.consumer.lag if self.consumer else None
+    lag: int | None = None
+    """Messages that are not acknowledged by a worker: each of a segment counts."""
+    processed: int | None = None
+    """Messages that left the stream since the overview before; None for the first one, or if it is unknown."""
 
     @property
     def oldest(self) -> float | None:
@@ -62,10 +61,8 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Messages per second between two overviews.
-
-    ``accepted`` messages entered the stream, ``processed`` ones left it (including purged and expired ones), ``failed``
-    ones became dead letters.
+    """Messages per second between two overviews: ``accepted`` messages entered the stream, ``processed`` ones were
+    completed, removed or became dead letters, ``failed`` ones became dead letters.
     """
 
     accepted: float
@@ -79,29 +76,36 @@ class Rates:
 
 
 def rates(earlier: Overview, later: Overview) -> Rates | None:
-    """The rates between two overviews; None if one of them has no streams, or the streams were recreated."""
+    """The rates between two overviews, the later one read with the earlier one; None if the rates are unknown, or the
+    streams were recreated.
+    """
     seconds = (later.at - earlier.at).total_seconds()
     if not earlier.stream or not later.stream or not earlier.dead or not later.dead or seconds <= 0:
         return None
     if earlier.stream.created != later.stream.created or earlier.dead.created != later.dead.created:
         return None
-    before, after = earlier.stream.state, later.stream.state
-    accepted = after.last_seq - before.last_seq
-    processed = accepted - (after.messages - before.messages)
+    if later.processed is None or earlier.lag is None or later.lag is None:
+        return None
+    processed = later.processed
+    # The stream counts segments, so what was accepted follows from what was processed and what waits.
+    accepted = max(0, processed + later.lag - earlier.lag)
     failed = later.dead.state.last_seq - earlier.dead.state.last_seq
-    return Rates(accepted / seconds, max(0, processed) / seconds, failed / seconds)
+    return Rates(accepted / seconds, processed / seconds, failed / seconds)
 
 
-async def read_overview(pipeline: Pipeline) -> Overview:
-    """Read the figures; never raises: those of an unavailable server are None."""
+async def read_overview(pipeline: Pipeline, previous: Overview | None = None) -> Overview:
+    """Read the figures, and what was processed since the ``previous`` ones; never raises: those of an unavailable
+    server are None.
+    """
     jetstream, streams = pipeline.jetstream, pipeline.streams
     nats_problem = database_problem = ""
-    stream = consumer = dead = counts = retention = balance = None
+    stream = consumer = dead = counts = retention = balance = lag = processed = None
 
     async def read_nats() -> None:
-        nonlocal stream, consumer, dead, retention, nats_problem
+        nonlocal stream, consumer, dead, retention, lag, nats_problem
         try:
             stream = await jetstream.stream(streams.stream)
+            lag = await jetstream.backlog(stream)
             dead = await jetstream.stream(streams.dead_stream)
             retention = await read_retention(pipeline.nats, dead)
             consumer = await jetstream.consumer(streams.stream, streams.consumer)
@@ -109,8 +113,10 @@ async def read_overview(pipeline: Pipeline) -> Overview:
             nats_problem = str(error)
 
     async def read_database() -> None:
-        nonlocal counts, balance, database_problem
+        nonlocal counts, balance, processed, database_problem
         try:
+            if previous is not None:
+                processed = await pipeline.statuses.processed((datetime.now(UTC) - previous.at).total_seconds())
             counts = tuple(await pipeline.statuses.counts())
             balance = await read_balance(pipeline.database, streams)
         except NomnomError as error:
@@ -118,4 +124,16 @@ async def read_overview(pipeline: Pipeline) -> Overview:
 
     await asyncio.gather(read_nats(), read_database())
     at = datetime.now(UTC)
-    return Overview(at, stream, consumer, dead, counts, nats_problem, database_problem, retention, balance)
+    return Overview(
+        at,
+        stream,
+        consumer,
+        dead,
+        counts,
+        nats_problem,
+        database_problem,
+        retention=retention,
+        balance=balance,
+        lag=lag,
+        processed=processed,
+    )

@@ -128,11 +128,13 @@ class Pipeline:
 
         return Audit(self.database, self.spool, self.actor, Recovery(self).conclude)
 
-    async def overview(self) -> Overview:
-        """The current key figures; those of an unavailable server are None, with the reason."""
+    async def overview(self, previous: Overview | None = None) -> Overview:
+        """The current key figures, and what was processed since the ``previous`` ones; those of an unavailable server
+        are None, with the reason.
+        """
         from nomnom_control.session.overview import read_overview
 
-        return await read_overview(self)
+        return await read_overview(self, previous)
 
 
 def default_actor() -> str:

@@ -17,6 +17,8 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import DEAD, EnvelopeError, dead_subject, ingest_subject, parse_message_id, read_envelope
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last
+from nomnom.positions import BLOCK_BITS
+from nomnom.segments import is_in_segment
 from nomnom.settings.streams import StreamSettings
 
 if TYPE_CHECKING:
@@ -118,10 +120,12 @@ class DeadLetterCheck:
                 kept[kind, message_id] = since
                 continue
             if kind == "sequence":
-                await self._database.fetch(statements.OPEN, [position >> 16])
+                await self._database.fetch(statements.OPEN, [position >> BLOCK_BITS])
                 if await self._database.fetch(statements.NAME, position, message_id):
                     continue
-            await self._database.fetch(statements.NOTE, kind, position, position, 1, message_id)
+            lacking = kind == "sequence" and is_in_segment(message_id)
+            noted = "rows" if lacking else kind
+            await self._database.fetch(statements.NOTE, noted, position, position, 1, message_id)
         self._suspicious = kept
 
     async def _resolve(self, positions: dict[str, int], stored: Iterable[str]) -> None:

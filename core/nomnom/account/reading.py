@@ -6,7 +6,7 @@ clocks do not decide any order. It begins with the first message received at or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,25 +14,29 @@ import asyncpg
 import msgspec
 
 from nomnom.account import statements
+from nomnom.account.ranges import Range
 from nomnom.account.verification import Incarnation, incarnations_of
 from nomnom.connections.errors import NotSetUp
 from nomnom.connections.postgres import Database
-from nomnom.envelope import Status
+from nomnom.envelope import SEGMENTS, Status, parse_message_id, segment_in
 from nomnom.inspection.jetstream import JetStream, StreamReport
+from nomnom.inspection.jetstream.messages import read_batch
 from nomnom.inspection.jetstream.requests import API
-from nomnom.positions import find_stream, position_of, sequence_of
+from nomnom.positions import BLOCK_BITS, find_stream, position_of, sequence_of
+from nomnom.segments import message_ids
 from nomnom.settings.streams import StreamSettings
 
 _NAMED = 1000
+_SEGMENTS_READ = 100
 _SECONDS = 60.0
 """Statements on millions of rows that were not verified yet may take this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """A loss. ``kind`` is ``sequence`` (neither in the stream nor in a table) or ``dead letter`` (it does not exist,
-    although the status of its message is dlq). ``messages`` is less than the sequences if it is not known which of them
-    are lost.
+    """A loss. ``kind`` is ``sequence`` (neither in the stream nor in a table), ``rows`` (messages of a segment have
+    no row) or ``dead letter`` (it does not exist, although the status of its message is dlq). ``messages`` is less than
+    the sequences if it is not known which of them are lost.
     """
 
     kind: str
@@ -115,6 +119,7 @@ async def read_account(
     Raises NatsUnavailable, NotSetUp, DatabaseUnavailable or DatabaseRefused.
     """
     report = await jetstream.stream(streams.stream)
+    listed = await jetstream.segments(streams.stream) if report.state.messages else {}
     arrived = [await _first_stored(jetstream, report, each) if each else None for each in (since, until)]
     async with database.connection(_SECONDS, snapshot=True) as connection:
         rows = await connection.fetch(statements.ACCOUNTS, streams.stream)
@@ -127,8 +132,14 @@ async def read_account(
         incarnations = incarnations_of(rows, present, report.state.last_seq)
         low = await _boundary(connection, since, arrived[0], present) if since else 0
         high = await _boundary(connection, until, arrived[1], present) - 1 if until else (1 << 63) - 1
+        present_part = next((each for each in incarnations if each.current), None)
+        if listed and present_part is not None:
+            state = report.state
+            inside = (max(low, present_part.low), min(high, present_part.high))
+            if sequence_of(inside[0]) > state.first_seq or sequence_of(inside[1]) < state.last_seq:
+                listed = await _segments_between(jetstream, streams.stream, *map(sequence_of, inside))
         parts = [
-            await _read_part(connection, each, max(low, each.low), min(high, each.high), report)
+            await _read_part(connection, each, max(low, each.low), min(high, each.high), report, listed)
             for each in incarnations
             if each.low <= high and each.high >= low
         ]
@@ -150,17 +161,24 @@ _COUNTS = (
 )  # fmt: skip
 
 
-async def _read_part(
-    connection: asyncpg.Connection, incarnation: Incarnation, low: int, high: int, report: StreamReport
+async def _read_part(  # noqa: PLR0917 (what one part of the account is read from)
+    connection: asyncpg.Connection,
+    incarnation: Incarnation,
+    low: int,
+    high: int,
+    report: StreamReport,
+    segments: Mapping[str, int],
 ) -> Account:
-    """The account of a range of one incarnation."""
+    """The account of a range of one incarnation. ``segments``: the sizes of those in the stream, by ID."""
     rows, retired, retired_copies, doubles = await _count_rows(connection, incarnation, low, high)
     statuses = {row["status"]: row["messages"] for row in await connection.fetch(statements.OTHERS, low, high)}
     superseded = int(str(await connection.fetchval(statements.SUPERSEDED, low, high)))
     copies = {row["kind"]: row["copies"] for row in await connection.fetch(statements.COPIES, low, high)}
     found = await connection.fetch(statements.UNEXPLAINED, low, high, None)
     losses = [_unexplained(row, low, high) for row in found]
-    lost = {kind: sum(each.messages for each in losses if each.kind == kind) for kind in ("sequence", "dead letter")}
+    lost = {
+        kind: sum(each.messages for each in losses if each.kind == kind) for kind in ("sequence", "rows", "dead letter")
+    }
     waiting = 0
     if incarnation.current and report.state.messages:
         begun = report.state.first_ts
@@ -168,8 +186,13 @@ async def _read_part(
         waiting = int(str(await connection.fetchval(statements.WAITING_REPLAYS, begun, incarnation.number, *bounds)))
     copied = sum(copies.values()) + retired_copies - doubles
     pending = max(0, (high - low + 1) - rows - retired - copied - lost["sequence"] - waiting)
+    if pending and incarnation.current and segments:
+        sizes = {message_ids(each, size)[0]: size for each, size in segments.items() if parse_message_id(each)}
+        known = {str(row["message_id"]) for row in await connection.fetch(statements.KNOWN, list(sizes))}
+        # A segment was counted once, as a sequence.
+        pending += sum(size - 1 for first, size in sizes.items() if first not in known)
     dead = statuses.get(Status.DLQ, 0)
-    accepted = rows + retired + pending + lost["sequence"]
+    accepted = rows + retired + pending + lost["sequence"] + lost["rows"]
     return Account(
         None,
         None,
@@ -185,7 +208,7 @@ async def _read_part(
         purged=statuses.get(Status.PURGED, 0),
         expired=statuses.get(Status.EXPIRED, 0),
         retired=retired,
-        unexplained=lost["sequence"] + lost["dead letter"],
+        unexplained=sum(lost.values()),
         replayed=copies.get("replay", 0) + waiting,
         repeated=copies.get("repeat", 0),
         removed=sum(number for kind, number in copies.items() if kind not in ("replay", "repeat")),
@@ -197,10 +220,10 @@ async def _read_part(
 async def _count_rows(
     connection: asyncpg.Connection, incarnation: Incarnation, low: int, high: int
 ) -> tuple[int, int, int, int]:
-    """Rows of message_status; rows and copies that were dropped at the end of their retention; positions that are in
-    both tables. From closed blocks if they are wholly inside, counted otherwise.
+    """Rows of message_status; rows and copies that were dropped at the end of their retention; rows more than
+    positions. From closed blocks if they are wholly inside, counted otherwise.
     """
-    first, last = low >> 16, high >> 16
+    first, last = low >> BLOCK_BITS, high >> BLOCK_BITS
     whole_first = first if incarnation.clip(first)[0] == low else first + 1
     whole_last = last if incarnation.clip(last)[1] == high else last - 1
     whole = (whole_first, whole_last)
@@ -208,20 +231,47 @@ async def _count_rows(
     assert sums is not None
     retired = await connection.fetchrow(statements.RETIRED, *whole)
     assert retired is not None
+    closed = await connection.fetchrow(statements.RETIRED_CLOSED, *whole)
+    assert closed is not None
+    rows, doubles = sums["messages"] - closed["messages"], sums["doubles"] + retired["doubles"] - closed["doubles"]
     # Blocks that are partly inside or not closed.
-    closed_retired = int(str(await connection.fetchval(statements.RETIRED_CLOSED, *whole)))
-    rows, doubles = sums["messages"] - closed_retired, sums["doubles"]
     opened = {row["block"] for row in await connection.fetch(statements.OPEN_BLOCKS, low, high)}
     opened |= {each for each in (first, last) if not whole_first <= each <= whole_last}
-    for block in sorted(opened):
-        start, end = incarnation.clip(block)
-        start, end = max(start, low), min(end, high)
+    for start, end in join_blocks(incarnation, sorted(opened), low, high):
         counted = await connection.fetchrow(statements.COUNT, [start], [end])
         assert counted is not None
         rows += counted["messages"]
-        if counted["messages"] and counted["copies"]:
-            doubles += int(str(await connection.fetchval(statements.DOUBLES, start, end)))
+        explained = int(str(await connection.fetchval(statements.EXPLAINED, start, end)))
+        doubles += counted["messages"] + counted["copies"] - explained
     return rows, retired["messages"], retired["copies"], doubles
+
+
+def join_blocks(incarnation: Incarnation, blocks: Sequence[int], low: int, high: int) -> list[Range]:
+    """The positions of blocks from ``low`` to ``high``; adjacent ones as one range."""
+    found: list[Range] = []
+    for block in blocks:
+        start, end = incarnation.clip(block)
+        start, end = max(start, low), min(end, high)
+        if found and found[-1][1] == start - 1:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+async def _segments_between(jetstream: JetStream, stream: str, first: int, last: int) -> dict[str, int]:
+    """The sizes of the segments, by ID, that a stream stores from one sequence to another. A listing of subjects has no
+    sequences, so this reads the segments themselves.
+    """
+    found: dict[str, int] = {}
+    start = first
+    while start <= last:
+        batch = await read_batch(jetstream.nats, stream, start, _SEGMENTS_READ, SEGMENTS)
+        found |= map(segment_in, (each.subject for each in batch.messages if each.sequence <= last))
+        if not batch.messages or not batch.pending:
+            break
+        start = batch.messages[-1].sequence + 1
+    return found
 
 
 async def _boundary(connection: asyncpg.Connection, moment: datetime, arrived: int | None, present: int) -> int:
@@ -230,12 +280,12 @@ async def _boundary(connection: asyncpg.Connection, moment: datetime, arrived: i
     """
     found = [await connection.fetchval(statements.FIRST_RECEIVED, moment)]
     retired = await connection.fetchval(statements.FIRST_RETIRED, moment)
-    found.append(int(str(retired)) << 16 if retired is not None else None)
+    found.append(int(str(retired)) << BLOCK_BITS if retired is not None else None)
     found.append(position_of(present, arrived) if arrived is not None else None)
     boundary = min((int(str(each)) for each in found if each is not None), default=(1 << 63) - 1)
     # Of rows that were dropped, only the numbers by block are known.
-    if await connection.fetchval(statements.IS_RETIRED, boundary >> 16):
-        return boundary >> 16 << 16
+    if await connection.fetchval(statements.IS_RETIRED, boundary >> BLOCK_BITS):
+        return boundary >> BLOCK_BITS << BLOCK_BITS
     return boundary
 
 
@@ -256,7 +306,7 @@ def _unexplained(row: asyncpg.Record, low: int, high: int) -> Unexplained:
         first >> 48,
         sequence_of(first),
         sequence_of(last),
-        min(row["messages"], last - first + 1),
+        row["messages"] if row["kind"] == "rows" else min(row["messages"], last - first + 1),
         str(row["message_id"]) if row["message_id"] else None,
         row["noticed_at"],
     )
@@ -297,6 +347,7 @@ def _line(loss: Unexplained) -> str:
     message = f"message {loss.message_id}, " if loss.message_id else ""
     what = {
         "sequence": f"{message}{sequences}: neither in the stream nor in message_status",
+        "rows": f"{message}{sequences}: {loss.messages:,} messages of the segment have no row in message_status",
         "dead letter": f"{message}{sequences}: its status is dlq, but its dead letter does not exist",
     }[loss.kind]
     partly = loss.messages < loss.last_sequence - loss.first_sequence + 1

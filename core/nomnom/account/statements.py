@@ -2,6 +2,11 @@
 repeat its predicate.
 """
 
+from nomnom.positions import BLOCK_BITS, SEQUENCE_BITS
+
+_INCARNATION = SEQUENCE_BITS - BLOCK_BITS
+"""Bits of a block's number within its incarnation."""
+
 ACCOUNTS = """
 SELECT incarnation, stream, created, base, last, since, verified_at
 FROM nomnom_account JOIN nomnom_streams USING (incarnation)
@@ -20,11 +25,11 @@ ON CONFLICT (incarnation) DO NOTHING
 account, unless there is one already: then the stream was created again since.
 """
 
-OPEN_BLOCKS = """
-SELECT given.block FROM generate_series($1::bigint >> 16, $2::bigint >> 16) AS given (block)
+OPEN_BLOCKS = f"""
+SELECT given.block FROM generate_series($1::bigint >> {BLOCK_BITS}, $2::bigint >> {BLOCK_BITS}) AS given (block)
 WHERE NOT EXISTS (SELECT FROM nomnom_account_blocks AS closed WHERE closed.block = given.block)
 ORDER BY given.block
-"""
+"""  # noqa: S608 (constants of nomnom.positions)
 """The blocks with positions from $1 to $2 that are not closed."""
 
 COUNT = """
@@ -38,9 +43,29 @@ FROM unnest($1::bigint[], $2::bigint[]) AS given (low, high)
 ORDER BY given.low
 """
 
-DISTINCT = """
-SELECT count(DISTINCT stream_position) FROM message_status
-WHERE stream_position > 0 AND stream_position BETWEEN $1 AND $2
+EXPLAINED = """
+SELECT count(*) FROM (
+    SELECT stream_position FROM message_status
+    WHERE stream_position > 0 AND stream_position BETWEEN $1 AND $2
+    UNION
+    SELECT position FROM nomnom_sequences WHERE position BETWEEN $1 AND $2
+) AS explained
+"""
+"""How many positions from $1 to $2 have a row in either table."""
+
+INCOMPLETE = """
+SELECT counted.position, counted.missing FROM (
+    SELECT stream_position AS position, max(nomnom_segment_size(message_id)) - count(*) AS missing
+    FROM message_status
+    WHERE stream_position > 0 AND stream_position BETWEEN $1 AND $2
+    GROUP BY stream_position
+) AS counted
+WHERE counted.missing > 0
+  AND NOT EXISTS (SELECT FROM nomnom_sequences WHERE nomnom_sequences.position = counted.position)
+ORDER BY counted.position
+"""
+"""The positions of segments, from $1 to $2, that have fewer rows than messages, and how many are missing. A segment
+that was a repeat has only the rows that began a new life.
 """
 
 GAPS = """
@@ -60,7 +85,8 @@ ORDER BY position
 """The ranges from $1 to $2 that no row of either table has."""
 
 RETIRED = """
-SELECT coalesce(sum(messages), 0)::bigint AS messages, coalesce(sum(copies), 0)::bigint AS copies
+SELECT coalesce(sum(messages), 0)::bigint AS messages, coalesce(sum(copies), 0)::bigint AS copies,
+       coalesce(sum(doubles), 0)::bigint AS doubles
 FROM nomnom_account_retired WHERE block BETWEEN $1 AND $2
 """
 
@@ -103,7 +129,7 @@ SELECT EXISTS (
 """
 """Whether a worker of an earlier version, which knows no positions, has processed a message since $1."""
 
-FORGET_BLOCKS = "DELETE FROM nomnom_account_blocks WHERE block >> 32 = $1"
+FORGET_BLOCKS = f"DELETE FROM nomnom_account_blocks WHERE block >> {_INCARNATION} = $1"  # noqa: S608
 FORGET_UNEXPLAINED = "DELETE FROM nomnom_unexplained WHERE low >> 48 = $1"
 RESTART = "UPDATE nomnom_account SET base = $2, last = $2, since = clock_timestamp() WHERE incarnation = $1"
 
@@ -125,7 +151,7 @@ WHERE NOT EXISTS (
 
 NAME = """
 UPDATE nomnom_unexplained SET message_id = $2
-WHERE resolved_at IS NULL AND kind = 'sequence' AND low = $1 AND high = $1
+WHERE resolved_at IS NULL AND kind IN ('sequence', 'rows') AND low = $1 AND high = $1
 RETURNING id
 """
 """The message at a position that is lost, which its dead letter knows."""
@@ -164,16 +190,9 @@ FROM nomnom_account_blocks WHERE block BETWEEN $1 AND $2
 """
 
 RETIRED_CLOSED = """
-SELECT coalesce(sum(gone.messages), 0)::bigint
+SELECT coalesce(sum(gone.messages), 0)::bigint AS messages, coalesce(sum(gone.doubles), 0)::bigint AS doubles
 FROM nomnom_account_retired AS gone JOIN nomnom_account_blocks USING (block)
 WHERE block BETWEEN $1 AND $2
-"""
-
-DOUBLES = """
-SELECT count(*) FROM nomnom_sequences
-WHERE position BETWEEN $1 AND $2 AND EXISTS (
-    SELECT FROM message_status WHERE stream_position > 0 AND stream_position = position
-)
 """
 
 FIRST_RECEIVED = """

@@ -5,6 +5,8 @@ A sequence is explained if it is stored in the stream, is the position of a row 
 nor then in PostgreSQL again is lost, unless the server that responded was not up to date: therefore it has to be found
 so twice, seconds apart, and the stream's leader is asked.
 
+A segment has one sequence, and a row for each of its messages; fewer rows are a loss, too.
+
 A block of sequences that are all explained by rows is closed with their numbers. Closed blocks are counted again in
 rotation.
 """
@@ -24,10 +26,10 @@ from nomnom.account.presence import Presence, find_at_leader
 from nomnom.account.ranges import Range, intersect, size_of, subtract
 from nomnom.connections.postgres import Database
 from nomnom.inspection.jetstream import JetStream, StreamReport
-from nomnom.positions import LARGEST_SEQUENCE, position_of, register_stream, sequence_of
+from nomnom.positions import BLOCK_BITS, LARGEST_SEQUENCE, incarnation_of, position_of, register_stream, sequence_of
 from nomnom.settings.streams import StreamSettings
 
-BLOCK = 1 << 16
+BLOCK = 1 << BLOCK_BITS
 """Sequences in a block."""
 CONFIRMATION = 5.0
 """Seconds after which a sequence without an explanation is looked up again before it counts as lost."""
@@ -54,11 +56,11 @@ class Incarnation:
 
     def clip(self, block: int) -> Range:
         """The positions of a block that are in the account."""
-        return max(self.low, block << 16), min(self.high, (block << 16) + BLOCK - 1)
+        return max(self.low, block << BLOCK_BITS), min(self.high, (block << BLOCK_BITS) + BLOCK - 1)
 
     def is_complete(self, block: int) -> bool:
         """Whether no position of a block is still to be assigned."""
-        return not self.current or (block << 16) + BLOCK - 1 <= self.high
+        return not self.current or (block << BLOCK_BITS) + BLOCK - 1 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +75,30 @@ class Verification:
 
 @dataclass(slots=True)
 class _Open:
-    """A block that is not closed. ``gaps``: what no row explains."""
+    """A block that is not closed. ``gaps``: what no row explains; ``incomplete``: segments with fewer rows than
+    messages, and how many are missing, by position.
+    """
 
     block: int
     incarnation: Incarnation
     messages: int
     copies: int
+    explained: int
     gaps: list[Range]
+    incomplete: dict[int, int]
     retired_messages: int = 0
     retired_copies: int = 0
+    retired_doubles: int = 0
 
     @property
     def retired(self) -> int:
         """Positions whose rows were dropped at the end of their retention; which ones is not known."""
-        return self.retired_messages + self.retired_copies
+        return self.retired_messages + self.retired_copies - self.retired_doubles
 
     @property
-    def doubles(self) -> int:
-        """Positions that are in both tables."""
-        low, high = self.incarnation.clip(self.block)
-        return self.messages + self.copies - (high - low + 1 - size_of(self.gaps))
+    def suspects(self) -> list[Range]:
+        """The positions that only the stream can explain."""
+        return sorted([*self.gaps, *((each, each) for each in self.incomplete)])
 
 
 class Verifier:
@@ -114,6 +120,10 @@ class Verifier:
         self._database, self._jetstream, self._streams = database, jetstream, streams
         self._confirmation, self._rotation = confirmation, rotation
         self._suspicious: list[tuple[int, int, float]] = []
+        self._missing: dict[int, int] = {}
+        """How many rows the suspicious segments lack, by position."""
+        self._idle: dict[int, tuple[int, int]] = {}
+        """The rows of open blocks when they were read last: a segment is being written while they change."""
         self._dead_letters = DeadLetterCheck(database, jetstream, streams, confirmation)
 
     async def verify(self, within: float = 2.0) -> Verification:
@@ -154,7 +164,7 @@ class Verifier:
             for start in range(0, len(blocks), _CHUNK):
                 if deadline is not None and start and _now() > deadline:
                     complete = False
-                    rest = [(blocks[start] << 16, each.high)]
+                    rest = [(blocks[start] << BLOCK_BITS, each.high)]
                     suspicious += intersect([(low, high) for low, high, _ in self._suspicious], rest)
                     break
                 suspicious += await self._verify_blocks(each, blocks[start : start + _CHUNK])
@@ -179,7 +189,7 @@ class Verifier:
         opened = [each for block in blocks if (each := await self._examine(incarnation, block)) is not None]
         if not opened:
             return []
-        found = await self._absent(incarnation, [gap for each in opened for gap in each.gaps])
+        found = await self._absent(incarnation, [each for one in opened for each in one.suspects])
         suspicious: list[Range] = []
         for each in opened:
             bounds = [incarnation.clip(each.block)]
@@ -190,40 +200,54 @@ class Verifier:
             missing = intersect(absent, again)
             closable = missing == again and incarnation.is_complete(each.block)
             each.gaps = again
+            incomplete = {} if not each.incomplete else await self._incomplete(*bounds[0])
+            partial = {at: rows for at, rows in incomplete.items() if intersect(absent, [(at, at)])}
+            self._missing |= partial
+            lacking: list[Range] = [(at, at) for at in partial]
             if each.retired:
-                if closable:
+                suspicious += lacking
+                if closable and not incomplete:
                     await self._close_retired(each)
                 continue
-            suspicious += missing
-            if closable and missing == intersect(missing, await self._lost(*bounds[0])):
+            suspicious += sorted([*missing, *lacking])
+            known = await self._lost(*bounds[0])
+            if closable and partial == incomplete and not subtract(sorted([*missing, *lacking]), known):
                 await self._count(each)
                 await self._close(each, size_of(missing))
         return suspicious
 
     async def _examine(self, incarnation: Incarnation, block: int) -> _Open | None:
-        """Close a block, or return it if it cannot be closed: some of its positions have no row."""
+        """Close a block, or return it if it cannot be closed: some of its positions have no row, or too few."""
         low, high = incarnation.clip(block)
+        complete = incarnation.is_complete(block)
         # One snapshot, so that the numbers belong together.
         async with self._database.connection(snapshot=True) as connection:
             counted = await connection.fetchrow(statements.COUNT, [low], [high])
             assert counted is not None
-            opened = _Open(block, incarnation, counted["messages"], counted["copies"], [])
+            explained = int(str(await connection.fetchval(statements.EXPLAINED, low, high)))
+            opened = _Open(block, incarnation, counted["messages"], counted["copies"], explained, [], {})
             retired = await connection.fetchrow(statements.RETIRED, block, block)
             assert retired is not None
             opened.retired_messages, opened.retired_copies = retired["messages"], retired["copies"]
-            size = high - low + 1
-            full = opened.messages == size and not opened.copies
-            # The rows could be fewer positions.
-            if not full or await connection.fetchval(statements.DISTINCT, low, high) != size:
+            opened.retired_doubles = retired["doubles"]
+            if explained != high - low + 1:
                 opened.gaps = [(row["low"], row["high"]) for row in await connection.fetch(statements.GAPS, low, high)]
-        if opened.gaps or not incarnation.is_complete(block):
+            rows = (opened.messages, opened.copies)
+            if complete or self._idle.get(block) == rows:
+                opened.incomplete = {
+                    row["position"]: row["missing"] for row in await connection.fetch(statements.INCOMPLETE, low, high)
+                }
+        if opened.gaps or opened.incomplete or not complete:
+            self._idle[block] = rows
             return opened
+        self._idle.pop(block, None)
         await self._close(opened, 0)
         return None
 
     async def _close(self, opened: _Open, lost: int) -> None:
         messages, copies = opened.messages + opened.retired_messages, opened.copies + opened.retired_copies
-        values = (opened.block, messages, copies, opened.doubles, lost)
+        doubles = opened.messages + opened.copies - opened.explained + opened.retired_doubles
+        values = (opened.block, messages, copies, doubles, lost)
         await self._database.fetch(statements.CLOSE, *values)
 
     async def _close_retired(self, opened: _Open) -> None:
@@ -242,6 +266,7 @@ class Verifier:
         row = await self._database.fetch_row(statements.COUNT, [low], [high])
         assert row is not None
         opened.messages, opened.copies = row["messages"], row["copies"]
+        opened.explained = int((await self._database.fetch(statements.EXPLAINED, low, high))[0]["count"])
 
     async def _verify_closed(self, before: datetime) -> bool:
         """Count some closed blocks again that were verified before a moment; returns whether there were any."""
@@ -249,10 +274,10 @@ class Verifier:
         if not rows:
             return False
         incarnations = {each.number: each for each in await self.incarnations()}
-        known = [row for row in rows if row["block"] >> 32 in incarnations]
-        bounds = [incarnations[row["block"] >> 32].clip(row["block"]) for row in known]
+        known = [row for row in rows if incarnation_of(row["block"] << BLOCK_BITS) in incarnations]
+        bounds = [incarnations[incarnation_of(row["block"] << BLOCK_BITS)].clip(row["block"]) for row in known]
         counted = await self._database.fetch(statements.COUNT, [low for low, _ in bounds], [high for _, high in bounds])
-        same = [row["block"] for row in rows if row["block"] >> 32 not in incarnations]
+        same = [row["block"] for row in rows if incarnation_of(row["block"] << BLOCK_BITS) not in incarnations]
         changed: list[int] = []
         for row, now in zip(known, counted, strict=True):
             unchanged = (row["messages"], row["copies"]) == (now["messages"], now["copies"])
@@ -275,10 +300,14 @@ class Verifier:
     async def _gaps(self, low: int, high: int) -> list[Range]:
         return [(row["low"], row["high"]) for row in await self._database.fetch(statements.GAPS, low, high)]
 
+    async def _incomplete(self, low: int, high: int) -> dict[int, int]:
+        rows = await self._database.fetch(statements.INCOMPLETE, low, high)
+        return {row["position"]: row["missing"] for row in rows}
+
     async def _lost(self, low: int, high: int) -> list[Range]:
-        """The positions that are recorded as lost."""
+        """The positions that are recorded as lost, or whose segments are recorded as incomplete."""
         rows = await self._database.fetch(statements.UNEXPLAINED, low, high, None)
-        return sorted((row["low"], row["high"]) for row in rows if row["kind"] == "sequence")
+        return sorted((row["low"], row["high"]) for row in rows if row["kind"] in ("sequence", "rows"))
 
     async def _confirm(self, found: Sequence[Range], incarnations: Sequence[Incarnation], report: StreamReport) -> None:
         """Record what was suspicious for long enough; keep the rest for the next call."""
@@ -304,7 +333,12 @@ class Verifier:
             return
         for low, high in confirmed:
             for part in subtract([(low, high)], await self._lost(low, high)):
-                await self._database.fetch(statements.NOTE, "sequence", *part, part[1] - part[0] + 1, None)
+                lacking = self._missing.get(low) if low == high else None
+                kind, messages = ("rows", lacking) if lacking else ("sequence", part[1] - part[0] + 1)
+                await self._database.fetch(statements.NOTE, kind, *part, messages, None)
+        self._missing = {
+            at: rows for at, rows in self._missing.items() if any(at == each[0] for each in self._suspicious)
+        }
 
     async def _is_absent_at_leader(self, lost: Range, incarnations: Sequence[Incarnation]) -> bool:
         if not any(each.current and each.low <= lost[0] <= each.high for each in incarnations):
@@ -330,6 +364,9 @@ class Verifier:
         """Resolve losses that are explained now, such as a row that was restored."""
         rows = await self._database.fetch(statements.UNEXPLAINED, 0, (1 << 63) - 1, _RESOLVED)
         for row in rows:
+            if row["kind"] == "rows":
+                await self._resolve_rows(row)
+                continue
             if row["kind"] != "sequence" or row["messages"] != row["high"] - row["low"] + 1:
                 continue
             lost = [(row["low"], row["high"])]
@@ -344,10 +381,26 @@ class Verifier:
                 for low, high in remaining:
                     await connection.execute(statements.NOTE, "sequence", low, high, high - low + 1, row["message_id"])
 
+    async def _resolve_rows(self, row: asyncpg.Record) -> None:
+        """Resolve a segment's missing rows as far as they exist again."""
+        position = row["low"]
+        missing = (await self._incomplete(position, position)).get(position, 0)
+        if not missing and await self._gaps(position, position):
+            return  # the others are missing, too
+        if missing != row["messages"]:
+            async with self._database.connection() as connection:
+                await connection.execute(statements.RESOLVE, row["id"])
+                if missing:
+                    await connection.execute(statements.NOTE, "rows", position, position, missing, None)
+
     async def _result(self, *, complete: bool) -> Verification:
         row = await self._database.fetch_row(statements.OPEN_UNEXPLAINED)
         assert row is not None
-        suspicious = size_of((low, high) for low, high, _ in self._suspicious) + self._dead_letters.suspicious
+        suspicious = sum(
+            self._missing.get(low, 0) if low == high and low in self._missing else high - low + 1
+            for low, high, _ in self._suspicious
+        )
+        suspicious += self._dead_letters.suspicious
         return Verification(row["messages"], suspicious, complete)
 
 

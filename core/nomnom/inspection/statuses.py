@@ -17,7 +17,8 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import Status, is_keyed
 from nomnom.inspection.counts import SCANNED, Count, count_rows, table_states
 from nomnom.inspection.cursors import InvalidQuery, read_cursor, write_cursor
-from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, INDEXED, PAGE, REPLAYS, WITH_PREFIX
+from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, INDEXED, PAGE, PROCESSED, REPLAYS, WITH_PREFIX
+from nomnom.segments import is_in_segment, segment_of
 
 _TABLE = "message_status"
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -85,6 +86,10 @@ class Answer:
     replays: int
 
 
+_ENDING = 0.5
+"""Seconds after which the transaction of a batch has ended."""
+
+
 class _Position(msgspec.Struct, frozen=True):
     received_at: datetime
     message_id: uuid.UUID
@@ -108,13 +113,20 @@ class Statuses:
         """When the message may have been received, the likely time first: it leads to one partition of the table."""
         always = (_NEVER, _FOREVER)
         if is_keyed(message_id):
-            key = await self._database.fetch_row(FIND_KEY, message_id)
+            key_id = segment_of(message_id) if is_in_segment(message_id) else message_id
+            key = await self._database.fetch_row(FIND_KEY, key_id)
             return [(key["received_at"], key["received_at"] + _MOMENT), always] if key else [always]
         milliseconds = uuid.UUID(message_id).int >> 80
         if not 0 < milliseconds < _LATEST:  # not a UUIDv7
             return [always]
         made = datetime.fromtimestamp(milliseconds / 1000, UTC)
         return [(made - _NEAR, made + _NEAR), always]
+
+    async def processed(self, seconds: float) -> int:
+        """How many messages were completed, became dead letters or were removed in so many seconds, until a moment ago:
+        a transaction that has not ended is counted the next time.
+        """
+        return int((await self._database.fetch(PROCESSED, seconds, _ENDING))[0]["messages"])
 
     async def page(
         self,

@@ -24,11 +24,12 @@ CREATE TABLE nomnom_archive_default PARTITION OF nomnom_archive DEFAULT;
 -- Messages whose expiry has begun: their dead letters may exist while a worker completes them after all.
 CREATE TABLE nomnom_expiring (
     -- In the message stream.
-    position    bigint PRIMARY KEY,
+    position    bigint NOT NULL,
     message_id  uuid NOT NULL,
     entity      text NOT NULL,
     received_at timestamptz NOT NULL,
-    replays     integer NOT NULL
+    replays     integer NOT NULL,
+    PRIMARY KEY (position, message_id)
 );
 
 CREATE INDEX nomnom_sequences_at ON nomnom_sequences USING brin (at) WITH (autosummarize = on);

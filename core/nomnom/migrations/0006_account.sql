@@ -12,13 +12,13 @@ CREATE TABLE nomnom_account (
     dead_letters_verified_at timestamptz
 );
 
--- Blocks of 65,536 sequences without a pending message. A block is named by its positions without the last 16 bits.
+-- Blocks of 1,024 sequences without a pending message. A block is named by its positions without the last 10 bits.
 CREATE TABLE nomnom_account_blocks (
     block       bigint PRIMARY KEY,
     -- Rows of message_status and nomnom_sequences, including those that were dropped at the end of their retention.
     messages    integer NOT NULL,
     copies      integer NOT NULL,
-    -- Positions that are in both.
+    -- Rows more than positions: a segment's messages have one position, and some positions are in both tables.
     doubles     integer NOT NULL,
     -- Sequences that were unexplained when the block was closed.
     lost        integer NOT NULL,
@@ -33,6 +33,8 @@ CREATE TABLE nomnom_account_retired (
     source   text NOT NULL,
     messages integer NOT NULL,
     copies   integer NOT NULL,
+    -- Rows more than positions.
+    doubles  integer NOT NULL DEFAULT 0,
     -- The bounds of received_at of the partition.
     low      timestamptz,
     high     timestamptz,
@@ -42,13 +44,13 @@ CREATE TABLE nomnom_account_retired (
 -- What nothing stored explains: losses.
 CREATE TABLE nomnom_unexplained (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- sequence: neither in the stream nor in a table. dead letter: a row has the status dlq, but its dead letter does
-    -- not exist.
-    kind        text NOT NULL CHECK (kind IN ('sequence', 'dead letter')),
+    -- sequence: neither in the stream nor in a table. rows: a segment has fewer rows than messages. dead letter: a row has
+    -- the status dlq, but its dead letter does not exist.
+    kind        text NOT NULL CHECK (kind IN ('sequence', 'rows', 'dead letter')),
     -- Positions, both included; equal unless consecutive sequences are lost.
     low         bigint NOT NULL,
     high        bigint NOT NULL,
-    -- Fewer than the positions if it is not known which of them are lost.
+    -- Fewer than the positions if it is not known which of them are lost; the missing rows of a segment.
     messages    bigint NOT NULL,
     message_id  uuid,
     noticed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -56,6 +58,13 @@ CREATE TABLE nomnom_unexplained (
     resolved_at timestamptz
 );
 CREATE INDEX nomnom_unexplained_open ON nomnom_unexplained (kind, low) WHERE resolved_at IS NULL;
+
+-- How many messages came with this one: it says the size of its segment (nomnom.segments).
+CREATE FUNCTION nomnom_segment_size(message_id uuid) RETURNS integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE WHEN get_byte(uuid_send(message_id), 6) >> 4 = 8
+    THEN ((get_byte(uuid_send(message_id), 14) & 3) << 8 | get_byte(uuid_send(message_id), 15)) + 1
+    ELSE 1 END;
 
 -- Drop a partition. The numbers of its rows by block are kept for the account: they are counted before any lock is taken.
 CREATE FUNCTION nomnom_drop_partition(parent text, name text) RETURNS void
@@ -71,13 +80,14 @@ BEGIN
     END IF;
     IF parent = 'message_status' THEN
         EXECUTE format(
-            'INSERT INTO nomnom_account_retired (block, source, messages, copies, low, high)
-             SELECT stream_position >> 16, $1, count(*), 0, $2, $3
+            'INSERT INTO nomnom_account_retired (block, source, messages, copies, doubles, low, high)
+             SELECT stream_position >> 10, $1, count(*), 0, count(*) - count(DISTINCT stream_position), $2, $3
              FROM %I JOIN nomnom_account ON incarnation = stream_position >> 48
              WHERE stream_position > 0 AND stream_position > (incarnation::bigint << 48 | base)
-             GROUP BY stream_position >> 16
+             GROUP BY stream_position >> 10
              ON CONFLICT (block, source) DO UPDATE SET
-                 messages = nomnom_account_retired.messages + excluded.messages', name
+                 messages = nomnom_account_retired.messages + excluded.messages,
+                 doubles = nomnom_account_retired.doubles + excluded.doubles', name
         ) USING name, dropped.low, dropped.high;
     END IF;
     EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, name);
@@ -106,10 +116,10 @@ BEGIN ATOMIC
         RETURNING position
     ), kept AS (
         INSERT INTO nomnom_account_retired (block, source, messages, copies)
-        SELECT position >> 16, 'nomnom_sequences', 0, count(*)
+        SELECT position >> 10, 'nomnom_sequences', 0, count(*)
         FROM pruned JOIN nomnom_account ON incarnation = position >> 48
         WHERE position > (incarnation::bigint << 48 | base)
-        GROUP BY position >> 16
+        GROUP BY position >> 10
         ON CONFLICT (block, source) DO UPDATE SET copies = nomnom_account_retired.copies + excluded.copies
     )
     SELECT count(*)::integer FROM pruned;

@@ -31,5 +31,7 @@ class Term(StrEnum):
     SIZE = "size"
     LAG = "lag"
     """Messages that workers have not acknowledged: pending and in progress."""
+    STREAM_LAG = "stream lag"
+    """The lag in stored messages, which autoscaling follows: a segment of many messages counts once."""
     PENDING = "pending"
     """Messages that were not delivered to a worker yet."""

@@ -19,7 +19,7 @@ SWEEP = 0.1
 _REPEAT = "retry with the same Idempotency-Key"
 _NO_RESPONDERS = "503"
 # Error codes of nats-server's errors.json.
-_TOO_LARGE = 10054
+TOO_LARGE = 10054
 _STORE_FAILED = 10077
 _FULL = ("maximum bytes exceeded", "maximum messages exceeded", "maximum messages per subject exceeded")
 
@@ -33,16 +33,12 @@ class AckError(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """JetStream's response to a message; to an atomic batch, that of its last message."""
+    """JetStream's response to a message."""
 
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
     error: AckError | None = None
-    batch: str = ""
-    """The ID of the atomic batch; empty for a message of its own."""
-    count: int = 0
-    """Number of messages in the atomic batch."""
 
 
 Outcome: TypeAlias = Ack | ApiError
@@ -156,7 +152,7 @@ class Acks:
 
     def refusal(self, error: AckError) -> ApiError:
         """What JetStream's error means for a message."""
-        if error.err_code == _TOO_LARGE:
+        if error.err_code == TOO_LARGE:
             return TooLargeError(f"the message exceeds the limit of stream {self._stream}: {error.description}")
         if error.err_code == _STORE_FAILED and error.description in _FULL:
             return StreamFullError(f"stream {self._stream} is full ({error.description}); retry later")

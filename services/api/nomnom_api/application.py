@@ -43,7 +43,8 @@ class Api:
         schema = load_schema(settings.nomnom_schema)
         self.stopping = False
         self.metrics = Metrics()
-        self.publisher = Publisher(settings, self.metrics)
+        clock = Clock()
+        self.publisher = Publisher(settings, self.metrics, clock)
         self.database = Database(
             settings.database_url,
             application="nomnom-api",
@@ -58,12 +59,12 @@ class Api:
         )
         self._keys = Keys(self.publisher, self.database, settings.nats_stream, settings.nomnom_api_max_in_flight)
         intake = Intake(
-            settings, schema, self._bodies, self.publisher, self._keys, Clock(), self.metrics, self._is_stopping
+            settings, schema, self._bodies, self.publisher, self._keys, clock, self.metrics, self._is_stopping
         )
         endpoints = Endpoints(
             Messages(intake),
             Batches(intake),
-            Statuses(settings.streams, self.publisher.client, self.database),
+            Statuses(settings.streams, self.publisher.client, self.database, schema),
             Probe(settings, self.publisher, self.database, self._is_stopping),
             self.metrics,
             Documents(document(OPERATIONS, settings, schema)),

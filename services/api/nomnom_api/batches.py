@@ -1,4 +1,8 @@
-"""Batches: many messages per request, one per line, published while the body is read, within a bounded window."""
+"""Batches: many messages per request, one per line, published as segments while the body is read.
+
+With a key, where a segment ends depends only on the lines: a batch that is sent again has the same segments. Without
+one, a segment also ends with what was received at once.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,21 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 from blacksheep import Content, Request, Response, StreamedContent
 
-from nomnom.envelope import digest_of, headers, idempotent_message_id, ingest_subject, new_message_id
+from nomnom.envelope import MIXED, digest_of, headers, idempotent_message_id, segment_subject
+from nomnom.segments import (
+    MOST,
+    MOST_BYTES,
+    fits,
+    join,
+    keyed_segment_id,
+    message_ids,
+    new_segment_id,
+)
 from nomnom_api.acks import Outcome
 from nomnom_api.batch_answers import BatchAnswer
 from nomnom_api.bodies import check_type, declared, receiver
@@ -37,8 +50,10 @@ _JSON = b"application/json"
 _YIELD = 64
 _PROBLEMS = 10_000
 _LINE_ENDS = b"\r"
-_DOUBTFUL = 1000
-"""Duplicates whose contents are held in memory at most."""
+_DOUBTFUL = 32
+"""Duplicate segments whose contents are held in memory at most."""
+_TOGETHER = 8
+"""Segments whose keys are looked up together."""
 
 
 class Batches:
@@ -76,14 +91,20 @@ class Batches:
         return _respond(answer)
 
 
-class _Line(NamedTuple):
-    """A line with a key."""
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """Lines that are published together. ``subject``, ``content`` and IDs are known when it is sealed."""
 
-    number: int
-    message_id: str
-    subject: str
-    payload: bytes
-    received_at: int
+    numbers: list[int] = field(default_factory=list[int])
+    lines: list[bytes] = field(default_factory=list[bytes])
+    size: int = 0
+    entities: set[str] = field(default_factory=set[str])
+    alone: bool = False
+    """Whether it cannot have another line."""
+    segment_id: str = ""
+    subject: str = ""
+    content: bytes = b""
+    received_at: int = 0
 
 
 class Batch:
@@ -96,22 +117,22 @@ class Batch:
         """Number of the current or last line."""
         self._lines = 0
         """Number of non-blank lines read."""
-        self._open = False
-        """Whether the current line is neither sent nor rejected yet."""
+        self._segment = _Segment()
+        """The lines that are not sealed yet."""
+        self._sealed: list[_Segment] = []
+        """Segments that are not sent yet."""
         self._sent = array("Q")
         self._ids = bytearray()
         """Numbers and message IDs of the lines sent; 24 bytes per line, as a batch may have millions."""
         self._first = self._last = ""
         self._sent_count = self._accepted = self._duplicates = 0
-        self._judged: Mapping[str, Judgement | KeyConflictError] = {}
-        """What to do with the lines that were read last, by message ID; empty without a key."""
-        self._lines_in_flight: dict[int, _Line] = {}
-        self._doubtful: list[tuple[_Line, int]] = []
-        """Lines with a key that JetStream recognized as duplicates, and the sequences of their first copies."""
+        self._doubtful: list[tuple[_Segment, int]] = []
+        """Segments with a key that JetStream recognized as duplicates, and the sequences of their first copies."""
         self._failed: dict[int, ApiError] = {}
         self._stop: ApiError | None = None
         """Why no more lines are sent; None while they are."""
         self._in_flight = 0
+        """Lines that await their acks."""
         self._low = -1
         self._window_open = asyncio.Event()
 
@@ -123,6 +144,8 @@ class Batch:
         unread: int | None = None
         try:
             await self._read(parts)
+            self._seal()
+            await self._send_sealed()
         except ApiError as error:
             self._stop, unread = error, self._unsent()
         finally:
@@ -145,6 +168,10 @@ class Batch:
             if others:
                 await self._send_lines([*([] if skipping else [bytes(start)]), *others[:-1]])
                 start, skipping = bytearray(others[-1]), False
+            if self._key is None:
+                # What the client sends later may be long in coming.
+                self._seal()
+                await self._send_sealed()
             if len(start) > limit and not skipping:
                 # Reject the line now and skip the rest of it.
                 self._begin_line()
@@ -154,27 +181,22 @@ class Batch:
             await self._send_lines([bytes(start)])
 
     async def _send_lines(self, lines: Sequence[bytes]) -> None:
-        if self._key is not None:
-            # Every line has a number, also a blank one.
-            numbered = enumerate((each.removesuffix(_LINE_ENDS) for each in lines), self._number + 1)
-            digests = {self._message_id(number): digest_of(line) for number, line in numbered if line.strip()}
-            self._judged = await self._intake.keys.judge(digests) if digests else {}
-        for line in lines:
-            await self._send_line(line)
+        for at, line in enumerate(lines):
+            self._add(line)
+            if len(self._sealed) >= _TOGETHER:
+                await self._send_sealed()
+            elif at % _YIELD == _YIELD - 1:
+                # Let the connection send, and other requests run.
+                await asyncio.sleep(0)
 
-    def _message_id(self, number: int) -> str:
-        return (
-            new_message_id() if self._key is None else idempotent_message_id(self._caller, line_key(self._key, number))
-        )
-
-    async def _send_line(self, ended: bytes) -> None:
+    def _add(self, ended: bytes) -> None:
+        """Add a line to the segment, or reject it."""
         line = ended.removesuffix(_LINE_ENDS)
         if not line or line.isspace():
             self._number += 1
             return
         self._begin_line()
-        batches = self._batches
-        if len(line) > batches.line_limit:
+        if len(line) > self._batches.line_limit:
             self._reject(self._too_long())
             return
         try:
@@ -182,58 +204,90 @@ class Batch:
         except UnicodeDecodeError:
             self._reject(InvalidBodyError("the line is not UTF-8"))
             return
-        if self._in_flight >= batches.window:
-            await self._wait(batches.window // 2)
-        elif self._lines % _YIELD == 0:
-            # Let the connection send, and other requests run.
-            await asyncio.sleep(0)
-        if self._publisher.congested:
-            await self._wait(self._in_flight // 2)
-        self._check_stop()
-        number, keyed = self._number, self._key is not None
-        message_id, received_at = self._message_id(number), self._intake.clock.now()
-        subject = ingest_subject(self._intake.schema.entity_name(text), message_id)
-        envelope = headers(message_id, received_at)
-        if keyed:
+        segment, size, alone = self._segment, len(line) + 1, not fits(line)
+        if segment.lines and (alone or segment.alone or segment.size + size > MOST_BYTES):
+            segment = self._seal()
+        segment.numbers.append(self._number)
+        segment.lines.append(line)
+        segment.size += size
+        segment.alone = alone
+        segment.entities.add(self._intake.schema.entity_name(text))
+        if len(segment.lines) == MOST:
+            self._seal()
+
+    def _seal(self) -> _Segment:
+        """Begin another segment; returns it."""
+        segment = self._segment
+        if segment.lines:
+            if self._key is None:
+                segment.segment_id = new_segment_id()
+            else:
+                key = line_key(self._key, segment.numbers[0])
+                segment.segment_id = keyed_segment_id(idempotent_message_id(self._caller, key))
+            entity = segment.entities.pop() if len(segment.entities) == 1 else MIXED
+            segment.subject = segment_subject(entity, segment.segment_id, len(segment.lines))
+            segment.content = join(segment.lines)
+            segment.lines = []
+            self._sealed.append(segment)
+        self._segment = _Segment()
+        return self._segment
+
+    async def _send_sealed(self) -> None:
+        """Send the sealed segments, each unless its key was used before; raises the error that stops the batch."""
+        sealed = self._sealed
+        judged: Mapping[str, Judgement | KeyConflictError] = {}
+        if self._key is not None and sealed:
+            judged = await self._intake.keys.judge({each.segment_id: digest_of(each.content) for each in sealed})
+        while sealed:
+            segment = sealed[0]
+            if self._in_flight >= self._batches.window:
+                await self._wait(self._batches.window // 2)
+            if self._publisher.congested:
+                await self._wait(self._in_flight // 2)
+            self._check_stop()
+            await self._send(segment, judged.get(segment.segment_id))
+            sealed.pop(0)
+
+    async def _send(self, segment: _Segment, judged: Judgement | KeyConflictError | None) -> None:
+        segment.received_at = self._intake.clock.now()
+        envelope = headers(segment.received_at)
+        if isinstance(judged, KeyConflictError):
+            self._fail(segment, judged)
+            return
+        if judged is not None:
             if len(self._doubtful) >= _DOUBTFUL:
                 await self._confirm()
-            judged = self._judged[message_id]
-            if isinstance(judged, KeyConflictError):
-                self._reject(judged)
-                return
             if judged.step is Step.REPEAT:
-                self._note(number, message_id)
-                self._accepted += 1
-                self._duplicates += 1
+                self._note(segment)
+                self._accepted += len(segment.numbers)
+                self._duplicates += len(segment.numbers)
                 return
-            received_at = received_at if judged.received_at is None else judged.received_at
-            envelope = message_headers(message_id, received_at, judged.step)
-            self._lines_in_flight[number] = _Line(number, message_id, subject, line, received_at)
-        self._in_flight += 1
+            segment.received_at = segment.received_at if judged.received_at is None else judged.received_at
+            envelope = message_headers(segment.segment_id, segment.received_at, judged.step)
+        self._in_flight += len(segment.numbers)
         try:
-            await self._publisher.send(subject, line, envelope, self._settle, number, keyed=keyed)
-        except TooLargeError as error:
-            self._in_flight -= 1
-            self._reject(error)
+            await self._publisher.send(segment.subject, segment.content, envelope, self._settle, segment)
+        except ApiError as error:
+            self._in_flight -= len(segment.numbers)
+            if not isinstance(error, TooLargeError):
+                raise
+            self._fail(segment, error)
             return
-        except ApiError:
-            self._in_flight -= 1
-            raise
-        self._note(number, message_id)
+        self._note(segment)
 
-    def _note(self, number: int, message_id: str) -> None:
-        """Note that a line is sent, or was accepted before."""
-        self._sent_count += 1
-        self._first, self._last = self._first or message_id, message_id
+    def _note(self, segment: _Segment) -> None:
+        """Note that lines are sent, or were accepted before."""
+        self._sent_count += len(segment.numbers)
+        ids = message_ids(segment.segment_id, len(segment.numbers))
+        self._first, self._last = self._first or ids[0], ids[-1]
         if self._keep_ids:
-            self._sent.append(number)
-            self._ids += bytes.fromhex(message_id.replace("-", ""))
-        self._open = False
+            self._sent.extend(segment.numbers)
+            for each in ids:
+                self._ids += bytes.fromhex(each.replace("-", ""))
 
     def _begin_line(self) -> None:
         self._number += 1
         self._lines += 1
-        self._open = True
 
     def _check_stop(self) -> None:
         if self._intake.stopping():
@@ -243,50 +297,53 @@ class Batch:
 
     def _reject(self, error: ApiError) -> None:
         self._failed[self._number] = error
-        self._open = False
         if len(self._failed) > _PROBLEMS:
             raise TooManyProblemsError(f"more than {_PROBLEMS:,} lines are invalid; does the body contain records?")
 
     def _too_long(self) -> TooLargeError:
         return TooLargeError(f"the line exceeds the limit of {self._batches.line_limit:,} bytes")
 
-    def _unsent(self) -> int:
-        return self._number if self._open else self._number + 1
+    def _fail(self, segment: _Segment, error: ApiError) -> None:
+        self._failed |= dict.fromkeys(segment.numbers, error)
 
-    def _settle(self, number: int, outcome: Outcome) -> None:
-        line = self._lines_in_flight.pop(number, None)
+    def _unsent(self) -> int:
+        """The number of the first line that is not sent."""
+        waiting = [*self._sealed, self._segment]
+        return next((each.numbers[0] for each in waiting if each.numbers), self._number + 1)
+
+    def _settle(self, segment: _Segment, outcome: Outcome) -> None:
         if isinstance(outcome, ApiError):
-            self._failed[number] = outcome
+            self._fail(segment, outcome)
             if not isinstance(outcome, TooLargeError) and self._stop is None:
                 self._stop = (
                     NotSentError(f"not sent, because an earlier line was not confirmed: {outcome}")
                     if isinstance(outcome, UnconfirmedError)
                     else outcome
                 )
-        elif outcome.duplicate and line is not None:
-            self._doubtful.append((line, outcome.seq))
+        elif outcome.duplicate and self._key is not None:
+            self._doubtful.append((segment, outcome.seq))
         else:
-            self._accepted += 1
-        self._in_flight -= 1
+            self._accepted += len(segment.numbers)
+        self._in_flight -= len(segment.numbers)
         if self._in_flight <= self._low:
             self._window_open.set()
 
     async def _confirm(self) -> None:
         """Find out whether what JetStream recognized as duplicates is kept, and publish it again if it is not."""
         doubtful, self._doubtful = self._doubtful, []
-        limit = asyncio.Semaphore(_YIELD)
+        limit = asyncio.Semaphore(_TOGETHER)
 
-        async def confirm(line: _Line, sequence: int) -> None:
+        async def confirm(segment: _Segment, sequence: int) -> None:
             try:
                 async with limit:
                     published = await self._intake.keys.confirm(
-                        line.message_id, line.subject, line.payload, line.received_at, sequence
+                        segment.segment_id, segment.subject, segment.content, segment.received_at, sequence
                     )
             except ApiError as error:
-                self._failed[line.number] = error
+                self._fail(segment, error)
             else:
-                self._accepted += 1
-                self._duplicates += not published
+                self._accepted += len(segment.numbers)
+                self._duplicates += 0 if published else len(segment.numbers)
 
         await asyncio.gather(*(confirm(*each) for each in doubtful))
 

@@ -22,19 +22,19 @@ from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import text_of
 from nomnom.connections.postgres import Database
 from nomnom.envelope import (
-    INGEST,
-    MSG_ID,
     REMOVED,
     EnvelopeError,
     Status,
     digest_of,
     headers,
     new_message_id,
+    pending_subject,
     read_envelope,
     to_microseconds,
 )
 from nomnom.inspection.jetstream.messages import read_last_each
 from nomnom.message_status import FIND_USES
+from nomnom.segments import bounds_of, is_in_segment
 from nomnom.tasks import end
 from nomnom.telemetry import logger
 from nomnom_api.errors import ApiError, BusyError, KeyConflictError, UnavailableError
@@ -123,7 +123,7 @@ class Keys:
         if judged.step is Step.REPEAT:
             return first, True
         envelope = message_headers(message_id, first, judged.step)
-        ack = await self._publisher.publish(subject, payload, envelope, keyed=True)
+        ack = await self._publisher.publish(subject, payload, envelope)
         return first, ack.duplicate and not await self.confirm(message_id, subject, payload, first, ack.seq)
 
     async def confirm(self, message_id: str, subject: str, payload: bytes, received_at: int, sequence: int) -> bool:
@@ -166,7 +166,7 @@ class Keys:
             return None
         except (NatsError, OSError, TimeoutError) as error:
             raise UnavailableError(f"JetStream is unavailable: {text_of(error)}; retry") from error
-        return found.data or b"" if (found.subject or "").endswith(f".{message_id}") else None
+        return found.data or b"" if message_id in (found.subject or "").split(".") else None
 
     async def _find(self, message_ids: Iterable[str]) -> Uses:
         if len(self._waiting) >= self._limit:
@@ -214,7 +214,7 @@ class Keys:
         return uses, complete
 
     async def _pending(self, message_ids: list[str]) -> dict[str, Use]:
-        subjects = [f"{INGEST}.*.{each}" for each in message_ids]
+        subjects = [pending_subject(each) for each in message_ids]
         uses: dict[str, Use] = {}
         for each in await read_last_each(self._publisher.nats, self._stream, subjects):
             try:
@@ -232,7 +232,8 @@ class Keys:
         if now() < self._pause_until:
             return None
         try:
-            rows = await self._database.fetch(FIND_USES, message_ids, within=_WITHIN)
+            lasts = [bounds_of(each)[1] if is_in_segment(each) else each for each in message_ids]
+            rows = await self._database.fetch(FIND_USES, message_ids, lasts, within=_WITHIN)
         except RequestError as error:
             _log.debug("lookup of keys failed", reason=str(error))
             self._pause_until = now() + _PAUSE
@@ -247,8 +248,7 @@ class Keys:
 
 def message_headers(message_id: str, received_at: int, step: Step) -> dict[str, str]:
     """The headers of a message with a key; JetStream does not recognize one that is renewed as a duplicate."""
-    given = headers(message_id, received_at)
-    return given | {MSG_ID: f"{message_id}.{new_message_id()}"} if step is Step.RENEW else given
+    return headers(received_at, f"{message_id}.{new_message_id()}" if step is Step.RENEW else message_id)
 
 
 def _judge(message_id: str, digest: str, use: Use) -> Judgement | KeyConflictError:

@@ -8,7 +8,7 @@ import time
 import msgspec
 from blacksheep import Content, Request, Response
 
-from nomnom.envelope import headers, idempotent_message_id, ingest_subject, new_message_id
+from nomnom.envelope import idempotent_message_id, ingest_subject
 from nomnom.grammar import Grammar, RecordError
 from nomnom_api.answers import FieldProblem, ParsedRecord, Validation
 from nomnom_api.bodies import receiver
@@ -33,15 +33,15 @@ class Messages:
         """POST /api/ingest/message. Records are not validated here: invalid ones become dead letters."""
         given = dict(request.scope["headers"])
         key = given.get(b"idempotency-key")
-        message_id = new_message_id() if key is None else idempotent_message_id(caller, idempotency_key(key))
+        message_id = "" if key is None else idempotent_message_id(caller, idempotency_key(key))
         payload, text = await self._bodies.message(given, receiver(request))
-        received_at, duplicate = self._clock.now(), False
-        subject = ingest_subject(self._schema.entity_name(text), message_id)
+        entity, duplicate = self._schema.entity_name(text), False
         begun = time.perf_counter()
         if key is None:
-            await self._publisher.publish(subject, payload, headers(message_id, received_at))
+            message_id, received_at = await self._publisher.accept(entity, payload)
         else:
-            received_at, duplicate = await self._keys.publish(message_id, subject, payload, received_at)
+            subject = ingest_subject(entity, message_id)
+            received_at, duplicate = await self._keys.publish(message_id, subject, payload, self._clock.now())
         self._metrics.accept(time.perf_counter() - begun)
         repeated = ""
         if duplicate:

@@ -55,9 +55,9 @@ JetStream has stored it and acknowledged it. Records are not validated on accept
 Every error is a problem details object (RFC 9457) whose `type` ends with a code and whose `detail` says what to do;
 responses with status 503 have a `Retry-After` header.
 
-An `Idempotency-Key` makes a request safe to retry: a key stands for one content, that of one message or one line of a
-batch of a caller, and another one is rejected with 422 (`key_conflict`). Without a `Content-Type`, the body is treated
-as `text/plain; charset=utf-8`."""
+An `Idempotency-Key` makes a request safe to retry: a key stands for one content of a caller, that of one message or of
+one batch, which is compared in segments of up to 1,000 lines, and another one is rejected with 422 (`key_conflict`).
+Without a `Content-Type`, the body is treated as `text/plain; charset=utf-8`."""
 
 
 def document(operations: Iterable[Operation], settings: ApiSettings, schema: Schema) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def describe_batch(settings: ApiSettings) -> dict[str, Any]:
             "response is that problem."
         ),
         "parameters": [
-            _key("The message ID of each line is derived from the key, the line number and the caller."),
+            _key("The message IDs of the lines are derived from the key, the line numbers and the caller."),
             {
                 "name": "ids",
                 "in": "query",

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from nomnom.connections.errors import NatsUnavailable
 from nomnom.connections.nats import NatsConnection
 from nomnom.envelope import headers, new_message_id
+from nomnom.segments import MOST_BYTES, fits
 from nomnom.settings import ApiSettings
 from nomnom.telemetry import logger
-from nomnom_api.acks import SWEEP, Ack, Acks, Outcome
+from nomnom_api.acks import SWEEP, Ack, Acks, Outcome, Reply
 from nomnom_api.errors import ApiError, BusyError, TooLargeError, UnavailableError
-from nomnom_api.groups import HEADERS_SIZE, Groups, Message
+from nomnom_api.groups import Accepted, Groups, Message
+from nomnom_api.identities import Clock
 from nomnom_api.telemetry import Metrics
 
 _log = logger(__name__)
@@ -28,7 +32,7 @@ Complete: TypeAlias = Callable[[Any, Outcome], None]
 
 
 def _wire_size() -> int:
-    sample = headers(new_message_id(), time.time_ns() // 1000)
+    sample = headers(time.time_ns() // 1000, f"{new_message_id()}.{new_message_id()}")
     return len("NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(": \r\n") for name, value in sample.items())
 
 
@@ -42,12 +46,13 @@ class Publisher:
     # Cached: before Python 3.12, looking up the running loop is a system call.
     _loop: asyncio.AbstractEventLoop
 
-    def __init__(self, settings: ApiSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: ApiSettings, metrics: Metrics, clock: Clock) -> None:
         self._limit = settings.nomnom_api_max_in_flight
         self._buffer = settings.nomnom_api_max_buffer
         timeout = settings.nomnom_api_ack_timeout
         self._acks = acks = Acks(settings.nats_stream, timeout)
-        self._groups = Groups(acks, self.client, timeout, metrics.group_messages, metrics.group_seconds)
+        self._groups = Groups(acks, self.client, clock, timeout, metrics=metrics)
+        self._sent = 0
         self.silence = acks.silence
         self.singles = 0
         """Messages of :meth:`publish` that await their acks."""
@@ -66,8 +71,8 @@ class Publisher:
 
     @property
     def in_flight(self) -> int:
-        """Messages that await their acks."""
-        return self._groups.in_flight
+        """Messages and segments that await their acks."""
+        return self._groups.in_flight + self._sent
 
     def start(self) -> None:
         """Start to connect in the background. Needs a running event loop."""
@@ -92,51 +97,79 @@ class Publisher:
             text = f"NATS at {self.nats.address} is unavailable: {error.reason}; retry"
             raise UnavailableError(text) from error
 
-    async def publish(self, subject: str, payload: bytes, envelope: dict[str, str], *, keyed: bool = False) -> Ack:
-        """Publish one message and wait for its ack. ``keyed``: its ID comes from a client's key.
+    async def accept(self, entity: str, payload: bytes) -> Accepted:
+        """Store a message without a key, together with others if there are any.
 
         Raises BusyError, UnavailableError, StreamFullError, TooLargeError or UnconfirmedError.
         """
-        if self.singles >= self._limit:
-            raise BusyError(f"too many messages in flight (limit {self._limit:,}); retry")
+        client = self._checked(payload)
+        stored: asyncio.Future[Accepted | ApiError] = self._loop.create_future()
+        alone = len(payload) > MOST_BYTES or not fits(payload)
+        message = Message(entity, payload, _resolve, stored, self._acks.now(), alone)
+        with self._counted():
+            await self._groups.submit(client, message)
+            outcome = await stored
+        if isinstance(outcome, ApiError):
+            raise outcome
+        return outcome
+
+    async def publish(self, subject: str, payload: bytes, envelope: dict[str, str]) -> Ack:
+        """Publish one message or segment and wait for its ack. Raises like :meth:`accept`."""
         acked: asyncio.Future[Outcome] = self._loop.create_future()
-        self.singles += 1
-        try:
-            await self.send(subject, payload, envelope, _resolve, acked, keyed=keyed)
+        with self._counted():
+            await self.send(subject, payload, envelope, _resolve, acked)
             outcome = await acked
-        finally:
-            self.singles -= 1
         if isinstance(outcome, ApiError):
             raise outcome
         return outcome
 
     async def send(
-        self,
-        subject: str,
-        payload: bytes,
-        envelope: dict[str, str],
-        complete: Complete,
-        argument: Any,
-        *,
-        keyed: bool = False,
+        self, subject: str, payload: bytes, envelope: dict[str, str], complete: Complete, argument: Any
     ) -> None:
-        """Send one message; ``complete(argument, outcome)`` is called once, later. Messages are stored in the order of
-        the calls, except that a message that JetStream rejects takes no place.
+        """Send one message or segment; ``complete(argument, outcome)`` is called once, later. What is sent is stored in
+        the order of the calls.
 
         Raises UnavailableError, BusyError or TooLargeError if it was not sent; ``complete`` is not called then.
         """
+        client = self._checked(payload)
+        reply = self._acks.expect(self._settle, (complete, argument))
+        self._sent += 1
+        try:
+            await client.publish(subject, payload, reply, envelope)
+        except (NatsError, OSError) as error:
+            # Otherwise a lost connection has already completed it.
+            if self._acks.forget(reply):
+                self._sent -= 1
+                raise UnavailableError(f"NATS is unavailable: {error}; retry") from error
+
+    def _settle(self, waiting: tuple[Complete, Any], _: float, reply: Reply) -> None:
+        self._sent -= 1
+        if isinstance(reply, Ack) and reply.error is not None:
+            reply = self._acks.refusal(reply.error)
+        complete, argument = waiting
+        complete(argument, reply)
+
+    def _checked(self, payload: bytes) -> Client:
+        """The client to send a payload with. Raises UnavailableError, BusyError or TooLargeError."""
         client = self.nats.current
         if client is None or not client.is_connected:
             client = self.client()
-        size = len(payload) + HEADER_SIZE
-        if size > client.max_payload:
+        if len(payload) + HEADER_SIZE > client.max_payload:
             limit = client.max_payload - HEADER_SIZE
             raise TooLargeError(f"the message of {len(payload):,} bytes exceeds the limit of NATS, {limit:,} bytes")
         if client.pending_data_size + self._groups.queued_bytes > self._buffer:
             raise BusyError("NATS is receiving too slowly (NOMNOM_API_MAX_BUFFER); retry")
-        alone = size + HEADERS_SIZE > client.max_payload
-        message = Message(subject, payload, envelope, complete, argument, keyed, alone, self._acks.now())
-        await self._groups.submit(client, message)
+        return client
+
+    @contextmanager
+    def _counted(self) -> Generator[None]:
+        if self.singles >= self._limit:
+            raise BusyError(f"too many messages in flight (limit {self._limit:,}); retry")
+        self.singles += 1
+        try:
+            yield
+        finally:
+            self.singles -= 1
 
     @property
     def congested(self) -> bool:
@@ -145,9 +178,8 @@ class Publisher:
 
     async def _prepare(self, client: Client) -> None:
         await self._acks.subscribe(client)
-        self._groups.connected(client)
 
 
-def _resolve(acked: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not acked.done():  # otherwise the request was cancelled
-        acked.set_result(outcome)
+def _resolve(future: asyncio.Future[Any], outcome: Any) -> None:
+    if not future.done():  # otherwise the request was cancelled
+        future.set_result(outcome)

@@ -12,13 +12,25 @@ from msgspec import json
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError as JetStreamNotFoundError
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
-from nomnom.envelope import INGEST, REMOVED, EnvelopeError, Status, parse_message_id, read_envelope
+from nomnom.envelope import (
+    INGEST,
+    REMOVED,
+    EnvelopeError,
+    Status,
+    find_in_segment,
+    ingest_subject,
+    parse_message_id,
+    pending_subject,
+    read_envelope,
+)
 from nomnom.inspection.statuses import MessageStatus
 from nomnom.inspection.statuses import Statuses as StatusRows
+from nomnom.schema import Schema
 from nomnom.settings.streams import StreamSettings
 from nomnom_api.answers import MessageState
 from nomnom_api.errors import InvalidParameterError, NotFoundError, UnavailableError
@@ -46,8 +58,10 @@ class Pending:
 class Statuses:
     """Finds the status of messages."""
 
-    def __init__(self, streams: StreamSettings, client: Callable[[], Client], database: Database) -> None:
-        self._streams, self._client, self._rows = streams, client, StatusRows(database)
+    def __init__(
+        self, streams: StreamSettings, client: Callable[[], Client], database: Database, schema: Schema
+    ) -> None:
+        self._streams, self._client, self._rows, self._schema = streams, client, StatusRows(database), schema
         self._delivered = 0
         self._delivered_until = 0.0
         self._asking = asyncio.Lock()
@@ -109,19 +123,28 @@ class Statuses:
 
     async def _pending(self, message_id: str) -> Pending | None:
         jetstream = self._client().jetstream(timeout=_TIMEOUT)
-        try:
-            # Not a direct get: a lagging replica might not have a message that was just accepted.
-            found = await jetstream.get_last_msg(self._streams.stream, f"{INGEST}.*.{message_id}")
-        except JetStreamNotFoundError as error:
-            if error.err_code == _NO_STREAM:
-                raise UnavailableError(f"stream {self._streams.stream} does not exist; run nomnom setup") from error
-            return None
-        except (NatsError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
-        delivered = (found.seq or 0) <= await self._delivered_sequence(jetstream)
+        # First its replay, which has a subject of its own also if the message came in a segment.
+        for subject in dict.fromkeys((ingest_subject("*", message_id), pending_subject(message_id))):
+            try:
+                # Not a direct get: a lagging replica might not have a message that was just accepted.
+                found = await jetstream.get_last_msg(self._streams.stream, subject)
+            except JetStreamNotFoundError as error:
+                if error.err_code == _NO_STREAM:
+                    raise UnavailableError(f"stream {self._streams.stream} does not exist; run nomnom setup") from error
+            except (NatsError, OSError, TimeoutError) as error:
+                raise _unavailable(error) from error
+            else:
+                delivered = (found.seq or 0) <= await self._delivered_sequence(jetstream)
+                return self._read(message_id, found, delivered)
+        return None
+
+    def _read(self, message_id: str, found: RawStreamMsg, delivered: bool) -> Pending:
         subject = found.subject or ""
         try:
             envelope = read_envelope(subject, found.headers)
+            if envelope.size:
+                entity_name = self._schema.entity_name
+                envelope, _ = find_in_segment(envelope, found.data or b"", message_id, entity_name)
         except EnvelopeError:
             # Not published by the API; only its subject is known.
             return Pending(subject.removeprefix(f"{INGEST}.").partition(".")[0], None, 0, delivered)

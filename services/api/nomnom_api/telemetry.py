@@ -84,13 +84,13 @@ class Metrics:
         )
         self.group_messages = Histogram(
             "nomnom_api_group_messages",
-            "Messages of an atomic batch that JetStream stored",
+            "Messages without a key that were stored together",
             buckets=(2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=registry,
         )
         self.group_seconds = Histogram(
             "nomnom_api_group_seconds",
-            "Time from the first message of an atomic batch to its ack",
+            "Time from sending messages that were stored together to their ack",
             buckets=_SECONDS,
             registry=registry,
         )

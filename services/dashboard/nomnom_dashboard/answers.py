@@ -74,10 +74,10 @@ class Rates(Struct, frozen=True):
 
 
 class Lag(Struct, frozen=True):
-    """The backlog of the workers."""
+    """The backlog of the workers, in messages: each of a segment counts."""
 
     waiting: int
-    """Pending: not delivered yet."""
+    """Pending: not delivered yet. Estimated, like ``processing``, if only some of several segments were delivered."""
     processing: int
     """Delivered, not acknowledged yet."""
     total: int

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.postgres import Database
-from nomnom.envelope import DEAD, INGEST, REMOVED, EnvelopeError, Status, read_envelope
+from nomnom.envelope import DEAD, REMOVED, EnvelopeError, Status, read_envelope
 from nomnom.inspection.history import read_history
 from nomnom.inspection.jetstream import ConsumerReport, JetStream, StoredMessage
 from nomnom.inspection.rows import EntityTable
@@ -108,7 +108,7 @@ class Messages:
             return None, None, None
         try:
             waiting, dead = await asyncio.gather(
-                self._jetstream.last(self._streams.stream, f"{INGEST}.*.{message_id}"),
+                self._jetstream.pending(self._streams.stream, message_id, self._schema.entity_name),
                 self._jetstream.last(self._streams.dead_stream, f"{DEAD}.*.{message_id}"),
             )
             return waiting, dead, await self._delivered() if waiting else None

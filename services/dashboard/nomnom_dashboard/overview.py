@@ -22,7 +22,7 @@ from nomnom.inspection.dead_letters import DeadLetterIndex
 from nomnom.inspection.jetstream import ConsumerReport, JetStream, StreamReport
 from nomnom.inspection.retention import read_retention
 from nomnom.inspection.statuses import StatusCount, Statuses
-from nomnom.message_status import ARRIVALS, FLOW
+from nomnom.message_status import ARRIVALS, FLOW, PROCESSED_SECONDS
 from nomnom.schema import Schema
 from nomnom.streams import StreamSettings
 from nomnom.tasks import end
@@ -48,6 +48,8 @@ WINDOWS = {"5m": (300, 10), "1h": (3600, 10), "6h": (6 * 3600, 60), "24h": (24 *
 NEWEST = 10
 _LIVE = 300
 _RATE_SECONDS = 5.0
+_RECOUNTED = 5.0
+"""Seconds whose processed messages are counted again each time: their transactions may have ended since."""
 _DUTY = 20
 _CHUNK = 600
 _UNSETTLED = 30
@@ -64,11 +66,9 @@ _log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """JetStream's counters at one time: messages ever accepted, acknowledged and dead-lettered."""
+    """One time: messages in the stream, and how many ever became dead letters."""
 
     at: float
-    accepted: int
-    acknowledged: int
     dead: int
     lag: int
 
@@ -111,6 +111,10 @@ class Overview:
         self._interval, self._publish = interval, publish
         self._throughput = Throughput()
         self._samples: deque[Sample] = deque(maxlen=max(_LIVE, int(_LIVE / interval)))
+        self._processed: dict[int, int] = {}
+        """How many messages left the stream in each second of the samples."""
+        self._processed_until = 0.0
+        self._backlog = 0
         self._statuses = Statuses(database)
         self._counts: list[StatusCount] | None = None
         self._workers: int | None = None
@@ -206,13 +210,16 @@ class Overview:
             self._nats_state = SourceState(ok=False, detail=str(error))
             self._stream = self._consumer = self._dead = self._expiring = None
             return
-        if self._samples and stream.state.last_seq < self._samples[-1].accepted:
+        if self._stream is not None and stream.created != self._stream.created:
             self._samples.clear()
         self._stream, self._consumer, self._dead = stream, consumer, dead
-        acknowledged = stream.state.last_seq - stream.state.messages
-        self._samples.append(
-            Sample(time.time(), stream.state.last_seq, acknowledged, dead.state.last_seq, consumer.lag)
-        )
+        try:
+            self._backlog = await jetstream.backlog(stream)
+        except RequestError as error:
+            self._nats_state = SourceState(ok=False, detail=str(error))
+            self._stream = self._consumer = self._dead = self._expiring = None
+            return
+        self._samples.append(Sample(time.time(), dead.state.last_seq, self._backlog))
         try:
             await self._aging.run(lambda: self._read_retention(dead))
         except RequestError as error:
@@ -225,13 +232,25 @@ class Overview:
 
     async def _watch_database(self) -> None:
         try:
+            await self._read_processed()
             await self._listing.run(self._read_newest)
             await self._counting.run(self._count)
         except RequestError as error:
             self._database_state = SourceState(ok=False, detail=str(error))
             self._counts = self._workers = self._newest = self._balance = None
+            self._processed.clear()
         else:
             self._database_state = SourceState(ok=True, detail=self._database.address)
+
+    async def _read_processed(self) -> None:
+        begun = time.time()
+        seconds = _RECOUNTED if self._processed else _LIVE
+        for row in await self._database.fetch(PROCESSED_SECONDS, seconds):
+            self._processed[row["second"]] = row["messages"]
+        # The first second is cut off.
+        self._processed.pop(int(begun - seconds), None)
+        self._processed = {at: number for at, number in self._processed.items() if at > begun - _LIVE - 1}
+        self._processed_until = begun
 
     async def _read_newest(self) -> None:
         self._newest = await self._messages.newest(NEWEST)
@@ -331,11 +350,12 @@ class Overview:
             return None
         found = {each.status: Count(each.messages, each.exact) for each in self._counts}
         consumer, failed = self._consumer, found[Status.FAILED]
+        in_progress, exact = self._in_progress(consumer) if consumer else (0, False)
         # A failed message that awaits its next attempt is also unacknowledged; count it once, as failed.
-        processing = max(0, consumer.num_ack_pending - failed.value) if consumer else None
+        processing = max(0, in_progress - failed.value)
         return Counts(
-            accepted=Count(consumer.num_pending, exact=True) if consumer else None,
-            processing=Count(processing, exact=True) if processing is not None else None,
+            accepted=Count(self._backlog - in_progress, exact=exact) if consumer else None,
+            processing=Count(processing, exact=exact) if consumer else None,
             completed=found[Status.COMPLETED],
             failed=failed,
             dlq=found[Status.DLQ],
@@ -346,30 +366,42 @@ class Overview:
         )
 
     def _rates(self) -> Rates:
-        if not self._nats_state.ok or not self._samples:
+        if not self._nats_state.ok or not self._database_state.ok or not self._samples:
             return Rates(None, None, None)
         newest = self._samples[-1]
         before = next(
             (each for each in reversed(self._samples) if each.at <= newest.at - _RATE_SECONDS), self._samples[0]
         )
-        return _rate(before, newest)
+        return self._rate(before, newest)
 
     def _lag(self) -> Lag | None:
         if self._stream is None or self._consumer is None:
             return None
         stream, consumer = self._stream, self._consumer
+        processing, _ = self._in_progress(consumer)
         waits = stream.state.messages > 0
         age = (datetime.now(UTC) - stream.state.first_ts).total_seconds() if waits else None
         return Lag(
-            waiting=consumer.num_pending,
-            processing=consumer.num_ack_pending,
-            total=consumer.lag,
+            waiting=self._backlog - processing,
+            processing=processing,
+            total=self._backlog,
             redelivered=consumer.num_redelivered,
             oldest_seconds=max(0.0, age) if age is not None else None,
             bytes=stream.state.bytes,
             max_bytes=stream.max_bytes,
             paused=consumer.paused,
         )
+
+    def _in_progress(self, consumer: ConsumerReport) -> tuple[int, bool]:
+        """How many messages of the backlog were delivered to workers, and whether that is exact: which segments were
+        delivered is not known, only how many.
+        """
+        delivered, stored = consumer.num_ack_pending, consumer.lag
+        if not delivered or not stored:
+            return 0, True
+        if delivered == stored or self._backlog <= stored:
+            return min(self._backlog, self._backlog * delivered // stored), True
+        return self._backlog * delivered // stored, False
 
     def _seen_workers(self) -> Workers | None:
         if self._workers is None:
@@ -392,22 +424,25 @@ class Overview:
         latencies = {point.at: point for point in points}
         live: list[Point] = []
         for before, after in pairwise(samples):
-            rates = _rate(before, after)
+            rates = self._rate(before, after)
             bucket = latencies.get(after.at // BUCKET * BUCKET)
             percentiles = (bucket.p50, bucket.p95, bucket.p99) if bucket else (None, None, None)
             live.append(Point(after.at, rates.accepted, rates.completed, rates.dead, after.lag, *percentiles))
         return [point for point in points if point.at + BUCKET <= live[0].at] + live
 
-
-def _rate(before: Sample, after: Sample) -> Rates:
-    seconds = after.at - before.at
-    if seconds <= 0:
-        return Rates(None, None, None)
-    dead = max(0, after.dead - before.dead)
-    # Dead-lettered messages are acknowledged too, but not completed. Messages that leave the stream by age count as
-    # completed here; that is rare.
-    return Rates(
-        accepted=max(0, after.accepted - before.accepted) / seconds,
-        completed=max(0, after.acknowledged - before.acknowledged - dead) / seconds,
-        dead=dead / seconds,
-    )
+    def _rate(self, before: Sample, after: Sample) -> Rates:
+        until = min(after.at, self._processed_until)
+        seconds = until - before.at
+        if seconds <= 0:
+            return Rates(None, None, None)
+        processed = sum(
+            number * max(0.0, min(until, at + 1) - max(before.at, at)) / min(1.0, max(self._processed_until - at, 0.01))
+            for at, number in self._processed.items()
+        )
+        dead = max(0, after.dead - before.dead)
+        # The stream counts segments, so what was accepted follows from what was processed and what waits.
+        return Rates(
+            accepted=max(0.0, processed + after.lag - before.lag) / seconds,
+            completed=max(0.0, processed - dead) / seconds,
+            dead=dead / seconds,
+        )

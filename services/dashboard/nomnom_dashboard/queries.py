@@ -79,8 +79,9 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                pattern=r"^[0-9a-fA-F]{8}[0-9a-fA-F-]{0,28}$",
-                description="Prefix of a message ID, at least 8 characters; other filters are ignored.",
+                pattern=r"^[0-9a-fA-F]{8}(-?[0-9a-fA-F]){0,24}-?$",
+                description="Prefix of a message ID: 8 to 32 hexadecimal digits, with or without hyphens. "
+                "Other filters are ignored.",
             ),
         ]
         | None

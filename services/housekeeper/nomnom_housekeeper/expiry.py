@@ -22,7 +22,7 @@ from nats.js.api import PubAck
 
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
-from nomnom.copies import Conflict, settle
+from nomnom.copies import Conflict, Copy, SegmentCopy, apply, settle
 from nomnom.dead_letters import DeadLetterRejected, publish_dead_letter
 from nomnom.envelope import (
     INGEST,
@@ -30,7 +30,6 @@ from nomnom.envelope import (
     REASON,
     REPLAYS,
     Envelope,
-    EnvelopeError,
     Reason,
     Status,
     dead_headers,
@@ -38,6 +37,7 @@ from nomnom.envelope import (
     header_text,
     is_keyed,
     new_message_id,
+    open_message,
     read_envelope,
     replacement_envelope,
 )
@@ -46,6 +46,8 @@ from nomnom.inspection.jetstream.messages import StoredMessage, read_batch, read
 from nomnom.inspection.retention import maximum_age_of
 from nomnom.message_status import EXPIRE, RECORD_REPEATS, STANDING
 from nomnom.positions import RECORD, incarnation_of, position_of, register_stream, sequence_of
+from nomnom.schema import Schema
+from nomnom.segments import is_keyed_segment
 from nomnom.settings.streams import StreamSettings
 from nomnom.stream_changes import delete_message
 from nomnom.telemetry import logger
@@ -58,10 +60,16 @@ _FINAL = frozenset({Status.DLQ, Status.DELETED, Status.EXPIRED})
 _BEGIN = """
 INSERT INTO nomnom_expiring (position, message_id, entity, received_at, replays)
 SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::timestamptz[], $5::integer[])
-ON CONFLICT (position) DO NOTHING
+ON CONFLICT (position, message_id) DO NOTHING
 """
 _BEGUN = "SELECT position, message_id, entity, received_at, replays FROM nomnom_expiring ORDER BY position LIMIT $1"
-_END = "DELETE FROM nomnom_expiring WHERE position = ANY ($1::bigint[])"
+_END = """
+DELETE FROM nomnom_expiring USING unnest($1::bigint[], $2::uuid[]) AS given (position, message_id)
+WHERE nomnom_expiring.position = given.position AND nomnom_expiring.message_id = given.message_id
+"""
+_FEW = 16
+"""Messages of the stream in one batch if there are segments, which may have a thousand messages each."""
+_SUBJECTS = 1000
 
 
 class Step(Enum):
@@ -76,11 +84,15 @@ class Step(Enum):
 
 @dataclass(slots=True)
 class Candidate:
-    """A message past the maximum age. ``dead_letter`` is the sequence of its dead letter."""
+    """A message past the maximum age. ``dead_letter`` is the sequence of its dead letter.
+
+    The messages of a segment have one stored message and position; ``content`` is that of the message itself.
+    """
 
     message: StoredMessage
     position: int
     envelope: Envelope
+    content: bytes
     reason: Reason = Reason.EXPIRED
     error: str = ""
     attempts: int = 0
@@ -92,7 +104,7 @@ class Candidate:
     @property
     def payload(self) -> bytes:
         """The content of the message."""
-        return self.message.payload
+        return self.content
 
     @property
     def identity(self) -> tuple[str, datetime]:
@@ -104,9 +116,17 @@ class MessageExpiry:
     """Moves messages past the maximum age to the dead letters. Methods raise RequestError."""
 
     def __init__(
-        self, nats: NatsConnection, database: Database, streams: StreamSettings, metrics: Metrics, batch: int = 200
+        self,
+        nats: NatsConnection,
+        database: Database,
+        streams: StreamSettings,
+        metrics: Metrics,
+        *,
+        schema: Schema,
+        batch: int = 200,
     ) -> None:
         self._nats, self._database, self._streams, self._metrics = nats, database, streams, metrics
+        self._schema = schema
         self._jetstream, self._batch = JetStream(nats), batch
 
     async def run(self) -> int:
@@ -145,7 +165,7 @@ class MessageExpiry:
         stored = {
             position_of(incarnation, each) for each in await read_many(self._nats, self._streams.stream, sequences)
         }
-        ended: list[int] = []
+        ended: list[tuple[int, str]] = []
         for row in begun:
             envelope = Envelope(
                 str(row["message_id"]), row["entity"], row["received_at"], row["replays"], row["position"]
@@ -160,9 +180,8 @@ class MessageExpiry:
                 error = "expired; it was removed from the stream before its status was set"
                 async with self._database.connection() as connection:
                     await connection.fetch(EXPIRE, *_claims([envelope]), [error])
-            ended.append(row["position"])
-        async with self._database.connection() as connection:
-            await connection.execute(_END, ended)
+            ended.append((row["position"], envelope.message_id))
+        await self._end(ended)
 
     async def find(self, report: StreamReport, start: int, cutoff: datetime) -> list[Candidate]:
         """The next messages of the stream from sequence ``start`` on that were stored before ``cutoff``."""
@@ -170,19 +189,18 @@ class MessageExpiry:
             incarnation = await register_stream(connection, self._streams.stream, report.created)
         found: list[Candidate] = []
         for each in (await read_batch(self._nats, self._streams.stream, start, self._batch)).messages:
-            if each.stored_at >= cutoff:
+            if each.stored_at >= cutoff or len(found) >= self._batch * _FEW:
                 break
             position = position_of(incarnation, each.sequence)
-            try:
-                envelope = read_envelope(each.subject, each.headers, INGEST, position)
-            except EnvelopeError:
-                envelope = replacement_envelope(each.subject, each.stored_at, position)
-            found.append(Candidate(each, position, envelope))
+            opened = open_message(each.subject, each.headers, each.payload, position, self._schema.entity_name)
+            if opened is None:
+                opened = [(replacement_envelope(each.subject, each.stored_at, position), each.payload)]
+            found += (Candidate(each, position, envelope, content) for envelope, content in opened)
         return found
 
     async def begin(self, candidates: Sequence[Candidate], limit: float) -> None:
         """Decide what to do with each message, and record those that expire now."""
-        keyed = [each for each in candidates if is_keyed(each.envelope.message_id) and not each.envelope.replays]
+        keyed = _keyed(candidates)
         async with self._database.connection() as connection:
             found = await settle(connection, keyed) if keyed else {}
             # What follows must not be lost, unlike new keys.
@@ -190,9 +208,9 @@ class MessageExpiry:
             for each in candidates:
                 result = found.get(each.position)
                 if isinstance(result, Conflict):
-                    each.envelope, each.error, each.reason = result.envelope, result.error, Reason.KEY_CONFLICT
-                elif result is not None:
-                    each.envelope = result
+                    each.error, each.reason = result.error, Reason.KEY_CONFLICT
+                if result is not None:
+                    each.envelope = apply(result, each.envelope)
             standing = await _standing(connection, [each.identity for each in candidates])
             seen: set[tuple[str, datetime]] = set()
             for each in candidates:
@@ -222,7 +240,9 @@ class MessageExpiry:
         expiring = [each for each in candidates if each.step is Step.EXPIRE]
         subjects = [dead_subject(each.envelope.entity, each.envelope.message_id) for each in expiring]
         existing = {
-            each.subject: each for each in await read_last_each(self._nats, self._streams.dead_stream, subjects)
+            each.subject: each
+            for at in range(0, len(subjects), _SUBJECTS)
+            for each in await read_last_each(self._nats, self._streams.dead_stream, subjects[at : at + _SUBJECTS])
         }
         missing: list[Candidate] = []
         for each, subject in zip(expiring, subjects, strict=True):
@@ -268,14 +288,23 @@ class MessageExpiry:
         return len(marked)
 
     async def remove(self, candidates: Sequence[Candidate]) -> None:
-        """Remove messages from the stream, and forget that they were expiring."""
-        gone = [each for each in candidates if each.step is not Step.LEAVE]
-        await asyncio.gather(
-            *(delete_message(self._nats, self._streams.stream, each.message.sequence) for each in gone)
+        """Remove messages from the stream, and forget that they were expiring. A segment remains if one of its messages
+        does.
+        """
+        left = {each.position for each in candidates if each.step is Step.LEAVE}
+        gone = {each.message.sequence for each in candidates if each.position not in left}
+        await asyncio.gather(*(delete_message(self._nats, self._streams.stream, each) for each in gone))
+        await self._end(
+            [
+                (each.position, each.envelope.message_id)
+                for each in candidates
+                if each.step is not Step.LEAVE or each.certain
+            ]
         )
-        rejected = [each for each in candidates if each.step is Step.LEAVE and each.certain]
+
+    async def _end(self, ended: Sequence[tuple[int, str]]) -> None:
         async with self._database.connection() as connection:
-            await connection.execute(_END, [each.position for each in (*gone, *rejected)])
+            await connection.execute(_END, [each[0] for each in ended], [each[1] for each in ended])
 
     async def _publish(self, candidate: Candidate) -> str | None:
         """Store a dead letter; returns why it was not stored, or None."""
@@ -313,6 +342,21 @@ class MessageExpiry:
             if each.headers.get(REPLAYS) == str(envelope.replays) and each.headers.get(REASON) == Reason.EXPIRED:
                 return each
         return None
+
+
+def _keyed(candidates: Sequence[Candidate]) -> list[Copy]:
+    """The messages with keys; those of a segment as one."""
+    found: dict[int, Copy] = {}
+    for each in candidates:
+        if not is_keyed(each.envelope.message_id) or each.envelope.replays:
+            continue
+        message = each.message
+        if is_keyed_segment(each.envelope.message_id):
+            segment = read_envelope(message.subject, message.headers, INGEST, each.position)
+            found[each.position] = SegmentCopy(each.position, segment, message.payload) if segment.size else each
+        else:
+            found[each.position] = each
+    return list(found.values())
 
 
 def _decide(candidate: Candidate, present: asyncpg.Record | None, limit: float) -> None:

@@ -18,6 +18,7 @@ from nomnom.http.health import State, serve
 from nomnom.http.server import listen
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.retention import read_retention
+from nomnom.schema import load_schema
 from nomnom.settings import HousekeeperSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
@@ -53,7 +54,8 @@ class Housekeeper:
         )
         self._lease = Lease(Database(settings.database_url, application=f"{_NAME}-lease", seconds=None))
         streams, batch = settings.streams, settings.housekeeper_batch
-        self._expiry = MessageExpiry(self._nats, self._database, streams, self._metrics, batch)
+        schema = load_schema(settings.nomnom_schema)
+        self._expiry = MessageExpiry(self._nats, self._database, streams, self._metrics, schema=schema, batch=batch)
         self._archive = DeadLetterArchive(self._nats, self._database, streams, self._metrics, batch)
         self._tables = Tables(self._database, settings, self._metrics)
         self._verifier = Verifier(self._database, JetStream(self._nats), streams)

@@ -123,7 +123,7 @@ def bounds_of(deliveries: Iterable[Delivery]) -> tuple[datetime, datetime]:
 def _is_earlier(one: Row, other: Row) -> bool:
     """Whether the message of one row was accepted before that of another one; as Table.upsert decides."""
     if one[-1] and other[-1]:
-        return one[-1] < other[-1]
+        return (one[-1], one[-2]) < (other[-1], other[-2])
     return one[-3:-1] < other[-3:-1]
 
 

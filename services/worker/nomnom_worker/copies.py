@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
-from nomnom.copies import Conflict, settle
+from nomnom.copies import Conflict, Copy, apply, settle
 from nomnom.envelope import Envelope, Reason, is_keyed
 from nomnom.telemetry import logger
 from nomnom_worker.deliveries import Delivery, Failure, Readings
@@ -27,49 +27,52 @@ class Copies:
         any. Raises AbandonedError.
         """
         failed = [each.delivery for each in readings.failures if each.reason is not Reason.ENVELOPE]
-        copies = [
+        groups = (readings.valid, failed, readings.redelivered)
+        copies: list[Copy] = [
             each
-            for group in (readings.valid, failed, readings.redelivered)
+            for group in groups
             for each in group
-            if each.envelope.replays or is_keyed(each.message_id)
+            if (each.envelope.replays or is_keyed(each.message_id)) and each.reply not in readings.parts
         ]
+        copies += readings.keyed
         if not copies:
             return False
         copies.sort(key=_POSITION)
-        found = await self._find(copies, readings.postponed)
-        if not found and not readings.postponed:
+        unknown: set[int] = set()
+        found = await self._find(copies, unknown)
+        if not found and not unknown:
             return False
-        if readings.postponed:
-            unknown = {each.position for each in readings.postponed}
+        if unknown:
+            readings.postponed += (each for group in groups for each in group if each.position in unknown)
             readings.valid[:] = [each for each in readings.valid if each.position not in unknown]
             readings.redelivered[:] = [each for each in readings.redelivered if each.position not in unknown]
             readings.failures[:] = [each for each in readings.failures if each.delivery.position not in unknown]
+        conflicts = [
+            _failure(each, result)
+            for group in groups
+            for each in group
+            if isinstance(result := found.get(each.position), Conflict)
+        ]
         readings.valid[:] = _apply(readings.valid, found)
         readings.redelivered[:] = _apply(readings.redelivered, found)
-        kept = _apply((each.delivery for each in readings.failures), found)
-        own = {each.position for each in kept}
-        readings.failures[:] = [each for each in readings.failures if each.delivery.position in own]
-        conflicts = {
-            each.position: _failure(each, result)
-            for each in copies
-            if isinstance(result := found.get(each.position), Conflict)
-        }
-        readings.failures += conflicts.values()
+        kept = {id(each) for each in _apply((each.delivery for each in readings.failures), found)}
+        readings.failures[:] = [each for each in readings.failures if id(each.delivery) in kept]
+        readings.failures += conflicts
         return True
 
-    async def _find(self, copies: Sequence[Delivery], postponed: list[Delivery]) -> dict[int, Envelope | Conflict]:
-        """What the copies are, as :func:`settle`; bisects those whose lookup PostgreSQL rejects and postpones them."""
+    async def _find(self, copies: Sequence[Copy], unknown: set[int]) -> dict[int, Envelope | Conflict]:
+        """What the copies are, as :func:`settle`; bisects those whose lookup PostgreSQL rejects: those are unknown."""
         try:
             return await self._persist(lambda connection: settle(connection, copies))
         except RefusedError as error:
             if len(copies) == 1:
-                message_id = copies[0].message_id
+                message_id = copies[0].envelope.message_id
                 _log.error("lookup of a copy rejected, message kept", message_id=message_id, reason=str(error))
-                postponed += copies
+                unknown.add(copies[0].position)
                 return {}
         middle = len(copies) // 2
-        first = await self._find(copies[:middle], postponed)
-        return first | await self._find(copies[middle:], postponed)
+        first = await self._find(copies[:middle], unknown)
+        return first | await self._find(copies[middle:], unknown)
 
 
 def _apply(deliveries: Iterable[Delivery], found: Mapping[int, Envelope | Conflict]) -> list[Delivery]:
@@ -80,11 +83,12 @@ def _apply(deliveries: Iterable[Delivery], found: Mapping[int, Envelope | Confli
         if isinstance(result, Conflict):
             continue
         if result is not None:
-            each.envelope = result
+            each.envelope = apply(result, each.envelope)
         kept.append(each)
     return kept
 
 
 def _failure(delivery: Delivery, conflict: Conflict) -> Failure:
-    own = Delivery(delivery.message, delivery.number, conflict.envelope, [], delivery.position)
+    envelope = apply(conflict, delivery.envelope)
+    own = Delivery(delivery.reply, delivery.payload, delivery.number, envelope, [], delivery.position)
     return Failure(own, Reason.KEY_CONFLICT, conflict.error)

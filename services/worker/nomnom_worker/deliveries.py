@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 import msgspec
 from nats.aio.msg import Msg
 
+from nomnom.copies import SegmentCopy
 from nomnom.envelope import (
     INGEST,
     Envelope,
     EnvelopeError,
     Reason,
     from_microseconds,
+    is_keyed,
+    open_segment,
     read_envelope,
     replacement_envelope,
 )
@@ -28,24 +31,16 @@ form has two more, domain and account, before the stream (JetStream's ADR-15).""
 class Delivery(msgspec.Struct, gc=False):
     """One delivery of a message. ``number`` counts the deliveries of this message from 1.
 
-    ``position`` is that of the delivered copy: another one than that of the envelope if it is a replay or a repeat.
+    ``reply`` is the subject of its acknowledgement, which the messages of a segment share. ``position`` is that of the
+    delivered copy: another one than that of the envelope if it is a replay or a repeat.
     """
 
-    message: Msg
+    reply: str
+    payload: bytes
     number: int
     envelope: Envelope
     records: list[Record]
     position: int
-
-    @property
-    def reply(self) -> str:
-        """The subject of its acknowledgement."""
-        return self.message.reply
-
-    @property
-    def payload(self) -> bytes:
-        """The content of the message."""
-        return self.message.data
 
     @property
     def message_id(self) -> str:
@@ -70,6 +65,10 @@ class Readings:
     failures: list[Failure]
     redelivered: list[Delivery]
     """Messages redelivered so often that they may crash workers; not parsed yet."""
+    keyed: list[SegmentCopy] = field(default_factory=list[SegmentCopy])
+    """Segments with keys; their messages are in the lists above."""
+    parts: dict[str, int] = field(default_factory=dict[str, int])
+    """How many messages the segments have, by reply."""
     postponed: list[Delivery] = field(default_factory=list[Delivery])
     """Copies that PostgreSQL did not let the worker look up: to be delivered again later."""
     redeliveries: int = 0
@@ -90,7 +89,6 @@ class Reader:
         ``incarnation`` is that of the stream they come from.
         """
         readings = Readings([], [], [])
-        valid, parse = readings.valid, self._grammar.parse
         tokens: list[str] = []
         for message in messages:
             tokens = message.reply.split(".")
@@ -99,22 +97,18 @@ class Reader:
             position = position_of(incarnation, int(tokens[5] if short else tokens[7]))
             if number > 1:
                 readings.redeliveries += 1
+            reply, payload = message.reply, message.data
             try:
                 envelope = read_envelope(message.subject, message.headers, INGEST, position)
+                if envelope.size:
+                    self._read_segment(message, number, envelope, readings)
+                    continue
             except EnvelopeError as error:
-                delivery = Delivery(message, number, _replacement(message, tokens, position), [], position)
+                replacement = _replacement(message, tokens, position)
+                delivery = Delivery(reply, payload, number, replacement, [], position)
                 readings.failures.append(Failure(delivery, Reason.ENVELOPE, str(error)))
                 continue
-            delivery = Delivery(message, number, envelope, [], position)
-            if number >= self._cautious_from:
-                readings.redelivered.append(delivery)
-                continue
-            try:
-                delivery.records = parse(message.data.decode())
-            except Exception as error:  # noqa: BLE001 (one message must not affect the others)
-                readings.failures.append(_failure(delivery, error))
-            else:
-                valid.append(delivery)
+            self._sort(Delivery(reply, payload, number, envelope, [], position), readings)
         if tokens:
             readings.pending = int(tokens[8] if len(tokens) == _TOKENS else tokens[10])
         return readings
@@ -122,10 +116,28 @@ class Reader:
     def parse(self, delivery: Delivery) -> Failure | None:
         """Parse a delivery that was not parsed yet; returns the failure, or None."""
         try:
-            delivery.records = self._grammar.parse(delivery.message.data.decode())
+            delivery.records = self._grammar.parse(delivery.payload.decode())
         except Exception as error:  # noqa: BLE001 (one message must not affect the others)
             return _failure(delivery, error)
         return None
+
+    def _read_segment(self, message: Msg, number: int, envelope: Envelope, readings: Readings) -> None:
+        """Sort the messages of a segment. Raises EnvelopeError."""
+        content, position = message.data, envelope.position
+        opened = open_segment(envelope, content, self._grammar.schema.entity_name)
+        readings.parts[message.reply] = len(opened)
+        if is_keyed(envelope.message_id):
+            readings.keyed.append(SegmentCopy(position, envelope, content))
+        for own, payload in opened:
+            self._sort(Delivery(message.reply, payload, number, own, [], position), readings)
+
+    def _sort(self, delivery: Delivery, readings: Readings) -> None:
+        if delivery.number >= self._cautious_from:
+            readings.redelivered.append(delivery)
+        elif (failure := self.parse(delivery)) is not None:
+            readings.failures.append(failure)
+        else:
+            readings.valid.append(delivery)
 
 
 def _failure(delivery: Delivery, error: Exception) -> Failure:

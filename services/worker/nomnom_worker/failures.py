@@ -132,7 +132,7 @@ class Finalizer:
             return
         sequences, rejected = await self._publish(failures, attempts)
         stored: list[Failure] = []
-        published = [each for each in failures if each.delivery.reply in sequences]
+        published = [each for each in failures if each.delivery.message_id in sequences]
         for each, completed in await self._divide(_mark_dead, published) if published else ():
             if completed is None:
                 # A repeat of the dead letter is recognized by its message ID.
@@ -141,7 +141,7 @@ class Finalizer:
             stored += (failure for failure in each if failure.delivery.message_id not in completed)
             # Another worker, which had been taken for dead, has processed the message after all.
             done = [failure.delivery for failure in each if failure.delivery.message_id in completed]
-            await self._withdraw([sequences[delivery.reply] for delivery in done])
+            await self._withdraw([sequences[delivery.message_id] for delivery in done])
             await self._acknowledge_repeats(done)
         if stored:
             for failure in stored:
@@ -152,7 +152,8 @@ class Finalizer:
             self._metrics.refused.inc(len(rejected))
             stream, reason = self._settings.streams.dead_stream, next(iter(rejected.values()))
             _log.error("dead letters rejected, messages kept", count=len(rejected), stream=stream, reason=reason)
-            await self._intake.respond(list(rejected), nak(self._retry.longest))
+            kept = [each.delivery.reply for each in failures if each.delivery.message_id in rejected]
+            await self._intake.respond(kept, nak(self._retry.longest))
 
     async def decide(self, deliveries: Sequence[Delivery]) -> None:
         """Process messages that were redelivered often, as described above. Raises AbandonedError."""
@@ -285,21 +286,21 @@ class Finalizer:
         self, failures: Sequence[Failure], attempts: dict[str, int]
     ) -> tuple[dict[str, int], dict[str, str]]:
         """Publish dead letters and wait for their acks; returns the sequences, and why others are not stored, both by
-        reply subject.
+        message ID.
         """
         # One request each: nats-py's publish_async never completes if the stream rejects the message.
         results = await asyncio.gather(
             *(self._publish_one(each, attempts.get(each.delivery.message_id, 1)) for each in failures)
         )
-        pairs = [(each.delivery.reply, result) for each, result in zip(failures, results, strict=True)]
+        pairs = [(each.delivery.message_id, result) for each, result in zip(failures, results, strict=True)]
         return (
-            {reply: result for reply, result in pairs if isinstance(result, int)},
-            {reply: result for reply, result in pairs if isinstance(result, str)},
+            {message_id: result for message_id, result in pairs if isinstance(result, int)},
+            {message_id: result for message_id, result in pairs if isinstance(result, str)},
         )
 
     async def _publish_one(self, failure: Failure, attempts: int) -> int | str:
         """Publish one dead letter; returns its sequence, or why it was not stored."""
-        envelope, payload = failure.delivery.envelope, failure.delivery.message.data
+        envelope, payload = failure.delivery.envelope, failure.delivery.payload
         client = self._link.current
         if client is None:
             return self._link.problem or "NATS is unavailable"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from nats.aio.client import Client
@@ -22,6 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import TIMEOUT
+from nomnom.envelope import is_segment, segment_in
 from nomnom.settings import WorkerSettings
 from nomnom.telemetry import logger
 from nomnom_worker.link import Link
@@ -37,8 +40,24 @@ _DRAIN = 2.0
 _ACK_WAIT = 30.0
 _REFRESH = 30.0
 _HEARTBEAT_STATUS, _EXPIRED = "100", "408"
+_LATELY = 8
 _COMPLETED = "Batch Completed"
 _TOO_LARGE = "Message Size Exceeds MaxBytes"
+
+
+class _Held(NamedTuple):
+    """A stored message that is not acknowledged: its bytes, and how many messages it holds."""
+
+    size: int
+    messages: int
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The messages of a segment that have no result yet, and the response so far."""
+
+    left: int
+    response: bytes = b""
 
 
 class _Receiver(asyncio.Future[Msg]):
@@ -67,15 +86,17 @@ class Intake:
     ) -> None:
         self._settings, self._link, self._register = settings, link, register
         self._held_gauge = metrics.held
-        self._held: dict[str, int] = {}  # size of each unacknowledged message, by reply subject
-        self._held_bytes = 0
+        self._held: dict[str, _Held] = {}  # by reply subject
+        self._held_bytes = self._held_messages = 0
+        self._parts: dict[str, _Parts] = {}
         self._arrived: deque[Msg] = deque()
-        self._arrived_bytes = 0
+        self._arrived_bytes = self._arrived_messages = 0
         self._available = asyncio.Event()  # messages for next_batch()
         self._wake = asyncio.Event()  # wakes up the session
         link.watchers.append(lambda _: self._wake.set())
         self._wanted = 0  # number of messages that next_batch() waits for
-        self._left = 0  # messages that the current pull request may still deliver
+        self._left = 0  # stored messages that the current pull request may still deliver
+        self._weight = 1.0  # how many messages a stored one holds, lately
         self._pull_number = 0
         self._inbox = ""
         self._status: str | None = None
@@ -98,7 +119,7 @@ class Intake:
     @property
     def held(self) -> int:
         """Number of unacknowledged messages."""
-        return len(self._held)
+        return self._held_messages
 
     async def next_batch(self) -> list[Msg]:
         """The next batch: the messages received, up to a full batch; waits at most the poll interval for it to fill.
@@ -107,35 +128,56 @@ class Intake:
         """
         size, limit = self._settings.batch_size, self._settings.batch_bytes
         await self._wait(1)
-        if len(self._arrived) < size and not self._finished and self._arrived_bytes < limit:
+        if self._arrived_messages < size and not self._finished and self._arrived_bytes < limit:
             try:
                 async with asyncio.timeout(self._settings.poll_interval_ms / 1000):
                     await self._wait(size)
             except TimeoutError:
                 pass
         batch: list[Msg] = []
-        taken = 0
-        while self._arrived and len(batch) < size and taken < limit:
+        taken = messages = 0
+        while self._arrived and messages < size and taken < limit:
             message = self._arrived.popleft()
             taken += len(message.data)
+            messages += _weight_of(message)
             batch.append(message)
         self._arrived_bytes -= taken
+        self._arrived_messages -= messages
         if batch:
             await self._check_order(batch)
         return batch
 
+    def divide(self, parts: Mapping[str, int]) -> None:
+        """Note how many messages share each reply: their segment is acknowledged after the last."""
+        for reply, number in parts.items():
+            if reply in self._held:
+                self._parts[reply] = _Parts(number)
+
     async def respond(self, replies: Iterable[str], response: bytes) -> None:
-        """Send final responses (ack or nak): the messages are no longer held."""
-        replies = list(replies)
+        """Send final responses (ack or nak): the messages are no longer held. The messages of a segment get one."""
+        responses: dict[bytes, list[str]] = {response: []}
         for reply in replies:
-            self._held_bytes -= self._held.pop(reply, 0)
-        self._held_gauge.set(len(self._held))
-        await self._link.respond(replies, response)
+            given = response
+            if (parts := self._parts.get(reply)) is not None:
+                parts.left -= 1
+                # The longest delay is the longest text; an ack is empty.
+                given = parts.response = max(parts.response, response, key=_by_length)
+                if parts.left:
+                    continue
+                del self._parts[reply]
+            if (held := self._held.pop(reply, None)) is not None:
+                self._held_bytes -= held.size
+                self._held_messages -= held.messages
+            responses.setdefault(given, []).append(reply)
+        self._held_gauge.set(self._held_messages)
+        for each, given_to in responses.items():
+            await self._link.respond(given_to, each)
         self._wake.set()
 
     async def release(self, response: bytes) -> int:
         """Send a response for all held messages; returns their number."""
-        count = len(self._held)
+        count = self._held_messages
+        self._parts.clear()
         await self.respond(list(self._held), response)
         return count
 
@@ -219,7 +261,7 @@ class Intake:
         settings = self._settings
         checked = asyncio.get_running_loop().time()
         while not self._stopping:
-            room = 2 * settings.batch_size - len(self._held)
+            room = 2 * settings.batch_size - self._held_messages
             space = 2 * settings.batch_bytes - self._held_bytes
             enough = room >= max(1, settings.batch_size // 2) and space >= settings.batch_bytes
             if self._left <= 0 and enough and not self._paused:
@@ -253,7 +295,7 @@ class Intake:
 
     async def _request(self, client: Client, room: int, space: int) -> None:
         self._pull_number += 1
-        self._left = 1 if self._single else room
+        self._left = 1 if self._single else max(1, round(room / self._weight))
         request = {
             "batch": self._left,
             "expires": round(_EXPIRES * 1e9),
@@ -270,12 +312,15 @@ class Intake:
         if not message.reply:
             self._handle_status(message)
             return
-        size = len(message.data)
-        self._held[message.reply] = size
+        size, messages = len(message.data), _weight_of(message)
+        self._held[message.reply] = _Held(size, messages)
         self._held_bytes += size
+        self._held_messages += messages
+        self._weight += (messages - self._weight) / _LATELY
         self._arrived.append(message)
         self._arrived_bytes += size
-        if len(self._arrived) == self._wanted or self._arrived_bytes >= self._settings.batch_bytes:
+        self._arrived_messages += messages
+        if self._arrived_messages >= self._wanted or self._arrived_bytes >= self._settings.batch_bytes:
             self._available.set()
         self._left -= 1
         if self._left == 0:
@@ -358,9 +403,18 @@ class Intake:
 
     async def _wait(self, count: int) -> None:
         """Wait until ``count`` messages or the bytes of a batch have been received, or no more are expected."""
-        while len(self._arrived) < count and not self._finished:
+        while self._arrived_messages < count and not self._finished:
             if self._arrived and self._arrived_bytes >= self._settings.batch_bytes:
                 return
             self._wanted = count
             self._available.clear()
             await self._available.wait()
+
+
+def _weight_of(message: Msg) -> int:
+    """How many messages a stored one holds, by its subject; whether that is true is found out when it is read."""
+    return max(1, segment_in(message.subject)[1]) if is_segment(message.subject) else 1
+
+
+def _by_length(response: bytes) -> tuple[int, bytes]:
+    return len(response), response

@@ -86,6 +86,7 @@ class Processor:
             incarnation = self._intake.incarnation
             async with self._finalizer.exclusive:
                 readings = self._reader.read(messages, incarnation)
+                self._intake.divide(readings.parts)
                 first, left = distinct(readings.valid, _MESSAGE_ID)
                 batch = self._writer.batch(first)
             self._metrics.received.inc(len(messages))
@@ -120,7 +121,7 @@ class Processor:
                 first, rest = distinct(left, _MESSAGE_ID)
                 left = list(rest)
                 await self._writer.write(self._writer.batch(first), outcome)
-            await self._intake.respond([each.message.reply for each in outcome.processed], ACK)
+            await self._intake.respond([each.reply for each in outcome.processed], ACK)
             await self._finalizer.hold(outcome.held)
             await self._finalizer.finalize(outcome.failures)
             await self._finalizer.decide(readings.redelivered)

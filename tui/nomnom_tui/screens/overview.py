@@ -130,7 +130,7 @@ class OverviewView(View):
 
     async def _load(self) -> Overview:
         pipeline = await self.session.pipeline()
-        return await pipeline.overview()
+        return await pipeline.overview(self._last)
 
     def _show(self, overview: Overview) -> None:
         from nomnom_control.session.overview import rates

@@ -293,14 +293,16 @@ def names(message: StoredMessage) -> tuple[str, str]:
     for prefix in (INGEST, DEAD):
         if message.subject.startswith(f"{prefix}."):
             entity, _, identity = message.subject.removeprefix(f"{prefix}.").partition(".")
-            return entity, identity
+            return entity, identity.partition(".")[0]
     return message.subject, ""
 
 
 def first_line(message: StoredMessage) -> Line:
-    """Return the first line of the payload and the number of further lines."""
-    head, _, rest = message.payload.partition(b"\n")
+    """Return the first line of the payload and the number of further lines, or of a segment's further messages."""
+    head, _, rest = message.readable.partition(b"\n")
     text = head[:_FIRST_LINE].decode("utf-8", errors="replace")
+    if message.messages > 1:
+        return [(text, Style.PLAIN), (f"  +{figures.counted(message.messages - 1, 'message')}", Style.MUTED)]
     more = rest.count(b"\n") + 1 if rest.strip() else 0
     return [(text, Style.PLAIN), (f"  +{figures.counted(more, 'line')}" if more else "", Style.MUTED)]
 

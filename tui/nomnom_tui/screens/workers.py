@@ -14,6 +14,7 @@ from textual.containers import Horizontal
 from textual.widgets import Static
 
 from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom.scaling import ScalingError, ScalingPolicy
 from nomnom_control.environments import WORKER, Component, Health, Replica, Revision, Scaling
 from nomnom_tui.app.changes import Change
@@ -174,7 +175,7 @@ class WorkersView(View):
         self.query_one("#figures", Static).update(
             content(
                 [
-                    ("lag ", Style.MUTED),
+                    (f"{Term.STREAM_LAG} ", Style.MUTED),
                     (figures.count(scaling.lag), Style.STRONG),
                     ("    desired ", Style.MUTED),
                     (figures.count(scaling.desired), Style.STRONG),
@@ -317,7 +318,7 @@ class WorkersView(View):
             desired = None if lag is None else changed.desired(lag)
             return (
                 [
-                    ("At the current lag of ", Style.MUTED),
+                    (f"At the current {Term.STREAM_LAG} of ", Style.MUTED),
                     (figures.count(lag), Style.PLAIN),
                     (": ", Style.MUTED),
                     (figures.count(desired), Style.STRONG),

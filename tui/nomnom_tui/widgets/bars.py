@@ -11,6 +11,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from nomnom.presentation import figures
+from nomnom.presentation.terms import Term
 from nomnom_tui.text.styles import MARKS, Style, content
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class TopBar(Bar):
             mark, style = MARKS[heartbeat.health]
             parts.append([(f"{mark} ", style), (heartbeat.health.value, Style.PLAIN)])
         if heartbeat.scaling is not None:
-            parts.append([("lag ", Style.MUTED), (figures.count(heartbeat.scaling.lag), Style.PLAIN)])
+            parts.append([(f"{Term.STREAM_LAG} ", Style.MUTED), (figures.count(heartbeat.scaling.lag), Style.PLAIN)])
             parts.append(
                 [("workers ", Style.MUTED), (f"{heartbeat.scaling.ready}/{heartbeat.scaling.desired}", Style.PLAIN)]
                 + ([(" ‖ paused", Style.WARNING)] if heartbeat.scaling.paused else [])

@@ -34,7 +34,7 @@ class Autoscaler:
         if lag > 0:
             self._active_at = now
             share, desired = policy.share(lag), policy.desired(lag)
-            reason = f"lag {lag:,} / threshold {policy.threshold:,} → {share:,}"
+            reason = f"stream lag {lag:,} / threshold {policy.threshold:,} → {share:,}"
             if share > policy.maximum:
                 reason += f", capped at the maximum {policy.maximum}"
             elif desired > share:

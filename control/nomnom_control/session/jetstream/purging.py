@@ -21,11 +21,11 @@ from nomnom.connections.errors import DatabaseUnavailable
 from nomnom.envelope import (
     INGEST,
     Envelope,
-    EnvelopeError,
     Status,
     copy_id,
     digest_of,
     is_keyed,
+    open_message,
     read_envelope,
     replacement_envelope,
 )
@@ -147,11 +147,12 @@ class Purge:
         keyed: list[tuple[Envelope, str]] = []
         for message in messages:
             position = position_of(self.incarnation, message.sequence)
-            try:
-                envelope = read_envelope(message.subject, message.headers, INGEST, position)
-            except EnvelopeError:
+            entity_name = self.pipeline.schema.entity_name
+            opened = open_message(message.subject, message.headers, message.payload, position, entity_name)
+            if opened is None:
                 originals.append(replacement_envelope(message.subject, message.stored_at, position))
                 continue
+            envelope = read_envelope(message.subject, message.headers, INGEST, position)
             if envelope.replays:
                 self.replays.append(envelope)
                 originals.append(envelope)
@@ -159,7 +160,7 @@ class Purge:
             elif is_keyed(envelope.message_id):
                 keyed.append((envelope, digest_of(message.payload)))
             else:
-                originals.append(envelope)
+                originals += (own for own, _ in opened)
         if keyed:
             firsts, repeats = await _sort_keyed(connection, keyed)
             originals += firsts

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import NatsConnection
+from nomnom.envelope import (
+    SEGMENTS,
+    EnvelopeError,
+    find_in_segment,
+    ingest_subject,
+    pending_subject,
+    read_envelope,
+    segment_in,
+)
 from nomnom.inspection.jetstream.consumers import ConsumerReport, Pin, Position
 from nomnom.inspection.jetstream.messages import StoredMessage, read_batch, read_before, read_last, read_one
 from nomnom.inspection.jetstream.requests import JetStreamError, StreamFull, call
@@ -103,6 +112,16 @@ class JetStream:
             if not listed or offset >= page.total:
                 return found
 
+    async def segments(self, name: str) -> dict[str, int]:
+        """The sizes of the segments in a stream, by ID; not as of one moment if there are many."""
+        return dict(map(segment_in, await self.subjects(name, SEGMENTS)))
+
+    async def backlog(self, report: StreamReport) -> int:
+        """How many messages a reported stream holds: each of a segment counts."""
+        if not report.state.messages:
+            return 0
+        return report.state.messages + sum(size - 1 for size in (await self.segments(report.name)).values())
+
     async def consumers(self, stream: str) -> list[ConsumerReport]:
         """All consumers of a stream, by name."""
         found: list[ConsumerReport] = []
@@ -119,7 +138,9 @@ class JetStream:
         return await call(self.nats, subject, None, ConsumerReport, f"consumer {name} of {stream}")
 
     async def lag(self, stream: str, consumer: str) -> int | None:
-        """A consumer's lag, as KEDA's nats-jetstream scaler counts it; None while it is unknown."""
+        """A consumer's lag, as KEDA's nats-jetstream scaler counts it: in stored messages, so that a segment counts
+        once. None while it is unknown.
+        """
         try:
             return (await self.consumer(stream, consumer)).lag
         except RequestError:
@@ -160,6 +181,29 @@ class JetStream:
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message of a subject (wildcards allowed); None if there is none."""
         return await read_last(self.nats, checked(stream), subject)
+
+    async def pending(self, stream: str, message_id: str, entity_name: Callable[[str], str]) -> StoredMessage | None:
+        """The message with an ID that is not processed yet, or None; one of a segment as if it were stored alone.
+
+        ``entity_name`` finds an entity by the beginning of a message.
+        """
+        # First its replay, which has a subject of its own also if the message came in a segment.
+        for subject in dict.fromkeys((ingest_subject("*", message_id), pending_subject(message_id))):
+            found = await self.last(stream, subject)
+            if found is not None:
+                return _part(found, message_id, entity_name)
+        return None
+
+
+def _part(stored: StoredMessage, message_id: str, entity_name: Callable[[str], str]) -> StoredMessage | None:
+    try:
+        envelope = read_envelope(stored.subject, stored.headers)
+        if not envelope.size:
+            return stored
+        own, payload = find_in_segment(envelope, stored.payload, message_id, entity_name)
+    except EnvelopeError:
+        return stored
+    return replace(stored, subject=ingest_subject(own.entity, message_id), payload=payload)
 
 
 def checked(name: str) -> str:

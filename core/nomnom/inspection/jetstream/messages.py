@@ -18,7 +18,9 @@ from nats.errors import Error as NatsError
 
 from nomnom.connections.errors import NotSetUp
 from nomnom.connections.nats import NatsConnection, text_of
+from nomnom.envelope import is_segment, segment_in
 from nomnom.inspection.jetstream.requests import API, JetStreamError
+from nomnom.segments import split
 
 BATCH = 200
 """Messages in one request when all are read."""
@@ -46,6 +48,16 @@ class StoredMessage:
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.payload)
+
+    @property
+    def messages(self) -> int:
+        """How many messages it holds: more than one if it is a segment."""
+        return segment_in(self.subject)[1] if is_segment(self.subject) else 1
+
+    @property
+    def readable(self) -> bytes:
+        """The payload, the messages of a segment each on a line of its own."""
+        return b"\n".join(split(self.payload)) if self.messages > 1 else self.payload
 
 
 @dataclass(frozen=True, slots=True)

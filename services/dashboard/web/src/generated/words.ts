@@ -63,5 +63,6 @@ export const terms = {
   failed: "failed",
   size: "size",
   lag: "lag",
+  streamLag: "stream lag",
   pending: "pending",
 } as const;

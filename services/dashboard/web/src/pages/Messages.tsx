@@ -11,7 +11,7 @@ import { useQueryParameters } from "../components/useQueryParameters";
 
 const STATUSES = ["completed", "failed", "dlq", "processing", "deleted", "purged", "expired"] as const;
 const UUID = /^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$/i;
-const PREFIX = /^[0-9a-f]{8}[0-9a-f-]{0,28}$/i;
+const PREFIX = /^[0-9a-f]{8}(-?[0-9a-f]){0,24}-?$/i;
 
 /** Messages, filtered by ID, status, entity or error. */
 export function Messages() {
