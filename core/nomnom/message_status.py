@@ -73,15 +73,6 @@ SELECT {_COLUMNS} FROM message_status WHERE message_id >= $1 AND message_id <= $
 
 REPLAYS = "SELECT message_id, status, replays FROM message_status WHERE message_id = ANY ($1::uuid[])"
 
-HOURS = """
-SELECT date_trunc('hour', received_at, 'UTC') AS hour, status, count(*) AS messages,
-       count(*) FILTER (WHERE superseded) AS superseded
-FROM message_status
-WHERE received_at >= $1
-GROUP BY 1, 2
-ORDER BY 1, 2
-"""
-
 # A bucket is ten seconds; a latency step is a factor of 1.1, so a percentile read from the steps is within 5 %.
 FLOW = """
 SELECT floor(date_part('epoch', processed_at) / 10)::bigint * 10 AS bucket,
@@ -255,7 +246,7 @@ WHERE stream_position BETWEEN $1 AND $2 AND stream_position > 0 AND replays = 0 
 """Set the status of messages whose originals, at the positions from $1 to $2, were purged after a failed attempt."""
 
 RETURN = """
-UPDATE message_status SET status = $2
+UPDATE message_status SET status = $2, processed_at = statement_timestamp()
 WHERE (message_id, received_at) IN (
     SELECT message_id, received_at FROM message_status WHERE processed_at = $1 AND status = 'purged' LIMIT $3
 )
@@ -330,7 +321,7 @@ WHERE kept.message_id = given.message_id
 """
 
 UNMARK = """
-UPDATE message_status SET status = 'failed', error_message = $2
+UPDATE message_status SET status = 'failed', processed_at = statement_timestamp(), error_message = $2
 WHERE message_id = ANY ($1::uuid[]) AND status = 'processing' AND received_at BETWEEN $3 AND $4
 """
 """Remove the mark of messages that were not attempted after all. Ids, reason, bounds."""

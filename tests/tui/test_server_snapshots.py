@@ -16,7 +16,8 @@ from nomnom.envelope import Status, to_microseconds
 from nomnom.grammar import Grammar
 from nomnom.inspection.entities import Count, EntityReport, RowPage
 from nomnom.inspection.jetstream import ConsumerReport, MessagePage, Position, StoredMessage, StreamReport, StreamState
-from nomnom.inspection.statuses import HourCount, StatusCount
+from nomnom.inspection.statuses import StatusCount
+from nomnom.receipts import HourCount
 from nomnom.schema import load_schema
 from nomnom_tui.app.application import NomnomApp
 from nomnom_tui.screens.consumers import ConsumersView

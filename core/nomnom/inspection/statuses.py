@@ -17,14 +17,14 @@ from nomnom.connections.postgres import Database
 from nomnom.envelope import Status, is_keyed
 from nomnom.inspection.counts import SCANNED, Count, count_rows, table_states
 from nomnom.inspection.cursors import InvalidQuery, read_cursor, write_cursor
-from nomnom.message_status import EDGE, FIND, FIND_KEY, HOURS, INDEXED, PAGE, PROCESSED, REPLAYS, WITH_PREFIX
+from nomnom.message_status import EDGE, FIND, FIND_KEY, INDEXED, PAGE, PROCESSED, REPLAYS, WITH_PREFIX
+from nomnom.receipts import HourCount, read_hours
 from nomnom.segments import is_in_segment, segment_of
 
 _TABLE = "message_status"
 _FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_ID = uuid.UUID(int=2**128 - 1)
-_HOURS_TIMEOUT = 10.0
 _LATEST = int(_FOREVER.timestamp() * 1000)
 """The last time that is read from an ID, in milliseconds."""
 _MOMENT = timedelta(microseconds=1)
@@ -66,16 +66,6 @@ class StatusCount:
 
     def __str__(self) -> str:
         return str(Count(self.messages, self.exact))
-
-
-@dataclass(frozen=True, slots=True)
-class HourCount:
-    """Messages received in the hour that begins at ``hour`` (UTC), by their present status."""
-
-    hour: datetime
-    status: Status
-    messages: int
-    superseded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +189,7 @@ class Statuses:
 
     async def by_hour(self, hours: int = 24) -> list[HourCount]:
         """Messages by hour of receipt and status, for the last ``hours`` hours; hours without messages are left out."""
-        now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-        async with self._database.connection(_HOURS_TIMEOUT) as connection:
-            rows = await connection.fetch(HOURS, now - timedelta(hours=hours - 1))
-        return [HourCount(row["hour"], Status(row["status"]), row["messages"], row["superseded"]) for row in rows]
+        return await read_hours(self._database, hours)
 
     async def answers(self, message_ids: Sequence[str]) -> dict[str, Answer]:
         """Status and life of each of these messages that has a row."""

@@ -18,6 +18,7 @@ from nomnom.http.health import State, serve
 from nomnom.http.server import listen
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.retention import read_retention
+from nomnom.receipts import keep_steps
 from nomnom.schema import load_schema
 from nomnom.settings import HousekeeperSettings
 from nomnom.tasks import end
@@ -35,6 +36,8 @@ _CLOSING = 5.0
 _TABLES = 3600.0
 """Seconds between two runs of the task for tables."""
 _TABLES_FAILED = 60.0
+_RECEIPTS = 60.0
+"""Seconds between two counts of messages by time of receipt."""
 _CONNECTIONS = 3
 _ACCOUNT = 5.0
 """Seconds between two parts of the verification of the account."""
@@ -59,7 +62,7 @@ class Housekeeper:
         self._archive = DeadLetterArchive(self._nats, self._database, streams, self._metrics, batch)
         self._tables = Tables(self._database, settings, self._metrics)
         self._verifier = Verifier(self._database, JetStream(self._nats), streams)
-        self._tables_due = 0.0
+        self._tables_due = self._receipts_due = 0.0
         self._problems: dict[str, str] = {}
         self._stop = asyncio.Event()
 
@@ -118,7 +121,7 @@ class Housekeeper:
     async def _act(self) -> None:
         """Do the tasks until the housekeeper stops, or the lease is lost, which cancels this."""
         self._metrics.active.set(1)
-        self._tables_due = 0.0
+        self._tables_due = self._receipts_due = 0.0
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._verify())
@@ -129,6 +132,9 @@ class Housekeeper:
                     if time.monotonic() >= self._tables_due:
                         done = await self._do("tables", self._tables.run)
                         self._tables_due = time.monotonic() + (_TABLES if done else _TABLES_FAILED)
+                    if time.monotonic() >= self._receipts_due:
+                        await self._do("receipts", lambda: keep_steps(self._database))
+                        self._receipts_due = time.monotonic() + _RECEIPTS
                     await self._pause(self._settings.housekeeper_interval)
         finally:
             self._problems.clear()

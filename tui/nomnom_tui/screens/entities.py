@@ -25,7 +25,8 @@ from nomnom_tui.widgets.table import Column, LiveTable
 
 if TYPE_CHECKING:
     from nomnom.inspection.entities import EntityReport
-    from nomnom.inspection.statuses import HourCount, StatusCount
+    from nomnom.inspection.statuses import StatusCount
+    from nomnom.receipts import HourCount
 
 SPANS = (24, 72, 168)
 """Selectable time spans in hours."""

@@ -3,9 +3,9 @@
 The steps for each dead letter are: publish it and await the ack; spool the audit entry; delete the dead letter; write
 the audit entry. If this is interrupted at any point, the message is in the stream, among the dead letters, or both, and
 the next run completes the replay: it finds the message of the earlier run (pending in the stream, or processed
-according to ``message_status``) and does not publish it again. An edited payload counts as processed only if the rows of
-the message hold its values: otherwise another edit was applied, and the dead letter remains. If two runs still publish a message twice, the workers
-apply it once.
+according to ``message_status``) and does not publish it again. An edited payload counts as processed only if the rows
+of the message hold its values: otherwise another edit was applied, and the dead letter remains. If two runs still
+publish a message twice, the workers apply it once.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ async def was_written(pipeline: Pipeline, dead_letter: DeadLetter, payload: byte
         rows = await pipeline.database.fetch(
             table.written_by, dead_letter.received_at, dead_letter.message_id, len(last) + 1
         )
-        if Counter(_values(entity, each.mapping()) for each in last) != Counter(_values(entity, each) for each in rows):
+        if Counter(_values(entity, each.mapping()) for each in last) != Counter(
+            _values(entity, dict(each)) for each in rows
+        ):
             return False
     return True
 
