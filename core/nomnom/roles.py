@@ -113,7 +113,7 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
             return (
                 (_WRITE, ["message_status", "nomnom_sequences", "nomnom_streams"]),
                 ("SELECT, INSERT", ["nomnom_archive", "nomnom_audit"]),
-                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring", *_ACCOUNT]),
+                ("SELECT, INSERT, UPDATE, DELETE", ["nomnom_keys", "nomnom_expiring", "nomnom_steps", *_ACCOUNT]),
                 ("USAGE", ["SEQUENCE nomnom_audit_id"]),
                 ("EXECUTE", ["FUNCTION nomnom_add_partition", "nomnom_drop_partition", "nomnom_prune_sequences"]),
             )
@@ -125,7 +125,7 @@ def _privileges(component: str, schema: Schema) -> Iterable[tuple[str, Sequence[
                 ("SELECT, INSERT", ["nomnom_audit", "nomnom_keys"]),
                 ("SELECT, INSERT, UPDATE, DELETE", _ACCOUNT),
                 ("USAGE", ["SEQUENCE nomnom_audit_id"]),
-                (_READ, ["nomnom_migrations", "nomnom_archive"]),
+                (_READ, ["nomnom_migrations", "nomnom_archive", "nomnom_steps"]),
             )
         case _:
             raise RoleError(f"unknown component {component!r}")

@@ -114,7 +114,7 @@ async def _rates(
 async def _batches(
     stage: Harness, report: Report, variants: dict[str, tuple[NatsServer, str]], options: argparse.Namespace
 ) -> None:
-    count = min(options.messages, 30_000)
+    count = min(options.messages, 300_000)
     report.title(f"durable: POST /api/ingest/batch of {count:,} lines by curl")
     file = stage.folder / "orders.txt"
     file.write_text("\n".join(orders(count)))

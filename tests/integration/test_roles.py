@@ -13,7 +13,7 @@ from nomnom.setup import set_up
 
 COPIES = {"nomnom_keys", "nomnom_sequences", "nomnom_streams"}
 ACCOUNT = {"nomnom_account", "nomnom_account_blocks", "nomnom_account_retired", "nomnom_unexplained"}
-OWN = {"message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_migrations"}
+OWN = {"message_status", "nomnom_audit", "nomnom_archive", "nomnom_expiring", "nomnom_migrations", "nomnom_steps"}
 TABLES = {"orders", *OWN, *COPIES, *ACCOUNT}
 READABLE = {
     "worker": {"orders", "message_status", *COPIES},
@@ -29,7 +29,7 @@ UPDATABLE = {
 }
 ADDED = {"operator": {"nomnom_audit", "nomnom_keys"}, "housekeeper": {"nomnom_audit", "nomnom_archive"}}
 
-DELETABLE = {"operator": ACCOUNT, "housekeeper": {"nomnom_keys", "nomnom_expiring", *ACCOUNT}}
+DELETABLE = {"operator": ACCOUNT, "housekeeper": {"nomnom_keys", "nomnom_expiring", "nomnom_steps", *ACCOUNT}}
 
 
 def url_of(deployment: Deployment, role: str, password: str) -> str:
