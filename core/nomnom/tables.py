@@ -5,9 +5,12 @@ Names are validated as plain identifiers when the schema is loaded; values are a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from nomnom.columns import array, column
 from nomnom.schema import Entity, Field
 
 SOURCE = {
@@ -65,7 +68,7 @@ class Table:
 
     @cached_property
     def upsert(self) -> str:
-        """Upsert rows with a key; the last accepted wins. Takes one array per column; returns message IDs written."""
+        """Upsert rows with a key; the last accepted wins. Takes :meth:`parameters`; returns message IDs written."""
         others = [each for each in self.columns if each not in self.entity.key]
         changes = ", ".join(f"{quote(each)} = excluded.{quote(each)}" for each in others)
         return (
@@ -76,7 +79,7 @@ class Table:
 
     @cached_property
     def insert_keyless(self) -> str:
-        """Insert rows without a key, once per message ID."""
+        """Insert rows without a key, once per message ID. As ``upsert``."""
         return f"{self._insert}\nON CONFLICT (message_id) WHERE {self._keyless} DO NOTHING\nRETURNING kept.message_id"
 
     @cached_property
@@ -97,6 +100,14 @@ class Table:
             f"AS given ({', '.join(names)}, ordinality) JOIN {self.name} AS kept ON {same} "
             f"WHERE NOT ({_EARLIER.format(one='kept', other='given')})"
         )
+
+    def parameters(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
+        """The parameters of ``upsert`` and ``insert_keyless``, given the values of each of :attr:`columns`.
+
+        Raises ValueError for a value that no field may have.
+        """
+        times = len(self.entity.fields)
+        return [values if at == times else column(values) for at, values in enumerate(columns)]
 
     @property
     def name(self) -> str:
@@ -121,7 +132,11 @@ class Table:
     def _insert(self) -> str:
         parameters = [each.type.parameter for each in self.entity.fields] + _SOURCE_TYPES
         columns = ", ".join(quote(each) for each in self.columns)
-        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(parameters, start=1))
+        arrays = ", ".join(
+            # Equal times of a segment's messages are one object: as an array they cost less than their texts.
+            f"${at}::{kind}[]" if kind == "timestamptz" else array(at, kind)
+            for at, kind in enumerate(parameters, start=1)
+        )
         casts = ", ".join(
             quote(each.name) if each.type.parameter == each.type.column else f"{quote(each.name)}::{each.type.column}"
             for each in self.entity.fields

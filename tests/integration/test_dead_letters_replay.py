@@ -235,8 +235,9 @@ async def test_edited_message_that_was_written_is_not_published_again(
     sequence, identity = await bury(deployment)
     await deployment.database.execute(CLAIM, [identity], ["orders"], [RECEIVED], [1], [0])
     record = session.grammar.parse(ORDER)[0]
-    columns = [[each] for each in record.values]
-    await deployment.database.execute(Table(record.entity).upsert, *columns, [RECEIVED], [identity], [1])
+    table = Table(record.entity)
+    columns = [[each] for each in (*record.values, RECEIVED, identity, 1)]
+    await deployment.database.execute(table.upsert, *table.parameters(columns))
     different = ORDER.replace(str(record.values[1]), "77", 1)
     other = await session.dead_letters.replay([sequence], Edit(payload=different.encode()))
     assert (await other.finish()).counts == {Result.FAILED: 1}

@@ -62,9 +62,8 @@ async def _write(
 ) -> list[uuid.UUID]:
     table = Table(record.entity)
     statement = table.insert_keyless if record.key is None else table.upsert
-    rows = await database.fetch(
-        statement, *([value] for value in record.values), [received_at], [message_id], [position]
-    )
+    columns = [*([value] for value in record.values), [received_at], [str(message_id)], [position]]
+    rows = await database.fetch(statement, *table.parameters(columns))
     return [row["message_id"] for row in rows]
 
 

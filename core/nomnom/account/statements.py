@@ -54,13 +54,19 @@ SELECT count(*) FROM (
 """How many positions from $1 to $2 have a row in either table."""
 
 INCOMPLETE = """
-SELECT counted.position, counted.missing FROM (
-    SELECT stream_position AS position, max(nomnom_segment_size(message_id)) - count(*) AS missing
+SELECT counted.position, sized.size - counted.messages AS missing
+FROM (
+    SELECT stream_position AS position, count(*) AS messages
     FROM message_status
     WHERE stream_position > 0 AND stream_position BETWEEN $1 AND $2
     GROUP BY stream_position
 ) AS counted
-WHERE counted.missing > 0
+CROSS JOIN LATERAL (
+    SELECT nomnom_segment_size(message_id) AS size FROM message_status
+    WHERE stream_position > 0 AND stream_position = counted.position
+    LIMIT 1
+) AS sized
+WHERE sized.size > counted.messages
   AND NOT EXISTS (SELECT FROM nomnom_sequences WHERE nomnom_sequences.position = counted.position)
 ORDER BY counted.position
 """
@@ -73,6 +79,7 @@ SELECT before + 1 AS low, position - 1 AS high FROM (
     SELECT position, lag(position, 1, $1::bigint - 1) OVER (ORDER BY position) AS before FROM (
         SELECT stream_position AS position FROM message_status
         WHERE stream_position > 0 AND stream_position BETWEEN $1::bigint AND $2::bigint
+        GROUP BY stream_position
         UNION ALL
         SELECT position FROM nomnom_sequences WHERE position BETWEEN $1::bigint AND $2::bigint
         UNION ALL

@@ -81,6 +81,7 @@ class _Open:
 
     block: int
     incarnation: Incarnation
+    high: int
     messages: int
     copies: int
     explained: int
@@ -89,6 +90,8 @@ class _Open:
     retired_messages: int = 0
     retired_copies: int = 0
     retired_doubles: int = 0
+    settled: bool = False
+    """Whether ``incomplete`` was looked up."""
 
     @property
     def retired(self) -> int:
@@ -122,8 +125,8 @@ class Verifier:
         self._suspicious: list[tuple[int, int, float]] = []
         self._missing: dict[int, int] = {}
         """How many rows the suspicious segments lack, by position."""
-        self._idle: dict[int, tuple[int, int]] = {}
-        """The rows of open blocks when they were read last: a segment is being written while they change."""
+        self._examined: dict[int, tuple[float, _Open]] = {}
+        """Open blocks as they were examined last, and when."""
         self._dead_letters = DeadLetterCheck(database, jetstream, streams, confirmation)
 
     async def verify(self, within: float = 2.0) -> Verification:
@@ -224,23 +227,29 @@ class Verifier:
         async with self._database.connection(snapshot=True) as connection:
             counted = await connection.fetchrow(statements.COUNT, [low], [high])
             assert counted is not None
+            rows = (counted["messages"], counted["copies"])
+            when, last = self._examined.get(block, (0.0, None))
+            unchanged = last is not None and (last.messages, last.copies) == rows
+            if last is not None and unchanged and last.settled and last.high == high and _now() - when < self._rotation:
+                return last
             explained = int(str(await connection.fetchval(statements.EXPLAINED, low, high)))
-            opened = _Open(block, incarnation, counted["messages"], counted["copies"], explained, [], {})
+            opened = _Open(block, incarnation, high, *rows, explained, [], {})
             retired = await connection.fetchrow(statements.RETIRED, block, block)
             assert retired is not None
             opened.retired_messages, opened.retired_copies = retired["messages"], retired["copies"]
             opened.retired_doubles = retired["doubles"]
             if explained != high - low + 1:
                 opened.gaps = [(row["low"], row["high"]) for row in await connection.fetch(statements.GAPS, low, high)]
-            rows = (opened.messages, opened.copies)
-            if complete or self._idle.get(block) == rows:
+            if complete or unchanged:
+                # A segment is being written while they change.
+                opened.settled = True
                 opened.incomplete = {
                     row["position"]: row["missing"] for row in await connection.fetch(statements.INCOMPLETE, low, high)
                 }
         if opened.gaps or opened.incomplete or not complete:
-            self._idle[block] = rows
+            self._examined[block] = _now(), opened
             return opened
-        self._idle.pop(block, None)
+        self._examined.pop(block, None)
         await self._close(opened, 0)
         return None
 

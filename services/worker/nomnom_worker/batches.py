@@ -49,7 +49,7 @@ class Writes:
 
 
 class Statement:
-    """One statement of a batch: its text and its arrays."""
+    """One statement of a batch: its text and its columns."""
 
     __slots__ = ("columns", "keyed", "sql", "table")
 
@@ -57,6 +57,16 @@ class Statement:
         self.table, self.sql = table, sql
         self.keyed = sql is table.upsert
         self.columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
+
+    @property
+    def parameters(self) -> list[Any]:
+        """The parameters."""
+        return self.table.parameters(self.columns)
+
+    @property
+    def no_rows(self) -> list[Any]:
+        """The parameters with which it writes nothing."""
+        return self.table.parameters([()] * len(self.columns))
 
 
 class Batch:

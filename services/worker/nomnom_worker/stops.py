@@ -113,7 +113,7 @@ async def rejections(connection: asyncpg.Connection, statements: Sequence[Statem
         table = f"table {each.table.entity.table}"
         try:
             async with transaction(connection):
-                await connection.fetch(each.sql, *[[]] * len(each.columns), timeout=_PROBE)
+                await connection.fetch(each.sql, *each.no_rows, timeout=_PROBE)
         except asyncpg.PostgresError as error:
             if connection.is_closed() or fault_of(error) is Fault.SERVER:
                 raise
@@ -141,7 +141,7 @@ async def _rejection(connection: asyncpg.Connection, sample: Batch) -> str | Non
     await begun.start()
     try:
         for each in sample.statements:
-            await connection.fetch(each.sql, *each.columns, timeout=_PROBE)
+            await connection.fetch(each.sql, *each.parameters, timeout=_PROBE)
     except asyncpg.NotNullViolationError as error:
         table, column = getattr(error, "table_name", None), getattr(error, "column_name", None)
         found = required_column(sample, table, column)

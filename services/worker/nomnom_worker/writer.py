@@ -136,7 +136,7 @@ class Writer:
             effective: list[asyncpg.Record] = []
             kept = 0
             for statement in batch.statements:
-                rows = await connection.fetch(statement.sql, *statement.columns)
+                rows = await connection.fetch(statement.sql, *statement.parameters)
                 written[statement.table.entity.table] = written.get(statement.table.entity.table, 0) + len(rows)
                 effective += rows
                 kept += len(rows) if statement.keyed else len(statement.columns[-1])

@@ -192,7 +192,8 @@ async def _try(
                     received = [dead_letter.received_at] * len(rows)
                     ids = [dead_letter.message_id] * len(rows)
                     positions = [dead_letter.position] * len(rows)
-                    written += len(await connection.fetch(statement, *columns, received, ids, positions))
+                    parameters = table.parameters([*columns, received, ids, positions])
+                    written += len(await connection.fetch(statement, *parameters))
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError) as error:
         detail = f"its row is locked by another transaction ({error}); try again"
         return _prediction(dead_letter, Outcome.UNDETERMINED, detail, validation.entity)
