@@ -6,8 +6,7 @@ asyncpg encodes an array element by element, which costs several times what join
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from nomnom.fields import Value
+from typing import Any
 
 _SEPARATOR, _NULL = "\n", "\r"
 """Characters that no value contains (:mod:`nomnom.fields`)."""
@@ -20,10 +19,10 @@ def array(number: int, kind: str) -> str:
     return texts if kind == "text" else f"{texts}::{kind}[]"
 
 
-def column(values: Sequence[Value]) -> str:
+def column(values: Sequence[Any]) -> str:
     """The parameter for :func:`array`. Raises ValueError if a value contains a separator."""
     try:
-        text = _SEPARATOR.join(values)  # type: ignore[arg-type] (most columns are texts without NULL)
+        text = _SEPARATOR.join(values)
     except TypeError:
         text = _SEPARATOR.join([each if type(each) is str else _NULL if each is None else str(each) for each in values])
     if text.count(_SEPARATOR) != max(0, len(values) - 1):

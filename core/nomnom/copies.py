@@ -12,10 +12,11 @@ accounted for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import asyncpg
+from msgspec.structs import replace
 
 from nomnom import segments
 from nomnom.envelope import Envelope, copy_id, digest_of

@@ -12,10 +12,10 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+import msgspec
 import uuid_utils
 
 from nomnom import segments
@@ -97,8 +97,7 @@ class Reason(StrEnum):
     """No worker processed it in time (NATS_MAX_AGE)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """The metadata of a message."""
 
     message_id: str
@@ -284,9 +283,14 @@ def open_segment(envelope: Envelope, content: bytes, entity_name: Callable[[str]
     if len(payloads) != envelope.size:
         raise EnvelopeError(f"segment {envelope.message_id} has {len(payloads):,} messages; expected {envelope.size:,}")
     received_at, position = envelope.received_at, envelope.position
+    ids = segments.message_ids(envelope.message_id, envelope.size)
+    if envelope.entity != MIXED:
+        entities = [envelope.entity] * envelope.size
+    else:
+        entities = [entity_name(payload[:_TAG].decode(errors="replace")) for payload in payloads]
     return [
-        (Envelope(message_id, entity_name(payload[:_TAG].decode(errors="replace")), received_at, 0, position), payload)
-        for message_id, payload in zip(segments.message_ids(envelope.message_id, envelope.size), payloads, strict=True)
+        (Envelope(message_id, entity, received_at, 0, position), payload)
+        for message_id, entity, payload in zip(ids, entities, payloads, strict=True)
     ]
 
 

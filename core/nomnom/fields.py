@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 Value = int | str | bool | None
 """A parsed value, ready to bind. Decimals, dates and times are validated but remain text for PostgreSQL to parse: a
@@ -68,6 +69,7 @@ _NATIVE: dict[str, Callable[[str], Native]] = {
 }
 
 
+@lru_cache(maxsize=1 << 14)
 def _date(text: str) -> str:
     date.fromisoformat(text)
     return text

@@ -47,7 +47,7 @@ class RecordError(NomnomError):
         super().__init__("; ".join(str(problem) for problem in self.problems))
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """The values of one line in the order of the entity's fields, ready to bind."""
 
     entity: Entity
@@ -72,6 +72,8 @@ class _Line:
         self.fields = tuple(entity.fields[entity.index[name]] for name in layout)
         groups = "".join(rf"\|({each.type.pattern}{'|' if _may_be_empty(each) else ''})" for each in self.fields)
         self.match = re.compile(rf"{entity.tag}{groups}\|?", re.ASCII).fullmatch
+        # Every line matches: one that is not valid in the other way, without its tag.
+        self._find_all = re.compile(rf"^(?:({entity.tag}){groups}\|?|[^\n]*)$", re.ASCII | re.MULTILINE).findall
         self.conversions = [
             (at, converted) for at, each in enumerate(self.fields) if (converted := _conversion(each)) is not None
         ]
@@ -80,7 +82,7 @@ class _Line:
         self.positions = positions
         self.width = len(entity.fields)
 
-    def arrange(self, values: list[Value]) -> tuple[Value, ...]:
+    def arrange(self, values: Sequence[Value]) -> tuple[Value, ...]:
         """The values in the order of the entity's fields, with None for fields that the layout omits."""
         if self.in_order:
             return tuple(values)
@@ -89,12 +91,51 @@ class _Line:
             arranged[position] = value
         return tuple(arranged)
 
+    def read(self, lines: Sequence[str]) -> Sequence[Record | None]:
+        """The records of lines; None for those that do not match, have a value that is not valid, or are several."""
+        text = "\n".join(lines)
+        if text.count("\n") != len(lines) - 1:
+            return [self._read(each) for each in lines]
+        found: list[tuple[str, ...]] = self._find_all(text)
+        valid = found if all(each[0] for each in found) else [each for each in found if each[0]]
+        columns: list[Any] = list(zip(*valid, strict=True))[1:]
+        try:
+            for at, conversion in self.conversions if valid else ():
+                columns[at] = _convert(self.fields[at], conversion, columns[at])
+        except (ValueError, OverflowError):
+            return [self._read(each) for each in lines]
+        records = [Record(self.entity, self.arrange(row)) for row in zip(*columns, strict=True)]
+        if len(records) == len(lines):
+            return records
+        rest = iter(records)
+        return [next(rest) if each[0] else None for each in found]
+
+    def _read(self, line: str) -> Record | None:
+        matched = self.match(line)
+        if matched is None:
+            return None
+        try:
+            return Record(self.entity, self.convert(matched.groups()))
+        except (ValueError, OverflowError):
+            return None
+
     def convert(self, texts: Sequence[str]) -> tuple[Value, ...]:
         """Convert fields with valid syntax to values; raises ValueError or OverflowError."""
         values: list[Value] = list(texts)
         for at, conversion in self.conversions:
             values[at] = conversion(texts[at])
         return self.arrange(values)
+
+
+def _convert(each: Field, conversion: Callable[[str], Value], texts: Sequence[str]) -> Sequence[Value]:
+    """Convert a column; raises ValueError or OverflowError."""
+    if each.type.numeric and not each.nullable and not each.limited:
+        numbers = list(map(int, texts))
+        for extreme in (min(numbers), max(numbers)):
+            conversion(str(extreme))
+        return numbers
+    values = {text: conversion(text) for text in set(texts)}
+    return [values[text] for text in texts]
 
 
 def _may_be_empty(each: Field) -> bool:
@@ -145,6 +186,24 @@ class Grammar:
             if record is not None:
                 return [record]
         return self._parse_lines(message)
+
+    def read(self, messages: Sequence[str]) -> list[Record | None]:
+        """The records of many messages at once, column by column: a fraction of the time of :meth:`parse`.
+
+        None for a message that is not one valid line in the first layout of its entity, without escapes: it has to be
+        parsed.
+        """
+        records: list[Record | None] = [None] * len(messages)
+        groups: dict[str, list[int]] = {}
+        for at, message in enumerate(messages):
+            groups.setdefault(message[: message.find("|")], []).append(at)
+        for tag, places in groups.items():
+            if lines := self._lines.get(tag):
+                whole = len(places) == len(messages)
+                found = lines[0].read(messages if whole else [messages[at] for at in places])
+                for at, record in zip(places, found, strict=True):
+                    records[at] = record
+        return records
 
     def write(self, records: Sequence[Record]) -> str:
         """Format records as a message, each in the longest layout of its entity that it has the fields for."""

@@ -90,6 +90,11 @@ def join(payloads: Iterable[bytes]) -> bytes:
     return SEPARATOR.join(payloads)
 
 
+def split_text(content: str) -> Sequence[str]:
+    """The messages in the decoded content of a segment."""
+    return content.split(SEPARATOR.decode())
+
+
 def split(content: bytes) -> Sequence[bytes]:
     """The messages in the content of a segment."""
     return content.split(SEPARATOR)

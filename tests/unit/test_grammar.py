@@ -108,6 +108,33 @@ def test_fast_and_slow_path_agree(given_text: tuple[str, str]) -> None:
             assert fast.values == slow.values
 
 
+@st.composite
+def several(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """Messages of one schema, some of them damaged."""
+    name = draw(ANY)
+    valid = messages(SCHEMAS[name]).map(GRAMMARS[name].write)
+    odd = damaged().map(lambda each: each[1])
+    single = valid.map(lambda text: text.split("\n")[0])
+    return name, draw(st.lists(single | single | valid | odd | st.just("") | st.just("\n"), max_size=6))
+
+
+@settings(max_examples=500)
+@given(several())
+@example(("tpch", [ORDER, "", ORDER, "\n", ORDER.replace("2024-01-01", "2024-02-30"), f"{ORDER}\r", "O", "X|1"]))
+def test_messages_read_together_are_those_read_one_by_one(given_texts: tuple[str, list[str]]) -> None:
+    """Reading columns yields what parsing each message yields, or leaves the message to be parsed."""
+    name, texts = given_texts
+    grammar = GRAMMARS[name]
+    together = grammar.read(texts)
+    assert len(together) == len(texts)
+    for text, found in zip(texts, together, strict=True):
+        if found is not None:
+            assert _values([found]) == _values(grammar.parse(text))
+        elif "\n" not in text and "\\" not in text:
+            layouts = grammar._lines.get(text.partition("|")[0])
+            assert not layouts or layouts[0]._read(text) is None
+
+
 @settings(max_examples=300)
 @given(ANY, st.text() | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")))
 @example("tpch", "O" + "|" * 10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import uvloop
@@ -17,6 +18,10 @@ def main() -> None:
     try:
         settings = WorkerSettings.from_environment()
         configure_logging("worker", settings)
+        # Most of what a batch allocates is freed with it: looking for cycles in it costs 10 % (tests.bench worker).
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         uvloop.run(run(settings))
     except NomnomError as error:
         print(f"nomnom-worker: {error}", file=sys.stderr)  # noqa: T201 (logging may not be configured yet)

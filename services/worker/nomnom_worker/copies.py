@@ -32,7 +32,7 @@ class Copies:
             each
             for group in groups
             for each in group
-            if (each.envelope.replays or is_keyed(each.message_id)) and each.reply not in readings.parts
+            if each.reply not in readings.parts and (each.envelope.replays or is_keyed(each.message_id))
         ]
         copies += readings.keyed
         if not copies:

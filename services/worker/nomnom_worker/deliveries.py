@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from nats.aio.msg import Msg
 
+from nomnom import segments
 from nomnom.copies import SegmentCopy
 from nomnom.envelope import (
     INGEST,
@@ -128,8 +129,23 @@ class Reader:
         readings.parts[message.reply] = len(opened)
         if is_keyed(envelope.message_id):
             readings.keyed.append(SegmentCopy(position, envelope, content))
-        for own, payload in opened:
-            self._sort(Delivery(message.reply, payload, number, own, [], position), readings)
+        deliveries = [Delivery(message.reply, payload, number, own, [], position) for own, payload in opened]
+        for each, record in zip(deliveries, self._records(content, deliveries), strict=True):
+            if record is None:
+                self._sort(each, readings)
+            else:
+                each.records = [record]
+                readings.valid.append(each)
+
+    def _records(self, content: bytes, deliveries: Sequence[Delivery]) -> Sequence[Record | None]:
+        """The records of the messages that can be read together."""
+        if deliveries[0].number >= self._cautious_from:
+            return [None] * len(deliveries)
+        try:
+            text = content.decode()
+            return self._grammar.read(segments.split_text(text) if len(deliveries) > 1 else [text])
+        except Exception:  # noqa: BLE001 (each message is then read by itself, and its problem found)
+            return [None] * len(deliveries)
 
     def _sort(self, delivery: Delivery, readings: Readings) -> None:
         if delivery.number >= self._cautious_from:

@@ -15,9 +15,11 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from nomnom.connections.errors import NatsUnavailable, NotSetUp
 from nomnom.envelope import MSG_ID, REMOVED, REPLAYS, Status, ingest_subject, new_message_id, replay_headers

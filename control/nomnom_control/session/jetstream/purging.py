@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
+import msgspec
 
 from nomnom.connections.errors import DatabaseUnavailable
 from nomnom.envelope import (
@@ -192,9 +193,9 @@ async def _sort_keyed(
     for envelope, digest in keyed:
         key = keys[envelope.message_id]
         if key["digest"] not in (None, digest):
-            originals.append(replace(envelope, message_id=copy_id(envelope.position)))
+            originals.append(msgspec.structs.replace(envelope, message_id=copy_id(envelope.position)))
         elif key["stream_position"] in (0, envelope.position):
-            originals.append(replace(envelope, received_at=key["received_at"]))
+            originals.append(msgspec.structs.replace(envelope, received_at=key["received_at"]))
         else:
             repeats.append((envelope.position, envelope.message_id))
     return originals, repeats
