@@ -123,7 +123,9 @@ _PURGED = "kept.replays = excluded.replays AND kept.status = 'purged'"
 CLAIM = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, status, processed_at)
 SELECT {_GIVEN_COLUMNS}, 'completed', statement_timestamp()
-FROM {_GIVEN}
+FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::integer[], $5::bigint[])
+    AS given (ids, entity_type, received_at, replays, stream_position)
+CROSS JOIN LATERAL unnest(string_to_array(given.ids, ',')::uuid[]) AS one (message_id)
 ON CONFLICT (message_id, received_at) DO UPDATE SET
     entity_type = excluded.entity_type, status = excluded.status,
     processed_at = excluded.processed_at, error_message = NULL, superseded = false, replays = excluded.replays,
@@ -133,8 +135,9 @@ WHERE {_UNANSWERED}
 RETURNING message_id
 """  # noqa: S608 (parts of this module, no values)
 """Take messages as completed, in the transaction that writes their rows. Ids, entities, received_at, replays,
-positions.
+positions. Messages that differ in their IDs alone can be given together, with commas between their IDs.
 """
+CLAIM_COLUMNS = 5
 
 FAIL = f"""
 INSERT INTO message_status AS kept ({_GIVEN_COLUMNS}, error_message, status, processed_at, retry_count)

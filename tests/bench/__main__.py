@@ -15,7 +15,20 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import account, api, dashboard, dead_letters, durable, memory, page, pipeline, screen, tables, worker
+from tests.bench import (
+    account,
+    api,
+    bulk,
+    dashboard,
+    dead_letters,
+    durable,
+    memory,
+    page,
+    pipeline,
+    screen,
+    tables,
+    worker,
+)
 from tests.bench.figures import Report
 from tests.bench.harness import Harness
 
@@ -34,8 +47,9 @@ PARTS: dict[str, Callable[[Harness, Report, argparse.Namespace], Awaitable[None]
     "screen": screen.measure,
     "tables": tables.measure,
     "account": account.measure,
+    "bulk": bulk.measure,
 }
-_LONG = ("memory", "dashboard", "page", "screen", "tables", "account")
+_LONG = ("memory", "dashboard", "page", "screen", "tables", "account", "bulk")
 
 
 async def main() -> None:
@@ -48,6 +62,7 @@ async def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000, help="requests/s of the fixed-rate part")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the memory part")
     parser.add_argument("--rows", type=int, default=100_000_000, help="rows of the large table")
+    parser.add_argument("--scale", type=float, default=0.1, help="scale factor of the files of TPC-H")
     parser.add_argument("--json", type=Path, help="write all figures here too")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="nomnom-bench-"))

@@ -143,8 +143,6 @@ async def _publish_all(stage: Harness, file: Path) -> float:
     for payload in payloads:
         message_id = new_message_id()
         subject = ingest_subject("orders", message_id)
-        pending.append(
-            await stage.jetstream.publish_async(subject, payload, headers=headers(message_id, 1_700_000_000_000_000))
-        )
+        pending.append(await stage.jetstream.publish_async(subject, payload, headers=headers(1_700_000_000_000_000)))
     await asyncio.gather(*pending)
     return len(payloads) / (time.perf_counter() - started)

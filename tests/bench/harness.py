@@ -80,7 +80,7 @@ class Harness:
                     await self.jetstream.publish_async(
                         ingest_subject("orders", message_id),
                         payload,
-                        headers=headers(message_id, 1_700_000_000_000_000),
+                        headers=headers(1_700_000_000_000_000),
                     )
                 )
             await asyncio.gather(*acks)

@@ -77,7 +77,7 @@ async def _post(stage: Harness, records: Iterator[str]) -> None:
     for sent, record in enumerate(records):
         message_id = new_message_id()
         await stage.jetstream.publish_async(
-            ingest_subject("orders", message_id), record.encode(), headers=headers(message_id, time.time_ns() // 1000)
+            ingest_subject("orders", message_id), record.encode(), headers=headers(time.time_ns() // 1000)
         )
         if (early := begun + sent / _RATE - time.monotonic()) > 0:
             await asyncio.sleep(early)

@@ -31,12 +31,16 @@ START = 1_700_000_000_000_000
 KILLER = """
 import os
 from nomnom.grammar import Grammar
-parse = Grammar.parse
+parse, read = Grammar.parse, Grammar.read
 def deadly(self, message):
     if "deadly" in message:
         os._exit(7)
     return parse(self, message)
-Grammar.parse = deadly
+def deadly_together(self, messages):
+    if any("deadly" in each for each in messages):
+        os._exit(7)
+    return read(self, messages)
+Grammar.parse, Grammar.read = deadly, deadly_together
 """
 """A prelude of a worker that a record with the word deadly ends."""
 _SCHEMA = load_schema("tpch")

@@ -100,8 +100,8 @@ def test_statement_has_the_last_accepted_row_of_each_key_sorted_by_key(
         assert list(statement.columns[0]) == sorted(statement.columns[0])
     assert sent == expected
     assert batch.offered == len(given_rows)
-    ids = batch.claims[0]
-    assert list(ids) == sorted(ids)
+    ids = [each for together in batch.claims[0] for each in together.split(",") if each]
+    assert sorted(ids) == sorted(each.message_id for each in deliveries)
 
 
 def test_equal_decimal_keys_are_merged() -> None:

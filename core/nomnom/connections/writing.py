@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from nomnom.connections.postgres import transaction
-from nomnom.message_status import CLAIM
+from nomnom.message_status import CLAIM, CLAIM_COLUMNS
 
 FILL = "SET LOCAL work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 50000)"
 """Writes about 1 MB to a temporary file: PostgreSQL keeps up to work_mem of a function's rows in memory.
@@ -21,5 +21,5 @@ async def check_writing(connection: asyncpg.Connection) -> None:
     The statement on ``message_status`` has no row: it finds a missing table or privilege, a lock, a read-only server.
     """
     async with transaction(connection):
-        await connection.fetch(CLAIM, *[[]] * CLAIM.count("[]"))
+        await connection.fetch(CLAIM, *[[]] * CLAIM_COLUMNS)
         await connection.execute(FILL)

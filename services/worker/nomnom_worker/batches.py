@@ -100,7 +100,17 @@ class Batch:
     @property
     def claims(self) -> Claims:
         """The parameters of CLAIM."""
-        return claims_of(self.deliveries)
+        together: dict[tuple[str, datetime, int, int], list[str]] = {}
+        for each in self.deliveries:
+            envelope = each.envelope
+            alike = (envelope.entity, envelope.received_at, envelope.replays, envelope.position)
+            if (others := together.get(alike)) is None:
+                together[alike] = [envelope.message_id]
+            else:
+                others.append(envelope.message_id)
+        ids = [",".join(each) for each in together.values()]
+        entities, times, replays, positions = map(list, zip(*together, strict=True)) if together else ([], [], [], [])
+        return ids, entities, times, replays, positions
 
     @property
     def bounds(self) -> tuple[datetime, datetime]:
@@ -113,7 +123,7 @@ _MESSAGE_ID = itemgetter(-2)
 
 
 def claims_of(deliveries: Iterable[Delivery]) -> Claims:
-    """The parameters that CLAIM, MARK and FAIL have in common: IDs, entities, received_at, replays, positions."""
+    """The parameters that MARK and FAIL have in common: IDs, entities, received_at, replays, positions."""
     envelopes = [each.envelope for each in deliveries]
     return (
         [each.message_id for each in envelopes],
