@@ -32,6 +32,13 @@ from nomnom.setup import set_up
 LINE_KEYED = "OLI|123|789|1|100|2|123.45|0.05|0.07|N|O|2024-01-01|2024-01-02|2024-01-03|DELIVER|SHIP|test"
 
 
+async def test_idle_worker_does_not_wait_for_a_batch_to_fill(deployment: Deployment) -> None:
+    async with worker(deployment.settings, poll_interval_ms=60_000):
+        for key in range(3):
+            await publish(deployment, order(key))
+            await until_drained(deployment)
+
+
 async def test_record_is_written_and_completed(deployment: Deployment) -> None:
     async with worker(deployment.settings):
         message_id = await publish(deployment, ORDER)

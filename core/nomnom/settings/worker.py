@@ -21,7 +21,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, rename=str.upper):
         int, msgspec.Meta(ge=4 * _MIB), about("Maximum bytes per transaction; its last message may exceed it", "bytes")
     ] = 4 * _MIB
     poll_interval_ms: Annotated[
-        int, msgspec.Meta(ge=0, le=60_000), about("Maximum time to fill a batch, from its first message", "ms")
+        int,
+        msgspec.Meta(ge=0, le=60_000),
+        about("Maximum time to fill a batch while another is written, from its first message", "ms"),
     ] = 10
     retry_backoff: Annotated[
         Seconds, about("Delay before the second attempt of a message; doubles with each further one", "s")

@@ -104,6 +104,7 @@ class Intake:
         self._stopping = False
         self._finished = False
         self._single = False
+        self._idle = False
         self._paused = True
         self._created: datetime | None = None
         self._last_delivery = 0  # sequence of the consumer
@@ -122,13 +123,14 @@ class Intake:
         return self._held_messages
 
     async def next_batch(self) -> list[Msg]:
-        """The next batch: the messages received, up to a full batch; waits at most the poll interval for it to fill.
+        """The next batch: the messages received, up to a full batch. While another batch is written, waits at most the
+        poll interval for it to fill.
 
         Empty only after :meth:`stop`, when no messages are left.
         """
         size, limit = self._settings.batch_size, self._settings.batch_bytes
         await self._wait(1)
-        if self._arrived_messages < size and not self._finished and self._arrived_bytes < limit:
+        if not self._idle and self._arrived_messages < size and not self._finished and self._arrived_bytes < limit:
             try:
                 async with asyncio.timeout(self._settings.poll_interval_ms / 1000):
                     await self._wait(size)
@@ -146,6 +148,12 @@ class Intake:
         if batch:
             await self._check_order(batch)
         return batch
+
+    def note_idle(self, *, idle: bool) -> None:
+        """Note whether no batch is written at present: then the next one need not be full."""
+        self._idle = idle
+        if idle and self._arrived:
+            self._available.set()
 
     def divide(self, parts: Mapping[str, int]) -> None:
         """Note how many messages share each reply: their segment is acknowledged after the last."""
@@ -320,7 +328,8 @@ class Intake:
         self._arrived.append(message)
         self._arrived_bytes += size
         self._arrived_messages += messages
-        if self._arrived_messages >= self._wanted or self._arrived_bytes >= self._settings.batch_bytes:
+        full = self._arrived_messages >= self._wanted or self._arrived_bytes >= self._settings.batch_bytes
+        if full or self._idle:
             self._available.set()
         self._left -= 1
         if self._left == 0:
@@ -404,7 +413,7 @@ class Intake:
     async def _wait(self, count: int) -> None:
         """Wait until ``count`` messages or the bytes of a batch have been received, or no more are expected."""
         while self._arrived_messages < count and not self._finished:
-            if self._arrived and self._arrived_bytes >= self._settings.batch_bytes:
+            if self._arrived and (self._idle or self._arrived_bytes >= self._settings.batch_bytes):
                 return
             self._wanted = count
             self._available.clear()

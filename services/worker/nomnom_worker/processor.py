@@ -100,12 +100,14 @@ class Processor:
     async def process(self) -> None:
         """Write batches and handle failures; ends after the last batch. Raises AbandonedError."""
         while True:
+            self._intake.note_idle(idle=True)
             try:
                 async with asyncio.timeout(_IDLE):
                     prepared = await self._prepared.get()
             except TimeoutError:
                 self._progressed = asyncio.get_running_loop().time()
                 continue
+            self._intake.note_idle(idle=False)
             self._prepared.task_done()
             if prepared is None:
                 return
