@@ -27,8 +27,8 @@ from nomnom_control.environments.cluster.reasons import pod_ready
 from nomnom_control.environments.kind.environment import KindEnvironment
 
 TOKEN = "s3cret-token-of-the-shop"
-ROLES = ("owner", "worker", "api", "dashboard", "operator")
-USERS = ("api", "worker", "dashboard", "setup", "operator", "system")
+ROLES = ("owner", "worker", "api", "dashboard", "operator", "housekeeper")
+USERS = ("api", "worker", "dashboard", "housekeeper", "setup", "operator", "system")
 SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}}
 
 
@@ -133,7 +133,7 @@ async def prod(lab: KindEnvironment, owner: str) -> AsyncIterator[KindEnvironmen
 
 async def test_components_run_under_restricted_pod_security(prod: KindEnvironment) -> None:
     found = {each.name: each for each in await prod.components()}
-    assert set(found) == {"api", "nats", WORKER, "dashboard", "page"}
+    assert set(found) == {"api", "nats", WORKER, "dashboard", "page", "housekeeper"}
     assert (found["nats"].desired, found["nats"].health) == (3, Health.HEALTHY)
 
     async def scaled() -> bool:
@@ -210,6 +210,8 @@ async def refused(prod: KindEnvironment, user: str) -> AsyncIterator[Client]:
         ("dashboard", "messages.ingest.orders.x"),
         ("dashboard", "$JS.API.STREAM.MSG.DELETE.MESSAGESDLQ"),
         ("dashboard", "$JS.ACK.MESSAGES.workers.1.1.1.1.1"),
+        ("housekeeper", "messages.ingest.orders.x"),
+        ("housekeeper", "$JS.API.STREAM.PURGE.MESSAGES"),
         ("setup", "$JS.API.STREAM.DELETE.MESSAGES"),
         ("operator", "$SYS.REQ.SERVER.PING"),
     ],
