@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +22,7 @@ from nomnom.schema import load_schema
 from nomnom.settings import HousekeeperSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
+from nomnom.termination import run_until_signal
 from nomnom_housekeeper.archive import DeadLetterArchive
 from nomnom_housekeeper.errors import HousekeeperError
 from nomnom_housekeeper.expiry import MessageExpiry
@@ -197,17 +197,4 @@ def _ended(task: asyncio.Task[Any]) -> HousekeeperError:
 
 async def run(settings: HousekeeperSettings) -> None:
     """Run a housekeeper until SIGTERM or SIGINT; a second signal stops it immediately."""
-    housekeeper = Housekeeper(settings)
-    loop = asyncio.get_running_loop()
-    main_task = asyncio.current_task()
-    assert main_task is not None
-
-    def stop() -> None:
-        if housekeeper.stopping:
-            main_task.cancel()
-        housekeeper.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await housekeeper.run()
+    await run_until_signal(Housekeeper(settings))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
@@ -16,6 +14,7 @@ from nomnom.schema import load_schema
 from nomnom.settings import WorkerSettings
 from nomnom.tasks import end
 from nomnom.telemetry import logger
+from nomnom.termination import run_until_signal
 from nomnom_worker.database import Session
 from nomnom_worker.errors import AbandonedError, WorkerError
 from nomnom_worker.intake import Intake
@@ -165,17 +164,4 @@ def _ended(task: asyncio.Task[Any]) -> WorkerError:
 
 async def run(settings: WorkerSettings) -> None:
     """Run a worker until SIGTERM or SIGINT; a second signal stops it immediately."""
-    worker = Worker(settings)
-    loop = asyncio.get_running_loop()
-    main_task = asyncio.current_task()
-    assert main_task is not None
-
-    def stop() -> None:
-        if worker.stopping:
-            main_task.cancel()
-        worker.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await worker.run()
+    await run_until_signal(Worker(settings))
