@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError, NoServersError
 from structlog.stdlib import BoundLogger
 
+from nomnom.connections.client import FastClient
 from nomnom.connections.errors import NatsUnavailable, NotSetUp, RequestError
 from nomnom.connections.outage import Outage
 from nomnom.retry import RECONNECT
@@ -187,7 +188,7 @@ class NatsConnection:
         self._outage, self.since = Outage(_INITIAL), None
 
     async def _open(self) -> Client:
-        client, self._error = Client(), ""
+        client, self._error = FastClient(), ""
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT * len(self._servers)):
                 await client.connect(

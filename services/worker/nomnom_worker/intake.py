@@ -22,6 +22,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 
+from nomnom.connections.client import Receiver
 from nomnom.connections.errors import RequestError
 from nomnom.connections.nats import TIMEOUT
 from nomnom.envelope import is_segment, segment_in
@@ -58,20 +59,6 @@ class _Parts:
 
     left: int
     response: bytes = b""
-
-
-class _Receiver(asyncio.Future[Msg]):
-    """The future to which nats-py passes the messages of a subscription; it never completes.
-
-    A callback would cost a queue and a task switch per message.
-    """
-
-    def __init__(self, receive: Callable[[Msg], None]) -> None:
-        super().__init__()
-        self._receive = receive
-
-    def set_result(self, result: Msg) -> None:
-        self._receive(result)
 
 
 class Intake:
@@ -256,7 +243,7 @@ class Intake:
                 if self._stopping:
                     break
                 if subscription is None:
-                    subscription = await client.subscribe(f"{self._inbox}.*", future=_Receiver(self._receive))
+                    subscription = await client.subscribe(f"{self._inbox}.*", future=Receiver(self._receive))
                 await self._pull(client, jetstream)
             if subscription is not None:
                 await self._end_pull(subscription.drain)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+import msgspec
 
 from nomnom.envelope import (
     ATTEMPTS,
@@ -21,8 +22,7 @@ from nomnom.envelope import (
 from nomnom.inspection.jetstream.messages import StoredMessage
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True):
     """A dead letter. It never changes: replaying or deleting it removes it from its stream.
 
     ``payload`` is None if it was not kept; ``size`` is its bytes either way. What its headers do not say, or say in a
@@ -41,7 +41,7 @@ class DeadLetter:
     replays: int
     stored_at: datetime
     size: int
-    payload: bytes | None = field(repr=False)
+    payload: bytes | None
     position: int = 0
     """Of the original message; 0 if it is unknown."""
     envelope_problem: str = ""
@@ -59,7 +59,7 @@ class DeadLetter:
 
     def without_payload(self) -> DeadLetter:
         """The same dead letter, lighter."""
-        return replace(self, payload=None)
+        return msgspec.structs.replace(self, payload=None)
 
 
 def read_dead_letter(message: StoredMessage) -> DeadLetter:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -17,8 +16,9 @@ import msgspec
 from nomnom.inspection.dead_letters.dead_letter import DeadLetter, read_dead_letter
 from nomnom.inspection.dead_letters.filters import Filter, Group, GroupBy, group
 from nomnom.inspection.jetstream import JetStream
-from nomnom.inspection.jetstream.messages import BATCH, read_batch, read_many
+from nomnom.inspection.jetstream.messages import BATCH, Batch, read_batch, read_many
 from nomnom.inspection.jetstream.streams import StreamState
+from nomnom.tasks import end
 
 _KEPT_PAYLOAD = 4096
 _KEPT_PAYLOADS = 64 * 1024 * 1024
@@ -84,10 +84,14 @@ class DeadLetterIndex:
                 await self._refreshing.acquire()
         except TimeoutError:
             return False
+        ahead: asyncio.Task[Batch] | None = None
         try:
             await self._read_state()
             while self._next <= self.state.last_seq:
-                batch = await read_batch(self._jetstream.nats, self.stream, self._next, BATCH)
+                batch = await (ahead or self._read(self._next))
+                # The server reads the next ones while these are parsed.
+                more = batch.messages and batch.pending
+                ahead = asyncio.create_task(self._read(batch.messages[-1].sequence + 1)) if more else None
                 for number, message in enumerate(batch.messages):
                     if number % _PARSED == 0:
                         await asyncio.sleep(0)
@@ -96,7 +100,7 @@ class DeadLetterIndex:
                     self.forget(self.sequences[: -self._limit])
                 if progress is not None:
                     progress(len(self._dead_letters), self.state.messages)
-                if not batch.messages or batch.pending == 0:
+                if not more:
                     break
                 if deadline is not None and loop.time() >= deadline:
                     return False
@@ -104,7 +108,11 @@ class DeadLetterIndex:
             self.complete = True
             return True
         finally:
+            await end(ahead)
             self._refreshing.release()
+
+    async def _read(self, start: int) -> Batch:
+        return await read_batch(self._jetstream.nats, self.stream, start, BATCH)
 
     def forget(self, sequences: Iterable[int]) -> None:
         """Drop dead letters that are known to be deleted."""
@@ -182,7 +190,7 @@ class DeadLetterIndex:
         payload = dead_letter.payload or b""
         kept = len(payload) <= _KEPT_PAYLOAD and self._kept + len(payload) <= self._payloads
         self._kept += len(payload) if kept else 0
-        self._dead_letters[dead_letter.sequence] = replace(
+        self._dead_letters[dead_letter.sequence] = msgspec.structs.replace(
             dead_letter,
             entity=intern(dead_letter.entity, dead_letter.entity),
             reason=intern(dead_letter.reason, dead_letter.reason),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,14 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from nomnom.connections.client import Receiver
 from nomnom.connections.errors import NotSetUp
 from nomnom.connections.nats import NatsConnection, text_of
 from nomnom.envelope import is_segment, segment_in
 from nomnom.inspection.jetstream.requests import API, JetStreamError
 from nomnom.segments import split
 
-BATCH = 200
+BATCH = 500
 """Messages in one request when all are read."""
 _BATCH_BYTES = 8 * 1024 * 1024
 _CONCURRENCY = 64
@@ -33,16 +34,15 @@ _OWN = frozenset(
 """Headers that the response adds to the message's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(msgspec.Struct, frozen=True):
     """A message as a stream holds it."""
 
     stream: str
     sequence: int
     subject: str
     stored_at: datetime
-    headers: Mapping[str, str] = field(repr=False)
-    payload: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    payload: bytes
 
     @property
     def size(self) -> int:
@@ -94,7 +94,7 @@ async def _collect(connection: NatsConnection, stream: str, body: Mapping[str, A
     raw: list[Msg] = []
     end: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
-    async def take(message: Msg) -> None:
+    def take(message: Msg) -> None:
         if message.headers and "Status" in message.headers:
             if not end.done():
                 end.set_result(message)
@@ -103,7 +103,7 @@ async def _collect(connection: NatsConnection, stream: str, body: Mapping[str, A
 
     inbox = client.new_inbox()
     try:
-        subscription = await client.subscribe(inbox, cb=take)
+        subscription = await client.subscribe(inbox, future=Receiver(take))
         try:
             await client.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
             await _arrive(connection, raw, end, stream)
