@@ -145,8 +145,7 @@ class Intake:
     def divide(self, parts: Mapping[str, int]) -> None:
         """Note how many messages share each reply: their segment is acknowledged after the last."""
         for reply, number in parts.items():
-            if reply in self._held:
-                self._parts[reply] = _Parts(number)
+            self._parts[reply] = _Parts(number)
 
     async def respond(self, replies: Iterable[str], response: bytes) -> None:
         """Send final responses (ack or nak): the messages are no longer held. The messages of a segment get one."""
@@ -170,10 +169,15 @@ class Intake:
         self._wake.set()
 
     async def release(self, response: bytes) -> int:
-        """Send a response for all held messages; returns their number."""
-        count = self._held_messages
-        self._parts.clear()
-        await self.respond(list(self._held), response)
+        """Send a response for all held messages; returns their number.
+
+        A message of a segment that gets its own response later does not respond for the others.
+        """
+        count, replies = self._held_messages, list(self._held)
+        self._held.clear()
+        self._held_bytes = self._held_messages = 0
+        self._held_gauge.set(0)
+        await self._link.respond(replies, response)
         return count
 
     def stop(self) -> None:
@@ -307,6 +311,12 @@ class Intake:
         if not message.reply:
             self._handle_status(message)
             return
+        self._left -= 1
+        if message.reply in self._held:
+            # A nats-server that was killed may have forgotten the delivery, and repeat it as the same one.
+            if self._left == 0:
+                self._wake.set()
+            return
         size, messages = len(message.data), _weight_of(message)
         self._held[message.reply] = _Held(size, messages)
         self._held_bytes += size
@@ -318,7 +328,6 @@ class Intake:
         full = self._arrived_messages >= self._wanted or self._arrived_bytes >= self._settings.batch_bytes
         if full or self._idle:
             self._available.set()
-        self._left -= 1
         if self._left == 0:
             self._wake.set()
 
