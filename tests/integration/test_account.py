@@ -36,7 +36,7 @@ from nomnom.partitions import drop_partition, list_partitions
 from nomnom.roles import Role
 from nomnom.setup import set_up
 from nomnom.streams import message_stream, worker_consumer
-from operator_session import open_session
+from operator_session import open_session, stored
 
 BROKEN = order(1).replace("2024-01-01", "2024-13-01")
 NOW = int(datetime.now(UTC).timestamp() * 1_000_000)
@@ -165,6 +165,23 @@ async def test_a_message_removed_from_the_stream_is_named(deployment: Deployment
         await until_drained(deployment)
     account = await settled(books)
     assert (account.accepted, account.completed, account.unexplained) == (20, 19, 1)
+
+
+async def test_a_failed_message_removed_from_the_stream_is_named(deployment: Deployment, books: Books) -> None:
+    async with worker(deployment.settings, retry_backoff=600, retry_backoff_max=600):
+        kept, gone = [await publish(deployment, BROKEN, received_at=NOW) for _ in range(2)]
+        for each in (kept, gone):
+            await until_status(deployment, each, "failed")
+    assert (await books.verified()).failed == 2
+    for message in await stored(deployment, books.streams.stream):
+        if str(message.subject).endswith(gone):
+            await deployment.jetstream.delete_msg(books.streams.stream, message.seq)
+    account = await until_named(books)
+    (loss,) = account.losses
+    assert (loss.kind, loss.message_id) == ("pending", gone)
+    assert (account.accepted, account.failed, account.unexplained) == (2, 1, 1)
+    await deployment.database.execute("UPDATE message_status SET status = 'completed' WHERE message_id = $1", gone)
+    assert (await books.verified()).explained
 
 
 async def test_a_removed_dead_letter_is_named(deployment: Deployment, books: Books) -> None:

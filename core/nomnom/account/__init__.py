@@ -12,13 +12,14 @@ The account begins when ``nomnom setup`` of this version has run: messages that 
 
 from __future__ import annotations
 
-from nomnom.account.reading import Account, Balance, Unexplained, named, read_account, read_balance
+from nomnom.account.reading import Account, Balance, Kind, Unexplained, named, read_account, read_balance
 from nomnom.account.verification import CONFIRMATION, Verification, Verifier, begin
 
 __all__ = [
     "CONFIRMATION",
     "Account",
     "Balance",
+    "Kind",
     "Unexplained",
     "Verification",
     "Verifier",

@@ -1,8 +1,9 @@
 """The dead letters in the account: each row with the status dlq has its dead letter, and each dead letter a row.
 
 The subjects of the stream name the messages, so that no dead letter has to be read. A row without a dead letter is one
-whose replay waits in MESSAGES, or a loss. A message whose row is missing is known by its dead letter. Like sequences,
-what is missing is looked up again seconds later.
+whose replay waits in MESSAGES, or a loss. A message whose row is missing is known by its dead letter. A row with the
+status failed or processing has its message in the stream. Like sequences, what is missing is looked up again seconds
+later.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from nomnom.account import statements
 from nomnom.account.presence import find_at_leader
 from nomnom.connections.postgres import Database
-from nomnom.envelope import DEAD, EnvelopeError, dead_subject, ingest_subject, parse_message_id, read_envelope
+from nomnom.envelope import (
+    DEAD,
+    EnvelopeError,
+    dead_subject,
+    ingest_subject,
+    parse_message_id,
+    pending_subject,
+    read_envelope,
+)
 from nomnom.inspection.jetstream import JetStream
 from nomnom.inspection.jetstream.messages import StoredMessage, read_last
 from nomnom.positions import BLOCK_BITS
@@ -65,6 +76,10 @@ class DeadLetterCheck:
         for each, position in await self._without_row([each for each in stored if each not in positions]):
             if _accounted(position, incarnations) and await self._database.fetch(statements.GAPS, position, position):
                 missing["sequence", each] = position
+        unfinished = await self._database.fetch(statements.UNFINISHED, self._confirmation, _LOOKED_UP)
+        for each, position in (await self._without_message(unfinished)).items():
+            if _accounted(position, incarnations):
+                missing["pending", each] = position
         await self._confirm(missing)
         await self._database.fetch(statements.DEAD_LETTERS_VERIFIED)
         self._due = clock() + max(_SHORTEST, _SHARE * (clock() - begun))
@@ -87,6 +102,26 @@ class DeadLetterCheck:
                 found.append(each)
         still = await self._database.fetch(statements.STILL_DEAD, found)
         return [str(row["message_id"]) for row in still]
+
+    async def _without_message(self, rows: Sequence[asyncpg.Record]) -> dict[str, int]:
+        """The positions of the messages of unfinished rows that are not in the stream, by message ID."""
+        found: dict[str, bool] = {}
+        missing: list[str] = []
+        for row in rows:
+            message_id = str(row["message_id"])
+            # The messages of a segment are stored together; a replay has a subject of its own.
+            for subject in dict.fromkeys((pending_subject(message_id), ingest_subject("*", message_id))):
+                if subject not in found:
+                    # Not read: a segment is large.
+                    found[subject] = bool(await self._jetstream.subjects(self._streams.stream, subject))
+                if found[subject]:
+                    break
+            else:
+                missing.append(message_id)
+        if not missing:
+            return {}
+        still = await self._database.fetch(statements.STILL_UNFINISHED, missing)
+        return {str(row["message_id"]): row["stream_position"] for row in still}
 
     async def _find(self, stream: str, subject: str) -> int | None:
         return await find_at_leader(self._jetstream, stream, {"last_by_subj": subject})
@@ -134,6 +169,10 @@ class DeadLetterCheck:
             each = str(row["message_id"])
             if row["kind"] == "dead letter" and (each not in positions or each in stored):
                 await self._database.fetch(statements.RESOLVE, row["id"])
+            if row["kind"] == "pending":
+                unfinished = await self._database.fetch(statements.STILL_UNFINISHED, [each])
+                if not await self._without_message(unfinished):
+                    await self._database.fetch(statements.RESOLVE, row["id"])
 
 
 def _accounted(position: int, incarnations: Iterable[Incarnation]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal, TypeAlias, get_args
 
 import asyncpg
 import msgspec
@@ -32,14 +33,18 @@ _SECONDS = 60.0
 """Statements on millions of rows that were not verified yet may take this long."""
 
 
+Kind: TypeAlias = Literal["sequence", "rows", "dead letter", "pending"]
+
+
 @dataclass(frozen=True, slots=True)
 class Unexplained:
     """A loss. ``kind`` is ``sequence`` (neither in the stream nor in a table), ``rows`` (messages of a segment have
-    no row) or ``dead letter`` (it does not exist, although the status of its message is dlq). ``messages`` is less than
-    the sequences if it is not known which of them are lost.
+    no row), ``dead letter`` (it does not exist, although the status of its message is dlq) or ``pending`` (it is not in
+    the stream, although its status is failed or processing). ``messages`` is less than the sequences if it is not known
+    which of them are lost.
     """
 
-    kind: str
+    kind: Kind
     incarnation: int
     first_sequence: int
     last_sequence: int
@@ -176,9 +181,7 @@ async def _read_part(  # noqa: PLR0917 (what one part of the account is read fro
     copies = {row["kind"]: row["copies"] for row in await connection.fetch(statements.COPIES, low, high)}
     found = await connection.fetch(statements.UNEXPLAINED, low, high, None)
     losses = [_unexplained(row, low, high) for row in found]
-    lost = {
-        kind: sum(each.messages for each in losses if each.kind == kind) for kind in ("sequence", "rows", "dead letter")
-    }
+    lost = {kind: sum(each.messages for each in losses if each.kind == kind) for kind in get_args(Kind)}
     waiting = 0
     if incarnation.current and report.state.messages:
         begun = report.state.first_ts
@@ -191,7 +194,8 @@ async def _read_part(  # noqa: PLR0917 (what one part of the account is read fro
         known = {str(row["message_id"]) for row in await connection.fetch(statements.KNOWN, list(sizes))}
         # A segment was counted once, as a sequence.
         pending += sum(size - 1 for first, size in sizes.items() if first not in known)
-    dead = statuses.get(Status.DLQ, 0)
+    dead, failed = statuses.get(Status.DLQ, 0), statuses.get(Status.FAILED, 0)
+    lost_failed = min(failed, lost["pending"])
     accepted = rows + retired + pending + lost["sequence"] + lost["rows"]
     return Account(
         None,
@@ -202,8 +206,8 @@ async def _read_part(  # noqa: PLR0917 (what one part of the account is read fro
         superseded=superseded,
         dead_letters=dead - lost["dead letter"],
         pending=pending,
-        processing=statuses.get(Status.PROCESSING, 0),
-        failed=statuses.get(Status.FAILED, 0),
+        processing=statuses.get(Status.PROCESSING, 0) - (lost["pending"] - lost_failed),
+        failed=failed - lost_failed,
         deleted=statuses.get(Status.DELETED, 0),
         purged=statuses.get(Status.PURGED, 0),
         expired=statuses.get(Status.EXPIRED, 0),
@@ -348,6 +352,7 @@ def _line(loss: Unexplained) -> str:
     what = {
         "sequence": f"{message}{sequences}: neither in the stream nor in message_status",
         "rows": f"{message}{sequences}: {loss.messages:,} messages of the segment have no row in message_status",
+        "pending": f"{message}{sequences}: it is to be tried again, but is not in the stream",
         "dead letter": f"{message}{sequences}: its status is dlq, but its dead letter does not exist",
     }[loss.kind]
     partly = loss.messages < loss.last_sequence - loss.first_sequence + 1

@@ -172,6 +172,20 @@ SELECT message_id, replays, stream_position FROM message_status
 WHERE message_id = ANY ($1::uuid[]) AND status = 'dlq' AND stream_position > 0
 """
 
+UNFINISHED = """
+SELECT message_id, stream_position FROM message_status
+WHERE status <> 'completed' AND status IN ('processing', 'failed') AND stream_position > 0
+  AND processed_at < clock_timestamp() - make_interval(secs => $1)
+ORDER BY processed_at
+LIMIT $2
+"""
+"""Messages that are to be tried again, $1 seconds after their last attempt, those that have waited longest first."""
+
+STILL_UNFINISHED = """
+SELECT message_id, stream_position FROM message_status
+WHERE message_id = ANY ($1::uuid[]) AND status IN ('processing', 'failed') AND stream_position > 0
+"""
+
 KNOWN = "SELECT DISTINCT message_id FROM message_status WHERE message_id = ANY ($1::uuid[])"
 
 OTHERS = """

@@ -45,8 +45,8 @@ CREATE TABLE nomnom_account_retired (
 CREATE TABLE nomnom_unexplained (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- sequence: neither in the stream nor in a table. rows: a segment has fewer rows than messages. dead letter: a row has
-    -- the status dlq, but its dead letter does not exist.
-    kind        text NOT NULL CHECK (kind IN ('sequence', 'rows', 'dead letter')),
+    -- the status dlq, but its dead letter does not exist. pending: a row is not finished, but its message is not in the stream.
+    kind        text NOT NULL CHECK (kind IN ('sequence', 'rows', 'dead letter', 'pending')),
     -- Positions, both included; equal unless consecutive sequences are lost.
     low         bigint NOT NULL,
     high        bigint NOT NULL,

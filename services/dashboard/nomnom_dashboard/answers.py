@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from nomnom.account import Kind
 from nomnom_dashboard.throughput import Latency, Point
 
 Scalar = int | float | str | bool | None
@@ -110,9 +111,10 @@ class Balance(Struct, frozen=True):
 class Loss(Struct, frozen=True):
     """Messages of which nothing stored says what became of them."""
 
-    kind: Literal["sequence", "dead letter"]
-    """``sequence``: neither in the stream nor in a table. ``dead letter``: it does not exist, but the status of its
-    message is dlq."""
+    kind: Kind
+    """``sequence``: neither in the stream nor in a table. ``rows``: messages of a segment without a row. ``dead
+    letter``: it does not exist, but the status of its message is dlq. ``pending``: it is not in the stream, but the
+    status of its message is failed or processing."""
     incarnation: int
     """Of the stream; it counts from 1 again if it is created again."""
     first_sequence: int
