@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from collections import defaultdict
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from nomnom.schema import Entity, load_schema
 from nomnom.tables import Table, quote
@@ -21,8 +21,6 @@ from nomnom_control.environments.local.processes import ChildProcess
 from tests.bench.figures import Report
 from tests.bench.harness import Harness, free_port, run, tool
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _LAST = "SELECT l_orderkey FROM lineitem LIMIT 1"
 """A row of the last file."""
 _DONE = "SELECT count(*) FROM message_status WHERE status = 'completed'"
@@ -91,11 +89,10 @@ async def _database_url(root: ChildProcess) -> str:
     """What the workers connect to, once they run."""
     async with asyncio.timeout(120):
         while True:
-            for pid in _descendants(root):
-                with contextlib.suppress(OSError):
-                    given = (Path("/proc") / str(pid) / "environ").read_text().split("\0")
-                    if _component(pid) == "worker":
-                        return next(each.removeprefix("DATABASE_URL=") for each in given if each[:4] == "DATA")
+            for each in psutil.Process(root.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if _component(each) == "worker":
+                        return each.environ()["DATABASE_URL"]
             if root.exit_code is not None:
                 raise root.failure()
             await asyncio.sleep(0.2)
@@ -140,35 +137,16 @@ class _Usage:
 def _processes(root: ChildProcess) -> dict[str, _Usage]:
     """Processor seconds and resident bytes of the descendants of a process, by component."""
     found: defaultdict[str, _Usage] = defaultdict(_Usage)
-    for pid, fields in _descendants(root).items():
-        usage = found[_component(pid)]
-        usage.seconds += (int(fields[11]) + int(fields[12])) / _TICKS
-        usage.resident += int(fields[21]) * _PAGE
+    for each in psutil.Process(root.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess), each.oneshot():
+            usage, times = found[_component(each)], each.cpu_times()
+            usage.seconds += times.user + times.system
+            usage.resident += each.memory_info().rss
     return found
 
 
-def _descendants(root: ChildProcess) -> dict[int, list[str]]:
-    """The fields of /proc/PID/stat after the name, by process; psutil would be a dependency for this alone."""
-    stats: dict[int, list[str]] = {}
-    for each in Path("/proc").iterdir():
-        if each.name.isdigit():
-            with contextlib.suppress(OSError):
-                stats[int(each.name)] = (each / "stat").read_text().rpartition(")")[2].split()
-    found: dict[int, list[str]] = {}
-    for pid, fields in stats.items():
-        ancestor = pid
-        while ancestor in stats and ancestor != root.pid:
-            ancestor = int(stats[ancestor][1])
-        if ancestor == root.pid:
-            found[pid] = fields
-    return found
-
-
-def _component(pid: int) -> str:
-    try:
-        command = (Path("/proc") / str(pid) / "cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return "ended"
+def _component(process: psutil.Process) -> str:
+    command = " ".join(process.cmdline())
     for name in ("nats-server", "nomnom_api", "nomnom_worker", "nomnom_dashboard", "nomnom_housekeeper"):
         if name in command:
             return name.removeprefix("nomnom_")

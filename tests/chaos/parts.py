@@ -190,7 +190,12 @@ class Postgres(Part):
 
     def sessions(self) -> list[psutil.Process]:
         """Processes of sessions, which a fault may kill without the server."""
-        return [each for each in self.processes()[1:] if "127.0.0.1(" in " ".join(each.cmdline())]
+        found: list[psutil.Process] = []
+        for each in self.processes()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if "127.0.0.1(" in " ".join(each.cmdline()):
+                    found.append(each)
+        return found
 
 
 class Service(Part):
