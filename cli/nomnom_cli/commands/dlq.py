@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
@@ -81,7 +82,7 @@ async def list_dead_letters(
             (which or Matching()).filter(" ".join(wanted)), before=before, limit=limit
         )
     if json:
-        as_json([asdict(each) for each in page.dead_letters])
+        as_json([msgspec.structs.asdict(each) for each in page.dead_letters])
         return
     columns = (
         Column("SEQUENCE", right=True),
@@ -155,7 +156,7 @@ async def show(sequence: int, /, *, json: Json = False, target: Target | None = 
         dead_letter = require(await pipeline.dead_letters.dead_letter(sequence), sequence)
         validation = pipeline.dead_letters.validate(dead_letter.payload or b"")
     if json:
-        as_json({**asdict(dead_letter), "problems": [each._asdict() for each in validation.problems]})
+        as_json({**msgspec.structs.asdict(dead_letter), "problems": [each._asdict() for each in validation.problems]})
         return
     describe(dead_letter)
     draw_validation(validation)
