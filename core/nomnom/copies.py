@@ -108,7 +108,7 @@ async def settle(connection: asyncpg.Connection, copies: Sequence[Copy]) -> dict
             if key["stream_position"] == each.position:
                 continue  # a recopy of the first copy
             if key["digest"] not in (None, digests[each.position]):
-                found[each.position] = _conflict(each)
+                found[each.position] = conflict_of(each)
                 continue
             found[each.position] = replace(
                 each.envelope, received_at=key["received_at"], position=key["stream_position"]
@@ -163,7 +163,8 @@ async def _revive(
     return {copy.position for copy in renewed if not copy.envelope.size}
 
 
-def _conflict(copy: Copy) -> Conflict:
+def conflict_of(copy: Copy) -> Conflict:
+    """A copy with another content than the first one under its key."""
     envelope = copy.envelope
     error = (
         f"the Idempotency-Key of message {envelope.message_id} was used again with another content; this is the second "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -156,6 +156,11 @@ def segment_subject(entity: str, segment_id: str, size: int | str = "*") -> str:
     return f"{INGEST}.{entity}.{segment_id}.{size}"
 
 
+def common_entity(entities: Collection[str]) -> str:
+    """The entity token in the subject of a segment with messages of these entities, each given once."""
+    return next(iter(entities)) if len(entities) == 1 else MIXED
+
+
 def is_segment(subject: str) -> bool:
     """Whether a subject is that of a segment."""
     return subject.startswith(f"{INGEST}.") and subject.count(".") == _SEGMENT
@@ -174,6 +179,13 @@ def pending_subject(message_id: str) -> str:
     if segments.is_in_segment(message_id):
         return segment_subject("*", segments.segment_of(message_id))
     return ingest_subject("*", message_id)
+
+
+def pending_subjects(message_id: str) -> tuple[str, ...]:
+    """Where a message may be stored until it is processed: first its replay, which has a subject of its own also if the
+    message came in a segment, then as in :func:`pending_subject`.
+    """
+    return tuple(dict.fromkeys((ingest_subject("*", message_id), pending_subject(message_id))))
 
 
 def dead_subject(entity: str, message_id: str) -> str:

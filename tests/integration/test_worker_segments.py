@@ -28,9 +28,10 @@ from conftest import Deployment
 from nomnom.account import Verifier, read_account
 from nomnom.connections.nats import NatsConnection
 from nomnom.connections.postgres import Database
-from nomnom.envelope import headers, idempotent_message_id, segment_subject
+from nomnom.envelope import headers, idempotent_message_id, ingest_subject, segment_subject
 from nomnom.inspection.jetstream import JetStream
 from nomnom.segments import join, keyed_segment_id, message_ids, new_segment_id
+from operator_session import open_session
 
 BROKEN = order(1).replace("2024-01-01", "2024-13-01")
 
@@ -280,3 +281,29 @@ async def test_poison_message_is_found_in_its_segment(deployment: Deployment, tm
     row = await status(deployment, ids[13])
     assert row is not None
     assert row["status"] == "dlq"
+
+
+async def test_pending_message_of_a_segment_is_read_as_if_it_were_stored_alone(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    ids = await publish_segment(deployment, [order(key, f"comment {key}") for key in range(3)])
+    async with open_session(deployment, tmp_path) as session:
+        found = await session.jetstream.pending(deployment.streams.stream, ids[1], session.schema.entity_name)
+    assert found is not None
+    assert (found.subject, found.payload) == (ingest_subject("orders", ids[1]), order(1, "comment 1").encode())
+
+
+async def test_purged_messages_of_a_segment_with_a_key_have_a_status(deployment: Deployment, tmp_path: Path) -> None:
+    """Each of the first copy; a second content under the key has messages of its own; a repeat has none."""
+    key = keyed_segment_id(idempotent_message_id("caller", "batch"))
+    first, second = [order(key) for key in range(3)], [order(key) for key in range(10, 13)]
+    ids = await publish_segment(deployment, first, key, "one")
+    for number, payloads in enumerate((second, first)):
+        await publish_segment(deployment, payloads, key, f"other {number}")
+    async with open_session(deployment, tmp_path) as session:
+        await session.jetstream.purge("MESSAGES", confirm="MESSAGES")
+    assert await statuses(deployment) == {"purged": 6}
+    for each in ids:
+        row = await status(deployment, each)
+        assert row is not None
+        assert row["status"] == "purged"

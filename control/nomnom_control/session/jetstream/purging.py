@@ -19,14 +19,15 @@ import asyncpg
 import msgspec
 
 from nomnom.connections.errors import DatabaseUnavailable
+from nomnom.copies import Conflict, Copy, SegmentCopy, apply, conflict_of
 from nomnom.envelope import (
     INGEST,
     Envelope,
+    EnvelopeError,
     Status,
-    copy_id,
     digest_of,
     is_keyed,
-    open_message,
+    open_segment,
     read_envelope,
     replacement_envelope,
 )
@@ -145,26 +146,31 @@ class Purge:
     ) -> None:
         originals: list[Envelope] = []
         copies: list[tuple[int, str]] = []
-        keyed: list[tuple[Envelope, str]] = []
+        keyed: list[SegmentCopy] = []
+        parts: dict[int, list[Envelope]] = {}
         for message in messages:
             position = position_of(self.incarnation, message.sequence)
             entity_name = self.pipeline.schema.entity_name
-            opened = open_message(message.subject, message.headers, message.payload, position, entity_name)
-            if opened is None:
+            try:
+                envelope = read_envelope(message.subject, message.headers, INGEST, position)
+                own = [envelope]
+                if envelope.size:
+                    own = [each for each, _ in open_segment(envelope, message.payload, entity_name)]
+            except EnvelopeError:
                 originals.append(replacement_envelope(message.subject, message.stored_at, position))
                 continue
-            envelope = read_envelope(message.subject, message.headers, INGEST, position)
             if envelope.replays:
                 self.replays.append(envelope)
                 originals.append(envelope)
                 copies.append((position, envelope.message_id))
             elif is_keyed(envelope.message_id):
-                keyed.append((envelope, digest_of(message.payload)))
+                keyed.append(SegmentCopy(position, envelope, message.payload))
+                parts[position] = own
             else:
-                originals += (own for own, _ in opened)
+                originals += own
         if keyed:
             firsts, repeats = await _sort_keyed(connection, keyed)
-            originals += firsts
+            originals += (apply(result, each) for position, result in firsts.items() for each in parts[position])
             copies += repeats
         await remove(connection, Status.PURGED, [(each, at) for each in originals], REMOVABLE_PENDING)
         if copies:
@@ -173,31 +179,33 @@ class Purge:
 
 
 async def _sort_keyed(
-    connection: asyncpg.Connection, keyed: Sequence[tuple[Envelope, str]]
-) -> tuple[list[Envelope], list[tuple[int, str]]]:
-    """The originals among messages with keys, and the positions and IDs of repeats; as the worker sorts them.
+    connection: asyncpg.Connection, keyed: Sequence[Copy]
+) -> tuple[dict[int, Envelope | Conflict], list[tuple[int, str]]]:
+    """The originals among messages with keys and segments, by position, and the positions and IDs of repeats; as the
+    worker sorts them.
 
     The content of a key is recorded even if no worker has seen it: another content under it remains a conflict.
     """
+    digests = [digest_of(each.payload) for each in keyed]
     await connection.fetch(
         ADD_KEYS,
-        [envelope.message_id for envelope, _ in keyed],
-        [digest for _, digest in keyed],
-        [envelope.received_at for envelope, _ in keyed],
-        [envelope.position for envelope, _ in keyed],
+        [each.envelope.message_id for each in keyed],
+        digests,
+        [each.envelope.received_at for each in keyed],
+        [each.position for each in keyed],
     )
-    rows = await connection.fetch(FIND_KEYS, [envelope.message_id for envelope, _ in keyed])
+    rows = await connection.fetch(FIND_KEYS, [each.envelope.message_id for each in keyed])
     keys = {str(row["message_id"]): row for row in rows}
-    originals: list[Envelope] = []
+    originals: dict[int, Envelope | Conflict] = {}
     repeats: list[tuple[int, str]] = []
-    for envelope, digest in keyed:
-        key = keys[envelope.message_id]
+    for each, digest in zip(keyed, digests, strict=True):
+        key = keys[each.envelope.message_id]
         if key["digest"] not in (None, digest):
-            originals.append(msgspec.structs.replace(envelope, message_id=copy_id(envelope.position)))
-        elif key["stream_position"] in (0, envelope.position):
-            originals.append(msgspec.structs.replace(envelope, received_at=key["received_at"]))
+            originals[each.position] = conflict_of(each)
+        elif key["stream_position"] in (0, each.position):
+            originals[each.position] = msgspec.structs.replace(each.envelope, received_at=key["received_at"])
         else:
-            repeats.append((envelope.position, envelope.message_id))
+            repeats.append((each.position, each.envelope.message_id))
     return originals, repeats
 
 

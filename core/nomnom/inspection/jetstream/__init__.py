@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -14,7 +14,7 @@ from nomnom.envelope import (
     EnvelopeError,
     find_in_segment,
     ingest_subject,
-    pending_subject,
+    pending_subjects,
     read_envelope,
     segment_in,
 )
@@ -187,8 +187,7 @@ class JetStream:
 
         ``entity_name`` finds an entity by the beginning of a message.
         """
-        # First its replay, which has a subject of its own also if the message came in a segment.
-        for subject in dict.fromkeys((ingest_subject("*", message_id), pending_subject(message_id))):
+        for subject in pending_subjects(message_id):
             found = await self.last(stream, subject)
             if found is not None:
                 return _part(found, message_id, entity_name)
@@ -203,7 +202,7 @@ def _part(stored: StoredMessage, message_id: str, entity_name: Callable[[str], s
         own, payload = find_in_segment(envelope, stored.payload, message_id, entity_name)
     except EnvelopeError:
         return stored
-    return replace(stored, subject=ingest_subject(own.entity, message_id), payload=payload)
+    return msgspec.structs.replace(stored, subject=ingest_subject(own.entity, message_id), payload=payload)
 
 
 def checked(name: str) -> str:
