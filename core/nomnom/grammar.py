@@ -112,8 +112,10 @@ class _Line:
 
     def _read(self, line: str) -> Record | None:
         matched = self.match(line)
-        if matched is None:
-            return None
+        return None if matched is None else self.record(matched)
+
+    def record(self, matched: re.Match[str]) -> Record | None:
+        """The record of a line that matched, or None if a value is not valid."""
         try:
             return Record(self.entity, self.convert(matched.groups()))
         except (ValueError, OverflowError):
@@ -214,10 +216,7 @@ class Grammar:
         for candidate in self._lines.get(line[: line.find("|")], ()):
             matched = candidate.match(line)
             if matched is not None:
-                try:
-                    return Record(candidate.entity, candidate.convert(matched.groups()))
-                except (ValueError, OverflowError):
-                    return None
+                return candidate.record(matched)
         return None
 
     def _parse_lines(self, message: str) -> list[Record]:

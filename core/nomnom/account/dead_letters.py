@@ -23,7 +23,7 @@ from nomnom.envelope import (
     dead_subject,
     ingest_subject,
     parse_message_id,
-    pending_subject,
+    pending_subjects,
     read_envelope,
 )
 from nomnom.inspection.jetstream import JetStream
@@ -109,8 +109,8 @@ class DeadLetterCheck:
         missing: list[str] = []
         for row in rows:
             message_id = str(row["message_id"])
-            # The messages of a segment are stored together; a replay has a subject of its own.
-            for subject in dict.fromkeys((pending_subject(message_id), ingest_subject("*", message_id))):
+            # First that of a segment, which is looked up once for all its messages.
+            for subject in reversed(pending_subjects(message_id)):
                 if subject not in found:
                     # Not read: a segment is large.
                     found[subject] = bool(await self._jetstream.subjects(self._streams.stream, subject))

@@ -81,7 +81,6 @@ class _Open:
 
     block: int
     incarnation: Incarnation
-    high: int
     messages: int
     copies: int
     explained: int
@@ -230,22 +229,26 @@ class Verifier:
             rows = (counted["messages"], counted["copies"])
             when, last = self._examined.get(block, (0.0, None))
             unchanged = last is not None and (last.messages, last.copies) == rows
-            if last is not None and unchanged and last.settled and last.high == high and _now() - when < self._rotation:
+            if (
+                last is not None
+                and unchanged
+                and last.settled
+                and last.incarnation.clip(block) == (low, high)
+                and _now() - when < self._rotation
+            ):
                 return last
             explained = int(str(await connection.fetchval(statements.EXPLAINED, low, high)))
-            opened = _Open(block, incarnation, high, *rows, explained, [], {})
+            opened = _Open(block, incarnation, *rows, explained, [], {})
             retired = await connection.fetchrow(statements.RETIRED, block, block)
             assert retired is not None
             opened.retired_messages, opened.retired_copies = retired["messages"], retired["copies"]
             opened.retired_doubles = retired["doubles"]
             if explained != high - low + 1:
-                opened.gaps = [(row["low"], row["high"]) for row in await connection.fetch(statements.GAPS, low, high)]
+                opened.gaps = _ranges(await connection.fetch(statements.GAPS, low, high))
             if complete or unchanged:
                 # A segment is being written while they change.
                 opened.settled = True
-                opened.incomplete = {
-                    row["position"]: row["missing"] for row in await connection.fetch(statements.INCOMPLETE, low, high)
-                }
+                opened.incomplete = _missing(await connection.fetch(statements.INCOMPLETE, low, high))
         if opened.gaps or opened.incomplete or not complete:
             self._examined[block] = _now(), opened
             return opened
@@ -307,11 +310,10 @@ class Verifier:
         return [(position_of(incarnation.number, low), position_of(incarnation.number, high)) for low, high in absent]
 
     async def _gaps(self, low: int, high: int) -> list[Range]:
-        return [(row["low"], row["high"]) for row in await self._database.fetch(statements.GAPS, low, high)]
+        return _ranges(await self._database.fetch(statements.GAPS, low, high))
 
     async def _incomplete(self, low: int, high: int) -> dict[int, int]:
-        rows = await self._database.fetch(statements.INCOMPLETE, low, high)
-        return {row["position"]: row["missing"] for row in rows}
+        return _missing(await self._database.fetch(statements.INCOMPLETE, low, high))
 
     async def _lost(self, low: int, high: int) -> list[Range]:
         """The positions that are recorded as lost, or whose segments are recorded as incomplete."""
@@ -406,8 +408,7 @@ class Verifier:
         row = await self._database.fetch_row(statements.OPEN_UNEXPLAINED)
         assert row is not None
         suspicious = sum(
-            self._missing.get(low, 0) if low == high and low in self._missing else high - low + 1
-            for low, high, _ in self._suspicious
+            self._missing.get(low, 1) if low == high else high - low + 1 for low, high, _ in self._suspicious
         )
         suspicious += self._dead_letters.suspicious
         return Verification(row["messages"], suspicious, complete)
@@ -434,3 +435,12 @@ def incarnations_of(rows: Iterable[asyncpg.Record], present: int, last: int) -> 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _ranges(rows: Iterable[asyncpg.Record]) -> list[Range]:
+    return [(row["low"], row["high"]) for row in rows]
+
+
+def _missing(rows: Iterable[asyncpg.Record]) -> dict[int, int]:
+    """How many rows segments lack, by position."""
+    return {row["position"]: row["missing"] for row in rows}

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from blacksheep import Content, Request, Response, StreamedContent
 
-from nomnom.envelope import MIXED, digest_of, headers, idempotent_message_id, segment_subject
+from nomnom.envelope import common_entity, digest_of, headers, idempotent_message_id, segment_subject
 from nomnom.segments import (
     MOST,
     MOST_BYTES,
@@ -224,7 +224,7 @@ class Batch:
             else:
                 key = line_key(self._key, segment.numbers[0])
                 segment.segment_id = keyed_segment_id(idempotent_message_id(self._caller, key))
-            entity = segment.entities.pop() if len(segment.entities) == 1 else MIXED
+            entity = common_entity(segment.entities)
             segment.subject = segment_subject(entity, segment.segment_id, len(segment.lines))
             segment.content = join(segment.lines)
             segment.lines = []

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from nomnom.envelope import MIXED, headers, ingest_subject, new_message_id, segment_subject
+from nomnom.envelope import common_entity, headers, ingest_subject, new_message_id, segment_subject
 from nomnom.segments import MOST, MOST_BYTES, join, message_ids, new_segment_id
 from nomnom.tasks import end
 from nomnom_api.acks import TOO_LARGE, Ack, Acks, Reply
@@ -54,8 +54,8 @@ class Message:
 @dataclass(slots=True, eq=False)
 class _Group:
     messages: list[Message]
-    ids: list[str]
-    received_at: int
+    ids: list[str] = field(default_factory=list[str])
+    received_at: int = 0
     reply: str = ""
 
 
@@ -98,7 +98,7 @@ class Groups:
             self._queue.append(message)
             self.queued_bytes += len(message.payload)
             return
-        await self._send(client, _Group([message], [], 0))
+        await self._send(client, _Group([message]))
 
     def fail(self, reason: str | None) -> None:
         """Complete what was not sent: the connection was lost for this reason (None: it was not)."""
@@ -120,7 +120,7 @@ class Groups:
                 except UnavailableError as error:
                     self._complete_queue(len(self._queue), error)
                     break
-                await self._send_group(client, _Group(self._take(), [], 0))
+                await self._send_group(client, _Group(self._take()))
 
     def _take(self) -> list[Message]:
         queue = self._queue
@@ -152,8 +152,8 @@ class Groups:
         else:
             segment_id = new_segment_id()
             group.ids = message_ids(segment_id, len(messages))
-            entities = {each.entity for each in messages}
-            subject = segment_subject(entities.pop() if len(entities) == 1 else MIXED, segment_id, len(messages))
+            entity = common_entity({each.entity for each in messages})
+            subject = segment_subject(entity, segment_id, len(messages))
             payload = join(each.payload for each in messages)
         if not self._under_way:
             self._held_since = self._acks.now()

@@ -23,9 +23,8 @@ from nomnom.envelope import (
     EnvelopeError,
     Status,
     find_in_segment,
-    ingest_subject,
     parse_message_id,
-    pending_subject,
+    pending_subjects,
     read_envelope,
 )
 from nomnom.inspection.statuses import MessageStatus
@@ -123,8 +122,7 @@ class Statuses:
 
     async def _pending(self, message_id: str) -> Pending | None:
         jetstream = self._client().jetstream(timeout=_TIMEOUT)
-        # First its replay, which has a subject of its own also if the message came in a segment.
-        for subject in dict.fromkeys((ingest_subject("*", message_id), pending_subject(message_id))):
+        for subject in pending_subjects(message_id):
             try:
                 # Not a direct get: a lagging replica might not have a message that was just accepted.
                 found = await jetstream.get_last_msg(self._streams.stream, subject)

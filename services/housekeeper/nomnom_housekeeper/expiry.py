@@ -86,13 +86,13 @@ class Step(Enum):
 class Candidate:
     """A message past the maximum age. ``dead_letter`` is the sequence of its dead letter.
 
-    The messages of a segment have one stored message and position; ``content`` is that of the message itself.
+    The messages of a segment have one stored message and position; ``payload`` is that of the message itself.
     """
 
     message: StoredMessage
     position: int
     envelope: Envelope
-    content: bytes
+    payload: bytes
     reason: Reason = Reason.EXPIRED
     error: str = ""
     attempts: int = 0
@@ -100,11 +100,6 @@ class Candidate:
     dead_letter: int | None = None
     certain: bool = True
     """Whether it is known that there is no dead letter, if there is no sequence."""
-
-    @property
-    def payload(self) -> bytes:
-        """The content of the message."""
-        return self.content
 
     @property
     def identity(self) -> tuple[str, datetime]:
@@ -195,7 +190,7 @@ class MessageExpiry:
             opened = open_message(each.subject, each.headers, each.payload, position, self._schema.entity_name)
             if opened is None:
                 opened = [(replacement_envelope(each.subject, each.stored_at, position), each.payload)]
-            found += (Candidate(each, position, envelope, content) for envelope, content in opened)
+            found += (Candidate(each, position, envelope, payload) for envelope, payload in opened)
         return found
 
     async def begin(self, candidates: Sequence[Candidate], limit: float) -> None:
@@ -348,7 +343,7 @@ def _keyed(candidates: Sequence[Candidate]) -> list[Copy]:
     """The messages with keys; those of a segment as one."""
     found: dict[int, Copy] = {}
     for each in candidates:
-        if not is_keyed(each.envelope.message_id) or each.envelope.replays:
+        if each.position in found or not is_keyed(each.envelope.message_id) or each.envelope.replays:
             continue
         message = each.message
         if is_keyed_segment(each.envelope.message_id):

@@ -36,15 +36,11 @@ async def was_written(pipeline: Pipeline, dead_letter: DeadLetter, payload: byte
             table.written_by, dead_letter.received_at, dead_letter.message_id, len(last) + 1
         )
         if Counter(_values(entity, each.mapping()) for each in last) != Counter(
-            _values(entity, dict(each)) for each in rows
+            _values(entity, table.row(each)) for each in rows
         ):
             return False
     return True
 
 
 def _values(entity: Entity, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values of a row; char(n) without trailing blanks, which PostgreSQL adds."""
-    return tuple(
-        row[each.name].rstrip(" ") if each.type.name == "char" and row[each.name] is not None else row[each.name]
-        for each in entity.fields
-    )
+    return tuple(row[each.name] for each in entity.fields)
